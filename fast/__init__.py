@@ -1,0 +1,1 @@
+"""The functions of `fmrnet.reference` on torch tensors: eager, numba (CPU) and Triton (GPU)."""

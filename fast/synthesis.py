@@ -1,0 +1,112 @@
+"""Eq 1 on tensors: synthetic defects rendered on the device from drawn parameters, a batch at a time.
+
+Letters: S support of the defect; I_o defect-free picture (`image`); I_d anomalous picture; I_s synthetic
+picture; lambda transparency (`opacity`); I_m mask, here one value per picture (`destructive`).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def _blob(grid: Tensor, height: int, width: int) -> Tensor:
+    # [B, g, g] -> [B, H, W], corner values at the corner pixels
+    return F.interpolate(grid[:, None], size=(height, width), mode="bilinear", align_corners=True)[:, 0]
+
+
+def _line(line: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    cx, cy, angle, half_length, amplitude, period, phase = line[:, :, None, None].unbind(1)  # [B, 1, 1] each
+    u = (x - cx) * angle.cos() + (y - cy) * angle.sin()
+    v = (y - cy) * angle.cos() - (x - cx) * angle.sin()
+    across = (v - amplitude * torch.sin(2 * torch.pi * u / period + phase)).abs()
+    return -torch.maximum(across, u.abs() - half_length)
+
+
+def _dots(dots: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    field = dots.new_full((len(dots), y.shape[0], x.shape[1]), -torch.inf)
+    for dot in dots.unbind(1):  # one at a time: the [B, J, H, W] distances are never held
+        cx, cy, r = dot[:, :, None, None].unbind(1)
+        field = torch.maximum(field, r - torch.hypot(x - cx, y - cy))
+    return field
+
+
+def support(
+    shape: tuple[int, int],
+    *,
+    kind: Tensor,
+    grid: Tensor,
+    line: Tensor,
+    dots: Tensor,
+    level: Tensor,
+    edge: Tensor,
+) -> Tensor:
+    """Where the defect of each picture lies.
+
+    Parameters
+    ----------
+    shape : (H, W), pixels.
+    kind : (B,) integer; 0 blob, 1 line, 2 dots.
+    grid : (B, g, g); the blob's field at a coarse grid, spread bilinearly, corners on corners.
+    line : (B, 7); cx, cy, angle (radians), half_length, amplitude, period, phase (radians); pixels.
+    dots : (B, J, 3); x, y, radius in pixels.
+    level : (B,); the field's value at the middle of the edge.
+    edge : (B,), positive; width of the soft edge in the field's units.
+
+    Returns
+    -------
+    S : (B, H, W) in [0, 1].
+
+    Equivalent to: `reference.synthesis.support` on each picture.
+    """
+    height, width = shape
+    x = torch.arange(width, dtype=grid.dtype, device=grid.device)[None, :]
+    y = torch.arange(height, dtype=grid.dtype, device=grid.device)[:, None]
+    k = kind[:, None, None]
+    field = torch.where(
+        k == 0, _blob(grid, height, width), torch.where(k == 1, _line(line, x, y), _dots(dots, x, y))
+    )
+    return (0.5 + (field - level[:, None, None]) / edge[:, None, None]).clamp(0, 1)
+
+
+def blend(image: Tensor, anomaly: Tensor, mask: Tensor, opacity: Tensor) -> Tensor:
+    """Eq 1 as printed: lambda * [(1 - I_m) * I_o + I_m * I_d] + (1 - lambda) * I_d; shapes broadcast.
+
+    Equivalent to: `reference.synthesis.blend`.
+    """
+    return opacity * ((1 - mask) * image + mask * anomaly) + (1 - opacity) * anomaly
+
+
+def synthesize(
+    image: Tensor,
+    source: Tensor,
+    *,
+    kind: Tensor,
+    grid: Tensor,
+    line: Tensor,
+    dots: Tensor,
+    level: Tensor,
+    edge: Tensor,
+    destructive: Tensor,
+    opacity: Tensor,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Put one synthetic defect on each picture (Eq 1).
+
+    Parameters
+    ----------
+    image, source : (B, C, H, W) in [0, 1]; defect-free pictures, and pictures to cut defects from.
+    kind, grid, line, dots, level, edge : the drawn shape, see `support`.
+    destructive : (B,); 1 replaces the texture inside the support, 0 covers it with a translucent layer.
+    opacity : (B,) in (0, 1); the paper's lambda: how much of the texture shows through an occlusion.
+
+    Returns
+    -------
+    I_s : (B, C, H, W) in [0, 1], and S : (B, H, W) in [0, 1].
+
+    Equivalent to: `reference.synthesis.synthesize` on each picture.
+    """
+    s = support(image.shape[2:], kind=kind, grid=grid, line=line, dots=dots, level=level, edge=edge)  # type: ignore[arg-type]
+    shade = s[:, None]  # [B, 1, H, W]
+    anomalous = shade * source + (1 - shade) * image  # I_d
+    mask, opacity = (t.to(image.dtype)[:, None, None, None] for t in (destructive, opacity))
+    return blend(image, anomalous, mask, opacity), s

@@ -1,7 +1,7 @@
 """A trained model in one file without pickle: safetensors, with the settings as JSON in its header.
 
 The header holds one entry, `fmrnet`: format version, SHA-256 of everything else, and the metadata. A file
-that was cut short, altered or written by a newer release is refused with one line that says which of these it is.
+that was cut short, altered or written by a newer release is refused with one line that says which it is.
 """
 
 import hashlib
@@ -172,7 +172,7 @@ def _digest(tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> s
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -2,8 +2,8 @@
 
 What a file may hold, and what becomes of it:
 
-* 8-bit, 16-bit and 1-bit grey and 8-bit colour of any format Pillow reads; 16-bit colour PNG and TIFF keep all 16
-  bits; float TIFF must be 32-bit grey with values in [0, 1].
+* 1-bit, 8-bit and 16-bit grey and 8-bit colour of any format Pillow reads; 16-bit colour PNG and TIFF keep all
+  16 bits; float TIFF must be 32-bit grey with values in [0, 1].
 * Palette, CMYK, YCbCr, LAB and HSV pictures become RGB (colour profiles are not applied).
 * An opaque alpha channel is dropped. Transparent pixels have no colour to inspect: an error.
 * The rotation that a camera notes in EXIF is applied.
@@ -38,7 +38,10 @@ __all__ = [
     "write_picture",
 ]
 
-EXTENSIONS = frozenset(".avif .bmp .gif .jfif .jp2 .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp".split())
+EXTENSIONS = frozenset(
+    (".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg")
+    + (".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+)
 MAX_PIXELS = 2**27  # 134 million, 32768 lines of a 4096-pixel line camera; in colour 1.6 GB as float32
 
 Picture = NDArray[np.float32]
@@ -58,7 +61,7 @@ def read_picture(path: str | Path) -> Picture:
     Raises
     ------
     PictureError : the file is missing, unreadable, empty, cut short, no picture, of several frames, partly
-        transparent, larger than MAX_PIXELS (checked before the pixels are decoded), or holds values outside [0, 1].
+        transparent, larger than MAX_PIXELS (checked before any pixel is decoded), or not within [0, 1].
     """
     path = Path(path)
     try:
@@ -141,16 +144,16 @@ def to_channels(picture: Picture, channels: int) -> Picture:
         return picture
     if channels == 3:
         return np.repeat(picture, 3, axis=2)
-    luma = picture @ np.array([[0.299], [0.587], [0.114]], dtype=np.float32)
-    return np.clip(luma, 0, 1, dtype=np.float32)
+    luma: Picture = picture @ np.array([[0.299], [0.587], [0.114]], dtype=np.float32)
+    return np.minimum(luma, np.float32(1))
 
 
 def list_pictures(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     """The picture files behind a mixture of files and folders, each once.
 
-    A folder gives the files in it with a known extension (EXTENSIONS), sorted by name, without hidden ones and
-    without those in its own folders: a folder of defective pictures never slips in among the good ones. Any other
-    path is taken as a picture file, whatever its name; reading it tells whether it is one.
+    A folder gives its files with a known extension (EXTENSIONS), sorted by name, without hidden ones and without
+    those in folders below it: so no folder of defective pictures slips in among the good ones. Any other path is
+    taken as a picture file, whatever its name; reading it tells whether it is one.
 
     Raises
     ------
@@ -183,7 +186,7 @@ def write_picture(path: str | Path, picture: NDArray[np.bool_] | NDArray[np.uint
 def write_map(path: str | Path, values: NDArray[np.float32]) -> None:
     """Write an (H, W) map as 32-bit float TIFF in one step, every bit kept.
 
-    TIFF and not .npy: ImageJ, HALCON, OpenCV, GIMP and Pillow open it as a picture, and so does `read_picture`.
+    TIFF and not .npy: ImageJ, HALCON, OpenCV, GIMP and Pillow open it as a picture.
     """
     with replacing(path) as file:
         Image.fromarray(np.ascontiguousarray(values, dtype=np.float32)).save(file, format="TIFF")
@@ -233,10 +236,10 @@ def _check_header(image: ImageFile.ImageFile, path: Path) -> None:
 
 
 def _tiles_of_low_bytes(image: ImageFile.ImageFile, path: Path) -> list[Any]:
-    """For 16-bit colour, Pillow's decoding steps changed to give the low bytes; empty for every other picture.
+    """For 16-bit colour, Pillow's decoding steps changed to give the low bytes; for other pictures, none.
 
-    Pillow has no 16-bit colour and keeps the high byte of each value. Told the other byte order, the same decoder
-    keeps the low one, so two readings give all 16 bits.
+    Pillow has no 16-bit colour and keeps the high byte of each value. Told the other byte order, the same
+    decoder keeps the low one, so two readings give all 16 bits.
     """
     if image.mode not in ("RGB", "RGBA"):
         return []
@@ -264,10 +267,10 @@ def _pixels(image: ImageFile.ImageFile, path: Path) -> NDArray[Any]:
     ImageOps.exif_transpose(image, in_place=True)
     mode = image.mode
     if image.has_transparency_data:
-        opaque = np.asarray(image.convert("RGBA").getchannel("A")) == 255
-        if not opaque.all():
+        clear = np.mean(np.asarray(image.convert("RGBA").getchannel("A")) < 255)
+        if clear > 0:
             raise PictureError(
-                f"{path} is transparent in {1 - opaque.mean():.2%} of its pixels; flatten it onto a background"
+                f"{path} is transparent in {clear:.2%} of its pixels; flatten it onto a background"
             )
     if mode in ("L", "RGB", "F") or mode.startswith("I;16"):
         return np.asarray(image)

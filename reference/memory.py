@@ -40,8 +40,8 @@ def build_bank(latents: npt.ArrayLike, entries: int = 512, seed: int = 0) -> Arr
     distinct = len(np.unique(R, axis=0))
     if not 1 <= entries <= distinct:
         raise ValueError(
-            f"{len(R)} latents, {distinct} of them distinct, for {entries} memory entries; expected at least as "
-            "many latents as entries: add normal pictures, let patches overlap, or ask for fewer entries"
+            f"{len(R)} latents, {distinct} of them distinct, for {entries} memory entries; expected at "
+            "least as many latents: add normal pictures, let patches overlap, or ask for fewer entries"
         )
     return lloyd(R, _plus_plus(R, entries, np.random.default_rng(seed)))
 

@@ -2,8 +2,8 @@
 
 What a file may hold, and what becomes of it:
 
-* 1-bit, 8-bit and 16-bit grey and 8-bit colour of any format Pillow reads; 16-bit colour PNG and TIFF keep all
-  16 bits; float TIFF must be 32-bit grey with values in [0, 1].
+* 1-bit, 8-bit and 16-bit grey and 8-bit colour of any format Pillow reads; 16-bit colour PNG and TIFF keep
+  all 16 bits; float TIFF must be 32-bit grey with values in [0, 1].
 * Palette, CMYK, YCbCr, LAB and HSV pictures become RGB (colour profiles are not applied).
 * An opaque alpha channel is dropped. Transparent pixels have no colour to inspect: an error.
 * The rotation that a camera notes in EXIF is applied.
@@ -38,10 +38,8 @@ __all__ = [
     "write_picture",
 ]
 
-EXTENSIONS = frozenset(
-    (".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg")
-    + (".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-)
+_PHOTOGRAPHS = {".avif", ".jfif", ".jp2", ".jpeg", ".jpg", ".webp"}
+EXTENSIONS = frozenset(_PHOTOGRAPHS | {".bmp", ".gif", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff"})
 MAX_PIXELS = 2**27  # 134 million, 32768 lines of a 4096-pixel line camera; in colour 1.6 GB as float32
 
 Picture = NDArray[np.float32]
@@ -151,9 +149,9 @@ def to_channels(picture: Picture, channels: int) -> Picture:
 def list_pictures(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     """The picture files behind a mixture of files and folders, each once.
 
-    A folder gives its files with a known extension (EXTENSIONS), sorted by name, without hidden ones and without
-    those in folders below it: so no folder of defective pictures slips in among the good ones. Any other path is
-    taken as a picture file, whatever its name; reading it tells whether it is one.
+    A folder gives its files with a known extension (EXTENSIONS), sorted by name, without hidden ones and
+    without those in folders below it: so no folder of defective pictures slips in among the good ones. Any
+    other path is taken as a picture file, whatever its name; reading it tells whether it is one.
 
     Raises
     ------

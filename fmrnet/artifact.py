@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .calibration import Calibration
     from .config import Config
 
-__all__ = ["FORMAT_VERSION", "Artifact", "load", "read_tensors", "save", "write_tensors"]
+__all__ = ["FORMAT_VERSION", "Artifact", "check_writable", "load", "read_tensors", "save", "write_tensors"]
 
 FORMAT_VERSION = 1
 LARGEST_HEADER = (
@@ -77,6 +77,19 @@ def load(path: str | Path) -> Artifact:
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path} lacks the settings of a model ({error}); train it again") from error
     return Artifact(Config.from_dict(config), Calibration.from_dict(calibration), provenance, weights)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise ArtifactError if no file could be written at `path`; to be asked before hours of training."""
+    path = Path(path)
+    if path.is_dir():
+        raise ArtifactError(
+            f"{path} is a folder; expected the name of a model file, such as {path / 'model.fmr'}"
+        )
+    if not path.parent.is_dir():
+        raise ArtifactError(f"{path}: there is no folder {path.parent}; create it first")
+    if not os.access(path.parent, os.W_OK):
+        raise ArtifactError(f"{path}: no permission to write into {path.parent}; name another place")
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:

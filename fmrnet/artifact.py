@@ -84,7 +84,7 @@ def check_writable(path: str | Path) -> None:
     path = Path(path)
     if path.is_dir():
         raise ArtifactError(
-            f"{path} is a folder; expected the name of a model file, such as {path / 'model.fmr'}"
+            f"{path} is a folder; expected a file name, such as {path / 'model.fmr'}"
         )
     if not path.parent.is_dir():
         raise ArtifactError(f"{path}: there is no folder {path.parent}; create it first")

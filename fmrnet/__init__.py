@@ -1,1 +1,37 @@
-"""FMR-Net: learns a textured surface from good pictures alone and finds the defects on it."""
+"""FMR-Net: learns a textured surface from good pictures alone and finds the defects on it.
+
+>>> import fmrnet
+>>> fmrnet.train("good/", out="carpet.fmr")  # doctest: +SKIP
+>>> inspector = fmrnet.load("carpet.fmr")  # doctest: +SKIP
+>>> inspector.inspect("panel.png").defective  # doctest: +SKIP
+True
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fmrnet.config import Config, preset
+    from fmrnet.errors import FmrnetError
+    from fmrnet.inspection import Inspector, Result, load
+    from fmrnet.training import train
+
+__all__ = ["Config", "FmrnetError", "Inspector", "Result", "load", "preset", "train"]
+__version__ = version("fmrnet")
+
+_HOMES = {  # imported on first use, so that `import fmrnet` does not wait for torch
+    "Config": "config",
+    "preset": "config",
+    "FmrnetError": "errors",
+    "Inspector": "inspection",
+    "Result": "inspection",
+    "load": "inspection",
+    "train": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fmrnet' has no attribute {name!r}")
+    return getattr(import_module(f"fmrnet.{_HOMES[name]}"), name)

@@ -1,0 +1,63 @@
+"""From a picture to its patches' distances to memory, its restored background, and the map of what differs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fmrnet import fast
+from fmrnet.model import Features, FMRNet
+
+__all__ = ["MODALITIES", "Encoded", "anomaly_map", "encode", "patch_distances", "restore"]
+
+MODALITIES = ("gms", "ssim", "residual")
+BATCH = 256  # patches at a time: bounds the memory that the network's inner layers take
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A picture cut into patches, and what the encoder makes of them.
+
+    Attributes
+    ----------
+    picture : Tensor, (C, H, W) in [0, 1]
+    origins : Tensor, (N, 2)
+        Row and column of each patch's upper left pixel.
+    features : list of Features
+        Latents and skips of the patches, BATCH of them at a time.
+    """
+
+    picture: Tensor
+    origins: Tensor
+    features: list[Features]
+
+
+@torch.no_grad()
+def encode(model: FMRNet, picture: Tensor) -> Encoded:
+    """Cut a picture (C, H, W) into overlapping patches and encode them."""
+    patches, origins = fast.slice_patches(picture, model.config.patch_size, model.config.stride)
+    return Encoded(picture, origins, [model.encode(batch) for batch in patches.split(BATCH)])
+
+
+@torch.no_grad()
+def patch_distances(model: FMRNet, encoded: Encoded) -> Tensor:
+    """Distance of each patch's latent to the nearest memory entry: the early exit's score, (rows, columns)."""
+    distances = [fast.nearest_distance(features.z, model.memory)[0] for features in encoded.features]
+    rows = len(encoded.origins[:, 0].unique())
+    return torch.cat(distances).view(rows, -1)
+
+
+@torch.no_grad()
+def restore(model: FMRNet, encoded: Encoded) -> Tensor:
+    """The picture as it would look without defects: (C, H, W) in [0, 1]."""
+    patches = [model.decode(model.restore(features.z), features.skips) for features in encoded.features]
+    stitched = fast.stitch_patches(torch.cat(patches), encoded.origins, encoded.picture.shape[1:])
+    return model.denormalise(stitched).clamp(0, 1)
+
+
+@torch.no_grad()
+def anomaly_map(model: FMRNet, picture: Tensor, background: Tensor) -> Tensor:
+    """What differs between a picture and its restored background, both (C, H, W): the fused map (H, W)."""
+    return fast.anomaly_map(picture[None], background[None], modalities=MODALITIES, median=model.config.median)[0]

@@ -1,0 +1,140 @@
+"""Thresholds from good pictures that training has not seen: one for pixels, one for patches, one for pictures.
+
+Nothing here is fitted on a defective picture, and no threshold is taken from the picture under inspection.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fmrnet import background
+from fmrnet.errors import ArtifactError, DatasetError
+from fmrnet.model import FMRNet
+
+__all__ = ["Calibration", "calibrate", "picture_score"]
+
+SCORE_WINDOW = 8  # pixels; the picture score is the largest mean of the anomaly map over such a square
+FALSE_ALARMS = 0.01  # share of good pictures that the picture threshold lets through as defective
+_EULER = 0.5772156649015329
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What counts as a defect, in the units of the maps and distances themselves."""
+
+    k: float  # of the k-sigma threshold
+    pixel_mean: float  # of the anomaly map over the held-out good pictures
+    pixel_std: float
+    pixel_threshold: float  # pixel_mean + k * pixel_std
+    patch_quantile: float
+    patch_threshold: float  # that quantile of the held-out patches' distances to memory
+    picture_threshold: float  # of `picture_score`
+    pictures: int  # held-out pictures or parts of pictures this rests on
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values, JSON-ready."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Calibration:
+        """The opposite of `to_dict`.
+
+        Raises
+        ------
+        ArtifactError
+            If a field is missing, unknown, or not a finite number.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        if values.keys() != names:
+            raise ArtifactError(f"calibration has the fields {sorted(values)}; expected {sorted(names)}")
+        for name, value in values.items():
+            if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+                raise ArtifactError(f"calibration field {name} = {value!r}: expected a finite number")
+        return cls(**values)
+
+
+def picture_score(anomaly_map: Tensor) -> float:
+    """The largest mean of an anomaly map (H, W) over a square of 8 x 8 pixels."""
+    return _smoothed(anomaly_map).max().item()
+
+
+def _smoothed(anomaly_map: Tensor) -> Tensor:
+    return torch.nn.functional.avg_pool2d(anomaly_map[None, None], SCORE_WINDOW, stride=SCORE_WINDOW // 2)[0, 0]
+
+
+def calibrate(
+    model: FMRNet,
+    pictures: Iterable[Tensor],
+    *,
+    pixels: int,
+    k: float | None = None,
+    patch_quantile: float | None = None,
+) -> Calibration:
+    """Thresholds from good pictures.
+
+    The pixel threshold is mean + k sigma of all their map values. The patch threshold is a quantile of all
+    their patches' distances. The picture threshold comes from the maxima of the score over blocks of one patch:
+    a Gumbel distribution is fitted to their logarithms (by moments), and the threshold is what the largest of
+    all blocks of a picture passes with a probability of 1 %.
+
+    Parameters
+    ----------
+    model : FMRNet
+    pictures : iterable of Tensor, (C, H, W) in [0, 1]
+        Good pictures not used in training.
+    pixels : int
+        Size in pixels of a typical picture under inspection, for the picture threshold.
+    k, patch_quantile : float, optional
+        Default: the model's settings.
+
+    Raises
+    ------
+    DatasetError
+        If there is no picture.
+    """
+    k = model.config.k if k is None else k
+    patch_quantile = model.config.patch_quantile if patch_quantile is None else patch_quantile
+    count = 0
+    sums = np.zeros(3)  # of 1, map, map^2
+    distances: list[Tensor] = []
+    maxima: list[float] = []
+    block = model.config.patch_size * 2 // SCORE_WINDOW  # of the smoothed map
+    for picture in pictures:
+        count += 1
+        encoded = background.encode(model, picture)
+        distances.append(background.patch_distances(model, encoded).flatten().cpu())
+        anomaly_map = background.anomaly_map(model, picture, background.restore(model, encoded))
+        values = anomaly_map.double()
+        sums += [values.numel(), values.sum().item(), values.square().sum().item()]
+        blocks = torch.nn.functional.max_pool2d(_smoothed(anomaly_map)[None], block, ceil_mode=True)
+        maxima.extend(blocks.flatten().tolist())
+    if not count:
+        raise DatasetError("no good pictures to calibrate on")
+    mean = sums[1] / sums[0]
+    std = math.sqrt(max(sums[2] / sums[0] - mean**2, 0.0))
+    return Calibration(
+        k=k,
+        pixel_mean=mean,
+        pixel_std=std,
+        pixel_threshold=mean + k * std,
+        patch_quantile=patch_quantile,
+        patch_threshold=float(np.quantile(torch.cat(distances).numpy(), patch_quantile)),
+        picture_threshold=_largest_expected(maxima, max(1.0, pixels / model.config.patch_size**2)),
+        pictures=count,
+    )
+
+
+def _largest_expected(maxima: Sequence[float], blocks: float) -> float:
+    """What the largest of `blocks` such maxima exceeds with probability FALSE_ALARMS."""
+    logs = np.log(np.maximum(maxima, np.finfo(np.float32).tiny))
+    scale = logs.std() * math.sqrt(6) / math.pi
+    location = logs.mean() - _EULER * scale
+    return math.exp(location + scale * (math.log(blocks) - math.log(-math.log1p(-FALSE_ALARMS))))

@@ -1,0 +1,184 @@
+"""Good pictures and natural pictures in memory, and random crops of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fmrnet.errors import DatasetError, PictureError
+from fmrnet.pictures import list_pictures, read_picture, to_channels
+
+__all__ = ["PicturePool", "default_natural_pictures", "hold_out", "load_good_pictures", "load_natural_pictures"]
+
+Stored = NDArray[np.uint16]  # pictures in memory: half of float32, and lossless for 8 and 16 bit
+_SCALE = 65535
+
+
+class PicturePool:
+    """Pictures of one channel count and any size, at least `patch_size` on each side, to crop patches from.
+
+    Parameters
+    ----------
+    pictures : sequence of (H, W, C) float arrays in [0, 1]
+    patch_size : int
+        Side of the crops in pixels.
+    """
+
+    def __init__(self, pictures: Sequence[NDArray[np.float32]], patch_size: int) -> None:
+        self.pictures: list[Stored] = [np.round(p * _SCALE).astype(np.uint16) for p in pictures]
+        self.patch_size = patch_size
+        places = [(p.shape[0] - patch_size + 1) * (p.shape[1] - patch_size + 1) for p in self.pictures]
+        self._edges = np.cumsum(places)
+
+    def crops(self, count: int, generator: torch.Generator) -> Tensor:
+        """`count` random crops, every place in every picture alike: (count, C, patch_size, patch_size) in [0, 1]."""
+        size = self.patch_size
+        places = torch.randint(int(self._edges[-1]), (count,), generator=generator).numpy()
+        which = np.searchsorted(self._edges, places, side="right")
+        patches = []
+        for place, index in zip(places, which, strict=True):
+            picture = self.pictures[index]
+            row, column = divmod(int(self._edges[index] - 1 - place), picture.shape[1] - size + 1)
+            patches.append(picture[row : row + size, column : column + size])
+        stacked = np.ascontiguousarray(np.stack(patches).transpose(0, 3, 1, 2), dtype=np.float32)
+        return torch.from_numpy(stacked).div_(_SCALE)
+
+    def whole(self) -> Iterator[Tensor]:
+        """Each picture as (C, H, W) in [0, 1]."""
+        for picture in self.pictures:
+            yield torch.from_numpy(picture.transpose(2, 0, 1).astype(np.float32)).div_(_SCALE)
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation per channel over all pixels: two (C,) tensors, the second at least 1/255."""
+        sums = np.stack([p.sum((0, 1), dtype=np.float64) for p in self.pictures]).sum(0)
+        squares = np.stack([np.square(p, dtype=np.float64).sum((0, 1)) for p in self.pictures]).sum(0)
+        pixels = sum(p.shape[0] * p.shape[1] for p in self.pictures)
+        mean = sums / pixels
+        std = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
+        return (
+            torch.from_numpy(mean / _SCALE).float(),
+            torch.from_numpy(np.maximum(std / _SCALE, 1 / 255)).float(),
+        )
+
+    def digest(self) -> str:
+        """SHA-256 of the pictures' sizes and values, in order."""
+        sha = hashlib.sha256()
+        for picture in self.pictures:
+            sha.update(str(picture.shape).encode())
+            sha.update(np.ascontiguousarray(picture).data)
+        return sha.hexdigest()
+
+
+def load_good_pictures(folder: str | Path, patch_size: int) -> tuple[list[NDArray[np.float32]], int]:
+    """The good pictures of a folder, all (H, W, C) in [0, 1], and C: 1 if every picture is grey, else 3.
+
+    A data set in the MVTec layout is taken by its `train/good`.
+
+    Raises
+    ------
+    DatasetError
+        If there is no such folder or no picture in it.
+    PictureError
+        If a picture cannot be read or is smaller than a patch: training data are not skipped silently.
+    """
+    folder = Path(folder)
+    if (folder / "train" / "good").is_dir():
+        folder = folder / "train" / "good"
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder; expected a folder of good pictures")
+    files = list_pictures([folder])
+    if not files:
+        raise DatasetError(f"{folder}: no pictures in this folder; expected good pictures to learn from")
+    pictures = [read_picture(file) for file in files]
+    channels = 1 if all(p.ndim == 2 or p.shape[2] == 1 for p in pictures) else 3
+    for file, picture in zip(files, pictures, strict=True):
+        if min(picture.shape[:2]) < patch_size:
+            height, width = picture.shape[:2]
+            raise PictureError(
+                f"{file}: {width}x{height} pixels, smaller than a patch of {patch_size}x{patch_size}; "
+                "enlarge it or leave it out"
+            )
+    return [to_channels(picture, channels) for picture in pictures], channels
+
+
+def hold_out(
+    pictures: Sequence[NDArray[np.float32]], patch_size: int
+) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+    """Good pictures to learn from, and good pictures held out for calibration.
+
+    Every fifth picture is held out. Of fewer than five pictures, each gives a fifth of its longer side (at
+    least a patch); if that would leave less than a patch to learn from, the picture is only learnt from.
+
+    Raises
+    ------
+    DatasetError
+        If nothing could be held out.
+    """
+    if len(pictures) >= 5:
+        return [p for i, p in enumerate(pictures) if i % 5 != 4], list(pictures[4::5])
+    learn, held = [], []
+    for picture in pictures:
+        axis = int(picture.shape[1] > picture.shape[0])
+        length = picture.shape[axis]
+        kept = length - max(length // 5, patch_size)
+        if kept < patch_size:
+            learn.append(picture)
+            continue
+        first, second = np.split(picture, [kept], axis=axis)
+        learn.append(first)
+        held.append(second)
+    if not held:
+        raise DatasetError(
+            f"{len(pictures)} good picture(s) of less than {2 * patch_size} pixels on the longer side: nothing is "
+            "left to calibrate on; give larger pictures, or five or more of them"
+        )
+    return learn, held
+
+
+def default_natural_pictures() -> dict[str, NDArray[np.float32]]:
+    """Natural pictures that installed packages ship, by name, as (H, W, 3) in [0, 1].
+
+    Two come with scikit-learn, which is always there; seven more with scikit-image where it is installed.
+    """
+    from sklearn.datasets import load_sample_image
+
+    pictures = {f"sklearn/{name}": load_sample_image(name) for name in ("china.jpg", "flower.jpg")}
+    try:
+        import skimage.data
+    except ImportError:
+        pass
+    else:
+        for name in ("astronaut", "chelsea", "coffee", "hubble_deep_field", "immunohistochemistry", "retina", "rocket"):
+            pictures[f"skimage/{name}"] = getattr(skimage.data, name)()
+    return {name: picture.astype(np.float32) / 255 for name, picture in pictures.items()}
+
+
+def load_natural_pictures(folder: str | Path | None, channels: int, patch_size: int) -> PicturePool:
+    """The natural pictures that anomalous content I_d is cut from; without a folder, the packages' own.
+
+    Pictures smaller than a patch are left out.
+
+    Raises
+    ------
+    DatasetError
+        If no picture of at least a patch is found.
+    """
+    if folder is None:
+        pictures = list(default_natural_pictures().values())
+    else:
+        if not Path(folder).is_dir():
+            raise DatasetError(f"{folder}: no such folder; expected natural pictures for anomalies")
+        pictures = [read_picture(file) for file in list_pictures([folder])]
+    usable = [to_channels(p, channels) for p in pictures if min(p.shape[:2]) >= patch_size]
+    if not usable:
+        raise DatasetError(
+            f"{folder}: no natural pictures of {patch_size}x{patch_size} pixels or more; give a folder of "
+            "photographs, or none to use those that packages ship"
+        )
+    return PicturePool(usable, patch_size)

@@ -1,0 +1,203 @@
+"""The inspection path, from a picture to what is wrong with it.
+
+image -> patches -> encoder -> distance to memory -> early exit, if that settles it -> address memory ->
+decoder with texton rearrangement -> stitch -> anomaly map -> threshold.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fmrnet import artifact, background, devices, fast
+from fmrnet.calibration import Calibration, calibrate, picture_score
+from fmrnet.config import Config
+from fmrnet.errors import ArtifactError, ConfigError, PictureError
+from fmrnet.model import FMRNet
+from fmrnet.pictures import as_picture, read_picture, to_channels
+
+__all__ = ["Inspector", "Level", "Result", "load"]
+
+Level = Literal["patch", "pixel", "auto"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an inspection found.
+
+    Attributes
+    ----------
+    score : float
+        How anomalous the picture is, as a multiple of its level's threshold: above 1 is defective.
+    defective : bool
+    level : str
+        "patch" if the distances to memory settled it, "pixel" if the background was reconstructed.
+    patch_scores : (rows, columns) float32
+        Distance of each patch's latent to its nearest memory entry. Patches lie `Config.stride` apart, the last
+        of a row or column flush with the border.
+    anomaly_map : (H, W) float32, or None at patch level
+    mask : (H, W) bool, or None at patch level
+        Pixels whose anomaly passes the calibrated k-sigma threshold.
+    seconds : float
+        Time the inspection took, reading the file included.
+    """
+
+    score: float
+    defective: bool
+    level: str
+    patch_scores: NDArray[np.float32]
+    anomaly_map: NDArray[np.float32] | None
+    mask: NDArray[np.bool_] | None
+    seconds: float
+
+
+class Inspector:
+    """A trained, calibrated FMR-Net. Made by `fmrnet.train` or `fmrnet.load`.
+
+    Parameters
+    ----------
+    model : FMRNet
+        With an established memory bank.
+    calibration : Calibration
+    provenance : dict
+        Where the model comes from, JSON-ready.
+    """
+
+    def __init__(self, model: FMRNet, calibration: Calibration, provenance: dict[str, Any]) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.calibration = calibration
+        self.provenance = provenance
+
+    @property
+    def config(self) -> Config:
+        """The settings of the network, its training and its inspection."""
+        return self.model.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self.model.memory.device
+
+    def inspect(self, image: str | Path | NDArray[Any], level: Level = "auto") -> Result:
+        """Find the defects of one picture.
+
+        Parameters
+        ----------
+        image : path, or array (H, W) or (H, W, C)
+            uint8, uint16 or float in [0, 1]; any size from one patch up; grey or colour.
+        level : "patch", "pixel" or "auto"
+            "patch" stops at the distances to memory. "pixel" reconstructs the background and compares. "auto"
+            goes on to "pixel" only if some patch lies beyond the patch threshold.
+
+        Raises
+        ------
+        PictureError
+            If the picture cannot be read, is smaller than a patch, or holds values outside its range.
+        ConfigError
+            If the level is none of the three.
+        """
+        if level not in get_args(Level):
+            raise ConfigError(f"level {level!r}: expected one of {', '.join(get_args(Level))}")
+        started = time.perf_counter()
+        picture = self._picture(image)
+        encoded = background.encode(self.model, picture)
+        patch_scores = background.patch_distances(self.model, encoded).cpu().numpy()
+        exceeds = float(patch_scores.max()) / self.calibration.patch_threshold
+        if level == "patch" or (level == "auto" and exceeds <= 1):
+            seconds = time.perf_counter() - started
+            return Result(exceeds, exceeds > 1, "patch", patch_scores, None, None, seconds)
+        restored = background.restore(self.model, encoded)
+        anomaly_map = background.anomaly_map(self.model, picture, restored)
+        score = picture_score(anomaly_map) / self.calibration.picture_threshold
+        found = anomaly_map.cpu().numpy()
+        mask = found > self.calibration.pixel_threshold
+        seconds = time.perf_counter() - started
+        return Result(score, score > 1, "pixel", patch_scores, found, mask, seconds)
+
+    def reconstruct(self, image: str | Path | NDArray[Any]) -> NDArray[np.float32]:
+        """The restored background of a picture: (H, W, C) float32 in [0, 1]. Raises as `inspect`."""
+        restored = background.restore(self.model, background.encode(self.model, self._picture(image)))
+        return restored.permute(1, 2, 0).cpu().numpy()
+
+    def modality_maps(self, image: str | Path | NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """Each modality's anomaly map before the fusion, by name: (H, W) float32. Raises as `inspect`."""
+        picture = self._picture(image)
+        restored = background.restore(self.model, background.encode(self.model, picture))
+        _, maps = fast.anomaly_map(
+            picture[None], restored[None], median=self.config.median, return_modalities=True
+        )
+        return {name: values[0].cpu().numpy() for name, values in maps.items()}
+
+    def calibrate(
+        self,
+        good: Iterable[str | Path | NDArray[Any]],
+        *,
+        k: float | None = None,
+        patch_quantile: float | None = None,
+    ) -> Calibration:
+        """Set the thresholds anew from good pictures, say of another camera; gives the new calibration.
+
+        See `fmrnet.calibration.calibrate` for what they are.
+
+        Raises
+        ------
+        DatasetError
+            If no picture is given.
+        PictureError
+            As `inspect`.
+        """
+        pictures = [self._picture(image) for image in good]
+        pixels = max((p[0].numel() for p in pictures), default=0)
+        self.calibration = calibrate(self.model, pictures, pixels=pixels, k=k, patch_quantile=patch_quantile)
+        return self.calibration
+
+    def save(self, path: str | Path) -> None:
+        """Write the model, its calibration and its provenance to one file."""
+        weights = self.model.state_dict()
+        artifact.save(artifact.Artifact(self.config, self.calibration, self.provenance, weights), path)
+
+    def _picture(self, image: str | Path | NDArray[Any]) -> Tensor:
+        """(C, H, W) in [0, 1] on the network's device, at least a patch large."""
+        given = read_picture(image) if isinstance(image, str | Path) else as_picture(image)
+        picture = to_channels(given, self.config.image_channels)
+        height, width, _ = picture.shape
+        size = self.config.patch_size
+        if min(height, width) < size:
+            named = f"{image}: " if isinstance(image, str | Path) else ""
+            raise PictureError(f"{named}{width}x{height} pixels, smaller than a patch of {size}x{size}; enlarge it")
+        return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))).to(self.device)
+
+
+def load(path: str | Path, device: str = "auto") -> Inspector:
+    """The inspector in a model file.
+
+    Parameters
+    ----------
+    path : path
+        Written by `fmrnet.train` or `Inspector.save`.
+    device : str
+        "auto", "cpu", "cuda" or "cuda:N".
+
+    Raises
+    ------
+    ArtifactError
+        If the file is missing, no model, truncated, altered, of a newer format, or its weights do not fit.
+    ConfigError
+        If there is no such device.
+    """
+    where = devices.choose_device(device)
+    content = artifact.load(path)
+    model = FMRNet(content.config)
+    try:
+        model.load_state_dict(content.weights)
+    except RuntimeError as error:
+        raise ArtifactError(f"{path}: the weights do not fit the settings: {error}") from None
+    return Inspector(model.to(where), content.calibration, content.provenance)

@@ -1,0 +1,163 @@
+"""The generator of FMR-Net: encoder, memory with its addressing network, decoder with texton rearrangement.
+
+    P    patch                       EL_i  output of encoder block i (i = 1 .. 5)
+    z    latent, EL_5 flattened      z^    its restoration from the memory, Eq 5
+    M    memory bank, L x K          A_N   addressing network, Eq 4
+    F    memory-generated feature    G     rearranged skip feature, Eq 9
+
+For a 64 x 64 patch the encoder's maps are 32, 16, 8, 4 and 2 pixels wide. `fmrnet.reference.network` is
+the same forward pass in NumPy, from this module's `state_dict`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fmrnet import fast
+from fmrnet.config import Config
+
+__all__ = ["SLOPE", "ConvBlock", "FMRNet", "Features", "encoder_blocks"]
+
+SLOPE = 0.2  # of every leaky ReLU
+
+
+class ConvBlock(nn.Module):
+    """4x4 convolution with stride 2 (transposed when `up`), batch normalisation, leaky ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, *, up: bool = False) -> None:
+        super().__init__()
+        layer = nn.ConvTranspose2d if up else nn.Conv2d
+        self.conv = layer(inputs, outputs, kernel_size=4, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H/2, W/2), or twice the size when `up`."""
+        return nn.functional.leaky_relu(self.norm(self.conv(x)), SLOPE, inplace=True)
+
+
+def encoder_blocks(image_channels: int, channels: Sequence[int]) -> nn.ModuleList:
+    """The five blocks that the encoder and the discriminator share the shape of."""
+    widths = (image_channels, *channels)
+    return nn.ModuleList(ConvBlock(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+
+
+class Addressing(nn.Module):
+    """A_N of Eq 4: two fully connected layers and a softmax."""
+
+    def __init__(self, latent_size: int, width: int, entries: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(latent_size, width)
+        self.output = nn.Linear(width, entries)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, K) -> (B, L), non-negative, each row sums to 1."""
+        return fast.address(z, self.hidden.weight, self.hidden.bias, self.output.weight, self.output.bias)
+
+
+class Features(NamedTuple):
+    """What the encoder gives: the latent z (B, K) and the skips EL_4 and EL_3, deepest first."""
+
+    z: Tensor
+    skips: tuple[Tensor, Tensor]
+
+
+class FMRNet(nn.Module):
+    """The generator. Pictures go in and come out in [0, 1], as (B, C, patch_size, patch_size).
+
+    Parameters
+    ----------
+    config : Config
+        Widths, memory size, mixing and temperature.
+
+    Notes
+    -----
+    `mean` and `std` (C,) are the network's own normalisation, set from the good pictures. `memory` (L, K) is
+    NaN until the bank is established between the two training phases (Algorithm 1, line 12).
+    """
+
+    mean: Tensor
+    std: Tensor
+    memory: Tensor
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        c1, c2, c3, c4, c5 = config.channels
+        self.register_buffer("mean", torch.zeros(config.image_channels))
+        self.register_buffer("std", torch.ones(config.image_channels))
+        self.encoder = encoder_blocks(config.image_channels, config.channels)
+        self.addressing = Addressing(config.latent_size, config.addressing_width, config.memory_entries)
+        self.register_buffer("memory", torch.full((config.memory_entries, config.latent_size), torch.nan))
+        widths = ((c5, c4), (2 * c4, c3), (2 * c3, c2), (c2, c1))
+        self.decoder = nn.ModuleList(ConvBlock(a, b, up=True) for a, b in widths)
+        self.output = nn.ConvTranspose2d(c1, config.image_channels, kernel_size=4, stride=2, padding=1)
+        self.mixing = None
+        if config.mixing != "none":
+            self.mixing = nn.ParameterList(_mixing(config, config.patch_size // s) for s in (16, 8))
+
+    def mixing_parameters(self) -> Iterator[nn.Parameter]:
+        """The kernels of the GFRM, the only weights it has."""
+        return iter(()) if self.mixing is None else self.mixing.parameters()
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """[0, 1] -> the network's own scale: zero mean and unit deviation over the good pictures."""
+        return (image - self.mean[:, None, None]) / self.std[:, None, None]
+
+    def denormalise(self, image: Tensor) -> Tensor:
+        """The opposite of `normalise`; not clipped."""
+        return image * self.std[:, None, None] + self.mean[:, None, None]
+
+    def encode(self, image: Tensor) -> Features:
+        """Latent and the two deepest skips of patches (B, C, patch_size, patch_size) in [0, 1]."""
+        layers = [self.normalise(image)]
+        for block in self.encoder:
+            layers.append(block(layers[-1]))
+        return Features(layers[5].flatten(1), (layers[4], layers[3]))
+
+    def restore(self, z: Tensor) -> Tensor:
+        """Eq 4 and 5: the latent's replacement, a convex combination of the memory entries. (B, K) -> (B, K)."""
+        return fast.recall(self.addressing(z), self.memory)
+
+    def decode(self, latent: Tensor, skips: tuple[Tensor, Tensor]) -> Tensor:
+        """Picture in the network's own scale, (B, C, patch_size, patch_size), from a latent and the skips.
+
+        Each of the two deepest skips is rebuilt from the textons of the decoder's own feature map (Eq 6-9)
+        before it is concatenated to that map.
+        """
+        config = self.config
+        side = config.patch_size // 32
+        x = latent.unflatten(1, (config.channels[4], side, side))
+        for level, block in enumerate(self.decoder):
+            x = block(x)
+            if level < 2:
+                rearranged = fast.rearrange_textons(
+                    skips[level],
+                    x,
+                    size=config.texton_size,
+                    mixing=self.mixing[level] if self.mixing is not None else None,
+                    temperature=config.temperature,
+                )
+                x = torch.cat((x, rearranged), dim=1)
+        return self.output(x)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The restored background of patches, in [0, 1]: phase 2 and inspection."""
+        z, skips = self.encode(image)
+        return self.denormalise(self.decode(self.restore(z), skips)).clamp(0, 1)
+
+
+def _mixing(config: Config, side: int) -> nn.Parameter:
+    """A 3x3 kernel that starts as the identity: (3, 3) shared by all maps, or (N, N, 3, 3) dense.
+
+    N is the number of textons of a feature map `side` wide.
+    """
+    kernel = torch.zeros(3, 3)
+    kernel[1, 1] = 1
+    if config.mixing == "shared":
+        return nn.Parameter(kernel)
+    textons = (side // config.texton_size) ** 2
+    return nn.Parameter(torch.eye(textons)[:, :, None, None] * kernel)

@@ -1,0 +1,115 @@
+"""Draws the parameters of synthetic defects (section III.B); `fast.synthesize` renders them by Eq 1.
+
+A defect has a support S (noise blob, wobbling line, or dots, with soft edges), a content I_d (natural picture,
+the texture's own from another place, or a brightened or dimmed copy of what is there), and is an occlusion
+(translucent, opacity lambda) or destructive. Everything is drawn on the CPU from one generator, so that a seed
+gives the same defects on every device.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+from fmrnet import fast
+
+__all__ = ["GRID", "DefectParameters", "draw", "synthetic_defects"]
+
+GRID = 9  # lattice of the noise blobs
+DOTS = 6  # dots in a picture at most
+
+
+class DefectParameters(TypedDict):
+    """The drawn parameters of B defects, as `fast.synthesize` and the oracle take them."""
+
+    kind: Tensor  # (B,) 0 blob, 1 line, 2 dots
+    grid: Tensor  # (B, GRID, GRID)
+    line: Tensor  # (B, 7) centre x, centre y, angle, half length, amplitude, period, phase
+    dots: Tensor  # (B, DOTS, 3) x, y, radius
+    level: Tensor  # (B,)
+    edge: Tensor  # (B,)
+    destructive: Tensor  # (B,) 0 or 1
+    opacity: Tensor  # (B,) lambda
+
+
+def draw(count: int, size: int, generator: torch.Generator) -> DefectParameters:
+    """Parameters of `count` defects in patches of `size` x `size` pixels."""
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(count, *shape, generator=generator)
+
+    def log_uniform(low: float, high: float, *shape: int) -> Tensor:
+        return uniform(math.log(low), math.log(high), *shape).exp()
+
+    kind = torch.randint(3, (count,), generator=generator)
+    blob, line = kind == 0, kind == 1
+
+    # Noise on a coarse lattice: the coarser, the broader the blobs.
+    fine = torch.randn(count, 1, GRID, GRID, generator=generator)
+    coarse = torch.nn.functional.interpolate(fine[:, :, ::3, ::3], GRID, mode="bilinear", align_corners=True)
+    grid = torch.where(uniform(0, 1, 1, 1, 1) < 0.5, fine, coarse * 1.5).squeeze(1)
+
+    centre = uniform(0, size, 2)
+    lines = torch.cat(
+        (
+            centre,
+            uniform(0, math.pi, 1),
+            log_uniform(size / 8, size, 1),
+            uniform(0, 1, 1) ** 2 * size / 10,
+            uniform(size / 4, 2 * size, 1),
+            uniform(0, 2 * math.pi, 1),
+        ),
+        dim=1,
+    )
+    half_width = log_uniform(0.5, size / 10)
+
+    spots = torch.cat((uniform(0, size, DOTS, 2), log_uniform(0.7, size / 8, DOTS, 1)), dim=2)
+    absent = torch.arange(DOTS) > torch.randint(DOTS, (count, 1), generator=generator)
+    spots[..., :2][absent] = -10.0 * size  # far outside the patch
+
+    softness = log_uniform(0.5, size / 8)
+    level = torch.where(blob, uniform(0.3, 1.3), torch.where(line, -half_width, torch.zeros(count)))
+    edge = torch.where(blob, softness * 4 / size, softness)
+    return DefectParameters(
+        kind=kind,
+        grid=grid,
+        line=lines,
+        dots=spots,
+        level=level,
+        edge=edge,
+        destructive=torch.randint(2, (count,), generator=generator).float(),
+        opacity=uniform(0.1, 0.9),
+    )
+
+
+def synthetic_defects(
+    image: Tensor, natural: Tensor, own: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Pictures with a synthetic defect each, and the defects' supports.
+
+    Parameters
+    ----------
+    image : Tensor, (B, C, H, W) in [0, 1]
+        Defect-free patches I_o, on any device.
+    natural, own : Tensor, (B, C, H, W) in [0, 1]
+        Patches of natural pictures, and defect-free patches from elsewhere, to take contents from.
+    generator : torch.Generator
+        On the CPU.
+
+    Returns
+    -------
+    tuple of Tensor
+        I_s (B, C, H, W) in [0, 1] and S (B, H, W) in [0, 1].
+    """
+    count, size = image.shape[0], image.shape[-1]
+    parameters = draw(count, size, generator)
+    choice = torch.randint(3, (count, 1, 1, 1), generator=generator).to(image.device)
+    # A shading of the picture itself: gain 1 and offset up to 0.3 either way, never close to none.
+    sign = torch.randint(2, (count, 1, 1, 1), generator=generator) * 2 - 1
+    offset = (sign * (0.04 + 0.26 * torch.rand(count, 1, 1, 1, generator=generator))).to(image.device)
+    shaded = (image + offset).clamp(0, 1)
+    source = torch.where(choice == 0, natural, torch.where(choice == 1, own, shaded))
+    return fast.synthesize(image, source, **{k: v.to(image.device) for k, v in parameters.items()})

@@ -1,0 +1,392 @@
+"""Algorithm 1: phase 1, the memory bank, phase 2, calibration; with checkpoints that resume bit for bit.
+
+Every step draws from a generator seeded by (seed, phase, step) alone. Weights, optimiser moments and the two
+counters are therefore the whole state of a training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fmrnet import artifact, data, devices, losses, memory
+from fmrnet.calibration import calibrate
+from fmrnet.config import Config, preset
+from fmrnet.critics import AuxiliaryClassifier, Discriminator
+from fmrnet.errors import ArtifactError, FmrnetError
+from fmrnet.inspection import Inspector
+from fmrnet.model import FMRNet
+from fmrnet.synthesis import synthetic_defects
+
+__all__ = ["CHECKPOINT_SUFFIX", "Interrupted", "checkpoint_path", "train"]
+
+CHECKPOINT_SUFFIX = ".checkpoint"
+CHECKPOINT_SECONDS = 60.0
+REPORT_STEPS = 10
+
+Progress = Callable[[str, int, int, float], None]
+
+
+class Interrupted(FmrnetError):
+    """Training was stopped by Ctrl-C or a termination signal; its checkpoint is written."""
+
+
+def checkpoint_path(out: str | Path) -> Path:
+    """Where the training of the model file `out` keeps its checkpoint."""
+    return Path(f"{out}{CHECKPOINT_SUFFIX}")
+
+
+@dataclass
+class Networks:
+    """Everything that training changes."""
+
+    model: FMRNet
+    discriminator: Discriminator
+    classifier: AuxiliaryClassifier
+
+    def generator_parameters(self, phase: int) -> list[nn.Parameter]:
+        """Phase 1 trains encoder, decoder, GFRM and C_A; phase 2 decoder, GFRM and A_N (E and bank are locked)."""
+        model = self.model
+        shared = chain(model.decoder.parameters(), model.output.parameters(), model.mixing_parameters())
+        if phase == 1:
+            return [*shared, *model.encoder.parameters(), *self.classifier.parameters()]
+        return [*shared, *model.addressing.parameters()]
+
+    def begin(self, phase: int) -> tuple[torch.optim.Adam, torch.optim.Adam]:
+        """Set what learns in this phase, and give fresh optimisers of generator and discriminator."""
+        for module in (self.model, self.discriminator, self.classifier):
+            module.train().requires_grad_(True)
+        if phase == 2:
+            self.model.encoder.eval().requires_grad_(False)
+        rate = self.model.config.learning_rate
+        return (
+            torch.optim.Adam(self.generator_parameters(phase), rate, fused=True),
+            torch.optim.Adam(self.discriminator.parameters(), rate, fused=True),
+        )
+
+
+@dataclass
+class Step:
+    """One training step's pictures: normal patches I_o and I^+, synthetic defects I_s, all (B, C, P, P)."""
+
+    normal: Tensor
+    positive: Tensor
+    synthetic: Tensor
+
+
+@dataclass
+class Position:
+    """How far a training is: phase 1 or 2, steps done in it, the loss curve and the seconds used so far."""
+
+    phase: int = 1
+    step: int = 0
+    seconds: float = 0.0
+    history: list[tuple[int, int, float]] = field(default_factory=list)  # phase, step, mean loss
+
+
+def train(
+    good: str | Path,
+    out: str | Path,
+    *,
+    config: Config | str = "edge",
+    iterations: int | None = None,
+    seed: int = 0,
+    anomalies: str | Path | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Inspector:
+    """Learn a texture from good pictures and write the model to one file.
+
+    Parameters
+    ----------
+    good : path
+        Folder of good pictures (or a data set in the MVTec layout, of which `train/good` is taken). Some are
+        held out for calibration: see `fmrnet.data.hold_out`.
+    out : path
+        The model file. While training, a checkpoint stands beside it.
+    config : Config or str
+        Settings, or the name of a preset: "edge" or "paper".
+    iterations : int, optional
+        Steps of both phases together, shared out as in the settings.
+    seed : int
+        Fixes weights, data order and synthesis. On CPU the same seed, machine and thread count give the same bits.
+    anomalies : path, optional
+        Folder of natural pictures; default: those that installed packages ship.
+    device : str
+        "auto", "cpu", "cuda" or "cuda:N".
+    resume : bool
+        Continue from the checkpoint beside `out`, to the same weights as if never stopped.
+    progress : callable, optional
+        Called now and then with phase name, step, total steps and mean loss since the last call.
+
+    Returns
+    -------
+    Inspector
+        Calibrated and ready.
+
+    Raises
+    ------
+    DatasetError, PictureError
+        If the good pictures cannot be used: none, too small, unreadable, or fewer patches than memory entries.
+    ArtifactError
+        If the checkpoint to resume from is missing, or belongs to another training.
+    Interrupted
+        On Ctrl-C, after the checkpoint is written.
+    """
+    config = preset(config) if isinstance(config, str) else config
+    out, where = Path(out), devices.choose_device(device)
+    pictures, channels = data.load_good_pictures(good, config.patch_size)
+    config = dataclasses.replace(config, image_channels=channels, seed=seed)
+    if iterations is not None:
+        config = dataclasses.replace(config, iterations=_share_out(iterations, config.iterations))
+    learn, held_out = data.hold_out(pictures, config.patch_size)
+    good_pool = data.PicturePool(learn, config.patch_size)
+    memory.check_enough_patches(good_pool, config.memory_entries)
+    natural_pool = data.load_natural_pictures(anomalies, channels, config.patch_size)
+    if not out.parent.is_dir():
+        raise ArtifactError(f"{out}: the folder {out.parent} does not exist; make it first")
+    identity = {
+        "kind": "checkpoint",
+        "config": config.to_dict(),
+        "good_sha256": good_pool.digest(),
+        "natural_sha256": natural_pool.digest(),
+    }
+
+    torch.manual_seed(seed)
+    model = FMRNet(config)
+    model.mean, model.std = good_pool.statistics()
+    networks = Networks(model, Discriminator(config), AuxiliaryClassifier(config))
+    for module in (networks.model, networks.discriminator, networks.classifier):
+        module.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    position, moments = Position(), None
+    if resume:
+        position, moments = _load_checkpoint(checkpoint_path(out), networks, identity)
+
+    with _stop_signal() as stop:
+        while position.phase <= 2:
+            optimisers = networks.begin(position.phase)
+            if moments is not None:
+                _restore_moments(optimisers, moments)
+                moments = None
+            steps = _steps(config, position, good_pool, natural_pool, where)
+            _run_phase(networks, optimisers, steps, position, stop, out, identity, progress)
+            if position.phase == 1:
+                networks.model.memory.copy_(memory.establish_bank(networks.model, good_pool))
+            position.phase, position.step = position.phase + 1, 0
+
+    provenance = {
+        "command": " ".join(sys.argv),
+        "versions": {name: version(name) for name in ("fmrnet", "torch", "numpy", "scikit-learn")},
+        "device": devices.describe(where),
+        "good": {"pictures": len(pictures), "learnt": len(learn), "sha256": identity["good_sha256"]},
+        "natural": {"folder": str(anomalies) if anomalies else None, "sha256": identity["natural_sha256"]},
+        "seed": seed,
+        "seconds": round(position.seconds, 1),
+        "loss_curve": position.history,
+    }
+    model = networks.model.eval().requires_grad_(False)
+    good_pictures = (torch.from_numpy(p.transpose(2, 0, 1).copy()).to(where) for p in held_out)
+    thresholds = calibrate(model, good_pictures, pixels=max(p.shape[0] * p.shape[1] for p in pictures))
+    inspector = Inspector(model, thresholds, provenance)
+    inspector.save(out)
+    checkpoint_path(out).unlink(missing_ok=True)
+    return inspector
+
+
+def _share_out(total: int, pattern: tuple[int, int]) -> tuple[int, int]:
+    first = max(1, round(total * pattern[0] / sum(pattern)))
+    return first, max(1, total - first)
+
+
+def _steps(
+    config: Config, position: Position, good: data.PicturePool, natural: data.PicturePool, device: torch.device
+) -> Iterator[Step]:
+    """The pictures of each remaining step of the phase, cut and synthesised from that step's own seed."""
+    generator = torch.Generator()
+    for step in range(position.step, config.iterations[position.phase - 1]):
+        generator.manual_seed((config.seed * 2 + position.phase - 1) * 2**32 + step)
+        count = config.batch_size
+        normal, positive = good.crops(2 * count, generator).to(device).chunk(2)
+        contents = natural.crops(count, generator).to(device)
+        # Phase 1 sets P^- against unrelated P^0; phase 2 restores I_s to the very picture it came from.
+        source = positive if position.phase == 1 else normal
+        synthetic, _ = synthetic_defects(source, contents, normal if position.phase == 1 else positive, generator)
+        yield Step(normal, positive, synthetic)
+
+
+def _run_phase(
+    networks: Networks,
+    optimisers: tuple[torch.optim.Adam, torch.optim.Adam],
+    steps: Iterator[Step],
+    position: Position,
+    stop: Callable[[], bool],
+    out: Path,
+    identity: dict[str, Any],
+    progress: Progress | None,
+) -> None:
+    config = networks.model.config
+    total = config.iterations[position.phase - 1]
+    started = time.monotonic() - position.seconds
+    saved = time.monotonic()
+    recent: list[Tensor] = []
+    for step in steps:
+        rate = config.learning_rate
+        if config.schedule == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * position.step / total))
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+        recent.append(_update(networks, optimisers, step, position.phase))
+        position.step += 1
+        position.seconds = time.monotonic() - started
+        if position.step % REPORT_STEPS == 0 or position.step == total:
+            loss = torch.stack(recent).mean().item()
+            recent.clear()
+            if not math.isfinite(loss):
+                raise FmrnetError(
+                    f"training diverged in phase {position.phase} at step {position.step} (loss {loss}); "
+                    f"lower the learning rate (now {config.learning_rate})"
+                )
+            if position.step % max(REPORT_STEPS, total // 200 // REPORT_STEPS * REPORT_STEPS) == 0:
+                position.history.append((position.phase, position.step, round(loss, 5)))
+            if progress is not None:
+                progress(f"phase {position.phase}", position.step, total, loss)
+        if stop():
+            _save_checkpoint(checkpoint_path(out), networks, optimisers, position, identity)
+            raise Interrupted(
+                f"stopped in phase {position.phase} at step {position.step} of {total}; saved in "
+                f"{checkpoint_path(out)}: repeat the command with --resume to go on"
+            )
+        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            _save_checkpoint(checkpoint_path(out), networks, optimisers, position, identity)
+            saved = time.monotonic()
+
+
+def _update(
+    networks: Networks, optimisers: tuple[torch.optim.Adam, torch.optim.Adam], step: Step, phase: int
+) -> Tensor:
+    """One step of Algorithm 1; gives the generator's loss L_1 or L_2 (0-dimensional, detached)."""
+    model, discriminator, config = networks.model, networks.discriminator, networks.model.config
+    of_generator, of_discriminator = optimisers
+    target = model.normalise(step.normal)
+
+    with devices.autocast(target.device):
+        if phase == 1:
+            features = model.encode(torch.cat((step.normal, step.positive, step.synthetic)))
+            r0, r_pos, r_neg = features.z.chunk(3)
+            skips = tuple(skip.chunk(3)[0] for skip in features.skips)
+            reconstruction = model.decode(r0, (skips[0], skips[1]))
+            logit_pos, logit_neg = networks.classifier(torch.cat((r_pos, r_neg))).chunk(2)
+        else:
+            with torch.no_grad():
+                features = model.encode(step.synthetic)
+            reconstruction = model.decode(model.restore(features.z), features.skips)
+
+        discriminator.requires_grad_(True)
+        real, fake = discriminator(target), discriminator(reconstruction.detach())
+    loss_discriminator = losses.discriminator_loss(real.logit.float(), fake.logit.float())
+    of_discriminator.zero_grad()
+    loss_discriminator.backward()
+    of_discriminator.step()
+
+    discriminator.requires_grad_(False)
+    with devices.autocast(target.device):
+        fake = discriminator(reconstruction)
+    penalty = losses.weight_norms(p for p in networks.generator_parameters(phase) if p.ndim > 1)
+    loss = config.weight_rec * (losses.reconstruction_loss(target, reconstruction) + config.epsilon * penalty)
+    adversarial = losses.gan_loss(fake.logit.float()) + losses.perceptual_loss([f.detach() for f in real.features], fake.features)
+    loss = loss + config.weight_adv * adversarial
+    if phase == 1:
+        latent = losses.latent_loss(r0, r_pos, logit_pos.float(), logit_neg.float())
+        loss = loss + config.weight_lat * latent
+    of_generator.zero_grad()
+    loss.backward()
+    of_generator.step()
+    return loss.detach()
+
+
+def _save_checkpoint(
+    path: Path,
+    networks: Networks,
+    optimisers: tuple[torch.optim.Adam, torch.optim.Adam],
+    position: Position,
+    identity: dict[str, Any],
+) -> None:
+    tensors = {}
+    for name, module in _modules(networks).items():
+        tensors.update({f"{name}.{key}": value for key, value in module.state_dict().items()})
+    for name, optimiser in zip(("of_generator", "of_discriminator"), optimisers, strict=True):
+        for index, parameter in enumerate(optimiser.param_groups[0]["params"]):
+            tensors.update({f"{name}.{index}.{k}": v for k, v in optimiser.state[parameter].items()})
+    artifact.write_tensors(path, tensors, {**identity, "position": dataclasses.asdict(position)})
+
+
+def _load_checkpoint(
+    path: Path, networks: Networks, identity: dict[str, Any]
+) -> tuple[Position, dict[str, Tensor]]:
+    """Put a checkpoint's weights into the networks; gives the position and the optimisers' moments."""
+    if not path.exists():
+        raise ArtifactError(f"{path}: no checkpoint to resume from; start without --resume")
+    tensors, metadata = artifact.read_tensors(path)
+    for key, value in identity.items():
+        if metadata.get(key) != value:
+            raise ArtifactError(
+                f"{path}: {key.replace('_', ' ')} differs from this command's; resume with the same settings "
+                "and pictures, or start anew without --resume"
+            )
+    for name, module in _modules(networks).items():
+        prefix = f"{name}."
+        module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    position = metadata["position"]
+    position["history"] = [tuple(entry) for entry in position["history"]]
+    return Position(**position), tensors
+
+
+def _restore_moments(optimisers: tuple[torch.optim.Adam, torch.optim.Adam], tensors: dict[str, Tensor]) -> None:
+    for name, optimiser in zip(("of_generator", "of_discriminator"), optimisers, strict=True):
+        for index, parameter in enumerate(optimiser.param_groups[0]["params"]):
+            state = {"step": tensors[f"{name}.{index}.step"].to(parameter.device)}
+            for moment in ("exp_avg", "exp_avg_sq"):
+                # The fused optimiser walks memory in order, so moments lie in memory as their parameter does.
+                state[moment] = torch.empty_like(parameter).copy_(tensors[f"{name}.{index}.{moment}"])
+            optimiser.state[parameter] = state
+
+
+def _modules(networks: Networks) -> dict[str, nn.Module]:
+    return {f.name: getattr(networks, f.name) for f in dataclasses.fields(networks)}
+
+
+@contextmanager
+def _stop_signal() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C and SIGTERM into a flag that is looked at between steps, where the state is whole."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+
+    try:
+        previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # only the main thread may set handlers; elsewhere nothing can interrupt
+        previous = {}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

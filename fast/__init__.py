@@ -1,1 +1,27 @@
 """The functions of `fmrnet.reference` on torch tensors: eager, numba (CPU) and Triton (GPU)."""
+
+from ._dispatch import BACKENDS, BackendUnavailable
+from .fusion import anomaly_map, gms, modality_maps, residual, ssim
+from .memory import address, nearest_distance, recall
+from .patches import slice_patches, stitch_patches
+from .synthesis import blend, support, synthesize
+from .textons import rearrange_textons
+
+__all__ = [
+    "BACKENDS",
+    "BackendUnavailable",
+    "address",
+    "anomaly_map",
+    "blend",
+    "gms",
+    "modality_maps",
+    "nearest_distance",
+    "rearrange_textons",
+    "recall",
+    "residual",
+    "slice_patches",
+    "ssim",
+    "stitch_patches",
+    "support",
+    "synthesize",
+]

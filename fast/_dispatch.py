@@ -1,0 +1,101 @@
+"""Which backend runs a function: one rule, here and nowhere else.
+
+* A backend asked for by name runs or raises `BackendUnavailable`, which says why. It is never replaced.
+* The automatic choice (``backend=None``) takes the environment variable ``FMRNET_BACKEND`` if it is set, else
+  Triton for CUDA tensors and numba for CPU tensors, and falls back to eager where that one cannot run.
+* `torch.export` (and so ONNX) sees eager PyTorch unless a backend is named: an exported program then holds
+  only ATen operations and needs neither this package, numba nor Triton to run.
+"""
+
+import importlib.util
+import os
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+
+__all__ = ["BACKENDS", "BackendUnavailable", "choose"]
+
+BACKENDS = ("eager", "numba", "triton")
+
+
+class BackendUnavailable(RuntimeError):
+    """A backend asked for by name cannot run this call; the message says why."""
+
+
+def choose(
+    backend: str | None, tensor: torch.Tensor, refusal: Callable[[str], str | None] = lambda name: None
+) -> str:
+    """The name of the backend that runs this call.
+
+    Parameters
+    ----------
+    backend
+        "eager", "numba", "triton", or None for the automatic choice.
+    tensor
+        The call's main tensor: its device and dtype decide.
+    refusal
+        Given a backend's name, why this particular call is beyond it, or None.
+
+    Raises
+    ------
+    ValueError
+        The name, or the one in ``FMRNET_BACKEND``, is not a backend.
+    BackendUnavailable
+        ``backend`` was named and cannot run this call.
+    """
+    if backend is not None:
+        _known(backend, "backend")
+        reason = _obstacle(backend, tensor) or refusal(backend)
+        if reason:
+            raise BackendUnavailable(f"backend {backend!r} cannot run this call: {reason}")
+        return backend
+    if torch.compiler.is_exporting():
+        return "eager"
+    preferred = _preferred(tensor.device.type)
+    return "eager" if _obstacle(preferred, tensor) or refusal(preferred) else preferred
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _preferred(device: str) -> str:
+    """What the automatic choice tries first on this kind of device."""
+    named = os.environ.get("FMRNET_BACKEND", "")
+    if named:
+        return _known(named, "FMRNET_BACKEND")
+    return {"cuda": "triton", "cpu": "numba"}.get(device, "eager")
+
+
+def _known(name: str, where: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"{where} is {name!r}; expected one of {', '.join(map(repr, BACKENDS))}")
+    return name
+
+
+def _obstacle(name: str, tensor: torch.Tensor) -> str | None:
+    """Why the backend cannot run on such a tensor at all, or None."""
+    return _obstacle_of(name, tensor.device.type, str(tensor.dtype).removeprefix("torch."))
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _obstacle_of(name: str, device: str, dtype: str) -> str | None:
+    if name == "numba":
+        if device != "cpu":
+            return f"numba runs on CPU tensors; this one is on {device!r}"
+        if dtype not in ("float32", "float64"):
+            return f"numba takes float32 and float64; this tensor is {dtype}"
+        return None if _installed("numba") else "numba is not installed"
+    if name == "triton":
+        if device != "cuda" and not (device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
+            return (
+                f"Triton runs on CUDA tensors; this one is on {device!r} "
+                "(for the interpreter set TRITON_INTERPRET=1 before the first import of Triton)"
+            )
+        if dtype not in ("float32", "bfloat16", "float16"):
+            return f"the Triton kernels take float32, bfloat16 and float16; this tensor is {dtype}"
+        return None if _installed("triton") else "Triton is not installed"
+    return None
+
+
+@lru_cache
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None

@@ -1,0 +1,141 @@
+"""Eq 6 to 9 on tensors: the skip features rebuilt from the memory's textons.
+
+Letters as in `reference.textons`: K texton size; P places (blocks of the skip); N textons (blocks of the
+memory features); D = K*K*C numbers in a block; s similarity; G the rearranged features.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import _checks
+from ._dispatch import choose
+
+__all__ = ["rearrange_textons"]
+
+EPS = 1e-12  # least norm in Eq 7: a block of zeros has cosine 0 with everything
+
+
+def rearrange_textons(
+    skip: Tensor,
+    memory_features: Tensor,
+    *,
+    size: int = 2,
+    mixing: Tensor | None = None,
+    temperature: float = 1.0,
+    backend: str | None = None,
+) -> Tensor:
+    """G = sum_i s*_i (deconvolved with) b_i, Eq 9: each block of the skip from the textons it is most like.
+
+    Equivalent to, with ``unfold = partial(F.unfold, kernel_size=size, stride=size)`` and no mixing:
+    ``F.fold(unfold(memory_features) @ softmax(normalize(unfold(memory_features), dim=1).mT
+    @ normalize(unfold(skip), dim=1) / temperature, dim=1), skip.shape[2:], size, stride=size)``.
+
+    Parameters
+    ----------
+    skip : (B, C, H, W)
+        F_D, contiguous or channels_last (or any strides); H and W divisible by `size`. Magnitudes up to 1e15.
+    memory_features : (B, C, H_F, W_F)
+        F, of the same dtype; need not have the height and width of the skip.
+    size
+        K, the side of a texton.
+    mixing : None, (3, 3) or (N, N, 3, 3)
+        The convolution of the similarity maps: none, one kernel for every map ("shared"), or from every map
+        to every map ("dense", [out, in]). Cross-correlation with zero padding 1 and no bias, as torch conv2d.
+    temperature
+        The cosines are divided by it before the softmax; 1 is Eq 6.
+    backend
+        "eager", "numba", "triton", or None: see `fast._dispatch`.
+
+    Returns
+    -------
+    G : (B, C, H, W)
+        In the dtype and memory format of `skip`; sums are kept in float32 or wider.
+
+    Raises
+    ------
+    TypeError
+        Dtypes that are not floating point or differ.
+    ValueError
+        Shapes that do not fit; NaN or infinity in CPU tensors.
+    BackendUnavailable
+        `backend` is named and cannot run.
+    """
+    _check(skip, memory_features, size, mixing, temperature)
+    choose(backend, skip)
+    result = _eager(skip, memory_features, size, mixing, temperature)
+    _checks.finite(result, skip=skip, memory_features=memory_features)
+    return result
+
+
+def _check(
+    skip: Tensor, memory_features: Tensor, size: int, mixing: Tensor | None, temperature: float
+) -> None:
+    _checks.shaped("skip", skip, "B", "C", "H", "W")
+    _checks.shaped("memory_features", memory_features, skip.shape[0], skip.shape[1], "H_F", "W_F")
+    _checks.alike(skip=skip, memory_features=memory_features)
+    for name, tensor in (("skip", skip), ("memory_features", memory_features)):
+        height, width = tensor.shape[2:]
+        if size < 1 or height % size or width % size or not height * width:
+            raise ValueError(
+                f"{name} has shape {tuple(tensor.shape)}; "
+                f"expected H and W above 0, divisible by the texton size {size}"
+            )
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature!r}; expected a number above 0")
+    if mixing is not None:
+        textons = memory_features.shape[2] * memory_features.shape[3] // size**2
+        if tuple(mixing.shape) not in ((3, 3), (textons, textons, 3, 3)):
+            raise ValueError(
+                f"mixing has shape {tuple(mixing.shape)}; expected (3, 3), or ({textons}, {textons}, 3, 3) "
+                f"for {textons} textons"
+            )
+
+
+def _eager(
+    skip: Tensor, memory_features: Tensor, size: int, mixing: Tensor | None, temperature: float
+) -> Tensor:
+    compute = torch.promote_types(skip.dtype, torch.float32)
+    with _no_autocast(skip.device.type):
+        blocks = _blocks(skip, size).to(compute)  # [B, P, D]
+        textons = _blocks(memory_features, size).to(compute)  # [B, N, D]
+        inverse_p = torch.linalg.vector_norm(blocks, dim=2, keepdim=True).clamp_min(EPS).reciprocal()
+        inverse_n = torch.linalg.vector_norm(textons, dim=2).clamp_min(EPS).reciprocal()[:, None]
+        cosine = torch.bmm(blocks, textons.mT) * (inverse_p * inverse_n)  # [B, P, N]            Eq 7, 8
+        s = torch.softmax(cosine / temperature, dim=2)  #                                          Eq 6
+        if mixing is not None:
+            s = _mix(s, mixing.to(compute), skip.shape[2] // size, skip.shape[3] // size)
+        return _unblock(torch.bmm(s, textons).to(skip.dtype), skip, size)  #                       Eq 9
+
+
+def _mix(s: Tensor, mixing: Tensor, h: int, w: int) -> Tensor:
+    """s [B, P, N] -> s*, the convolution over the places."""
+    batch, places, textons = s.shape
+    maps = s.mT.reshape(batch, textons, h, w)
+    if mixing.ndim == 2:
+        mixed = F.conv2d(maps.reshape(-1, 1, h, w), mixing[None, None], padding=1)
+    else:
+        mixed = F.conv2d(maps, mixing, padding=1)
+    return mixed.reshape(batch, textons, places).mT
+
+
+def _blocks(x: Tensor, size: int) -> Tensor:
+    """(B, C, H, W) -> [B, P, D], the blocks row by row; in a block row, column, channel."""
+    batch, channels, height, width = x.shape
+    x = x.permute(0, 2, 3, 1).reshape(batch, height // size, size, width // size, size, channels)
+    return x.transpose(2, 3).reshape(batch, (height // size) * (width // size), size * size * channels)
+
+
+def _unblock(blocks: Tensor, like: Tensor, size: int) -> Tensor:
+    """[B, P, D] -> (B, C, H, W) in the shape and memory format of `like`."""
+    batch, channels, height, width = like.shape
+    x = blocks.reshape(batch, height // size, width // size, size, size, channels).transpose(2, 3)
+    x = x.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+    return x if like.is_contiguous(memory_format=torch.channels_last) else x.contiguous()
+
+
+def _no_autocast(device: str) -> AbstractContextManager[object]:
+    """Sums stay in float32 under autocast too."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()

@@ -1,0 +1,36 @@
+"""Shared fixtures. Without a GPU the Triton kernels run in its interpreter, asked for before its import."""
+
+import os
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+settings.register_profile(
+    "fmrnet", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=30
+)
+settings.register_profile("ci", parent=settings.get_profile("fmrnet"), derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "fmrnet")
+
+
+@pytest.fixture(params=["eager", "numba", "triton"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each backend in turn."""
+    return str(request.param)
+
+
+def device_of(backend: str) -> torch.device:
+    """Where a backend is tested: numba on the CPU, the others on the GPU if there is one."""
+    return torch.device("cuda" if backend != "numba" and torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture
+def fresh_memory_is_nan() -> None:
+    """torch.empty hands out NaN, so that a result that is not written everywhere shows."""
+    torch.use_deterministic_algorithms(True, warn_only=False)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.use_deterministic_algorithms(False)

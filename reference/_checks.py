@@ -12,7 +12,7 @@ SLACK = 1e-6  # pictures may leave [0, 1] by this much: what rounding in float32
 def numbers(name: str, value: npt.ArrayLike, shape: str) -> Array:
     """Cast `value` to float64 and check it against a shape such as "(C, H, W)".
 
-    Raises ValueError where the number of axes differs, an axis is empty or a value is NaN.
+    Raises ValueError where the number of axes differs, an axis is empty or a value is NaN or infinite.
     """
     array = np.asarray(value, dtype=np.float64)
     axes = len([axis for axis in shape.strip("()").split(",") if axis.strip()])
@@ -20,8 +20,9 @@ def numbers(name: str, value: npt.ArrayLike, shape: str) -> Array:
         raise ValueError(f"{name} has shape {array.shape}; expected {shape}, {axes} axes")
     if array.size == 0:
         raise ValueError(f"{name} is empty, shape {array.shape}; expected {shape} with at least one value")
-    if np.isnan(array).any():
-        raise ValueError(f"{name} holds {int(np.isnan(array).sum())} NaN values; replace or drop them first")
+    if not np.isfinite(array).all():
+        bad = int((~np.isfinite(array)).sum())
+        raise ValueError(f"{name} holds {bad} values that are NaN or infinite; expected finite ones only")
     return array
 
 

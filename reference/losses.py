@@ -19,7 +19,7 @@ LOG_FLOOR = -100.0  # least logarithm, as in torch's binary cross entropy: keeps
 
 
 def binary_cross_entropy(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
-    """L_BCE(x, y) = -[y log x + (1 - y) log(1 - x)], Eq 3, the mean over the entries.
+    """L_BCE(x, y) = -[y log x + (1 - y) log(1 - x)], Eq 3; the products of vectors are inner products.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def binary_cross_entropy(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     Returns
     -------
     float
-        Logarithms are taken no lower than -100.
+        The sum over the entries. Logarithms are taken no lower than -100.
 
     Raises
     ------
@@ -40,20 +40,18 @@ def binary_cross_entropy(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     """
     x, y = _probabilities("x", x), numbers("y", y, "(n,)")
     same_shape("y", y, "x", x)
-    return float(-(y * _log(x) + (1 - y) * _log(1 - x)).mean())
+    return float(-(y * _log(x) + (1 - y) * _log(1 - x)).sum())
 
 
-def latent_loss(
-    c_positive: npt.ArrayLike, c_negative: npt.ArrayLike, r_sample: npt.ArrayLike, r_positive: npt.ArrayLike
-) -> float:
+def latent_loss(r0: npt.ArrayLike, r_pos: npt.ArrayLike, c_pos: npt.ArrayLike, c_neg: npt.ArrayLike) -> float:
     """L_lat, Eq 14: the mean over the batch of Eq 2, L_BCE([C_A(R+), C_A(R-)], [1, 0]) + ||R+ - R0||_2.
 
     Parameters
     ----------
-    c_positive, c_negative : (N,) in [0, 1]
+    r0, r_pos : (N, K)
+        Latents R0 and R+.
+    c_pos, c_neg : (N,) in [0, 1]
         C_A(R+) and C_A(R-).
-    r_sample, r_positive : (N, K)
-        R0 and R+.
 
     Returns
     -------
@@ -64,14 +62,14 @@ def latent_loss(
     ValueError
         Shapes that do not fit.
     """
-    c_pos, c_neg = _probabilities("c_positive", c_positive), _probabilities("c_negative", c_negative)
-    R_0, R_pos = numbers("r_sample", r_sample, "(N, K)"), numbers("r_positive", r_positive, "(N, K)")
-    same_shape("c_negative", c_neg, "c_positive", c_pos)
-    same_shape("r_positive", R_pos, "r_sample", R_0)
-    if len(c_pos) != len(R_0):
-        raise ValueError(f"{len(c_pos)} classifier outputs for {len(R_0)} latents; expected one for each")
+    R_0, R_pos = numbers("r0", r0, "(N, K)"), numbers("r_pos", r_pos, "(N, K)")
+    C_pos, C_neg = _probabilities("c_pos", c_pos), _probabilities("c_neg", c_neg)
+    same_shape("r_pos", R_pos, "r0", R_0)
+    same_shape("c_neg", C_neg, "c_pos", C_pos)
+    if len(C_pos) != len(R_0):
+        raise ValueError(f"{len(C_pos)} classifier outputs for {len(R_0)} latents; expected one for each")
     hidden = [
-        binary_cross_entropy([c_pos[n], c_neg[n]], [1, 0]) + np.sqrt(((R_pos[n] - R_0[n]) ** 2).sum())  # Eq 2
+        binary_cross_entropy([C_pos[n], C_neg[n]], [1, 0]) + np.sqrt(((R_pos[n] - R_0[n]) ** 2).sum())  # Eq 2
         for n in range(len(R_0))
     ]
     return float(np.mean(hidden))  # Eq 14
@@ -102,12 +100,26 @@ def reconstruction_loss(
     I_rec = numbers("reconstructions", reconstructions, "(N, H, W, C)")
     same_shape("reconstructions", I_rec, "images", I_o)
     error = float(np.mean([((I_o[n] - I_rec[n]) ** 2).mean() for n in range(len(I_o))]))
-    penalty = sum(float(np.sqrt((np.asarray(omega, dtype=np.float64) ** 2).sum())) for omega in weights)
-    return error + epsilon * penalty
+    return error + epsilon * weight_norms(weights)
 
 
-def gan_loss(d_real: npt.ArrayLike, d_fake: npt.ArrayLike) -> float:
-    """L_gan = E log(1 - D(I_rec)) + E log D(I_o), Eq 12: the discriminator climbs it.
+def weight_norms(weights: Sequence[npt.ArrayLike]) -> float:
+    """Sum of the Frobenius norms ||omega||_F, the penalty of Eq 10.
+
+    Parameters
+    ----------
+    weights : sequence of arrays
+        Of any shape each.
+
+    Returns
+    -------
+    float
+    """
+    return sum((float(np.sqrt((np.asarray(omega, dtype=np.float64) ** 2).sum())) for omega in weights), 0.0)
+
+
+def gan_objective(d_real: npt.ArrayLike, d_fake: npt.ArrayLike) -> float:
+    """L_gan = E log(1 - D(I_rec)) + E log D(I_o), Eq 12 as printed: the discriminator climbs it.
 
     Parameters
     ----------
@@ -119,13 +131,12 @@ def gan_loss(d_real: npt.ArrayLike, d_fake: npt.ArrayLike) -> float:
     float
         At most 0; -2 log 2 where D cannot tell.
     """
-    return float(
-        _log(1 - _probabilities("d_fake", d_fake)).mean() + _log(_probabilities("d_real", d_real)).mean()
-    )
+    real, fake = _probabilities("d_real", d_real), _probabilities("d_fake", d_fake)
+    return float(_log(1 - fake).mean() + _log(real).mean())
 
 
 def discriminator_loss(d_real: npt.ArrayLike, d_fake: npt.ArrayLike) -> float:
-    """What the discriminator descends: -L_gan of Eq 12, binary cross entropy of real as 1 and fake as 0.
+    """What the discriminator descends: Eq 12 with its sign turned.
 
     Parameters
     ----------
@@ -135,10 +146,10 @@ def discriminator_loss(d_real: npt.ArrayLike, d_fake: npt.ArrayLike) -> float:
     -------
     float
     """
-    return -gan_loss(d_real, d_fake)
+    return -gan_objective(d_real, d_fake)
 
 
-def generator_loss(d_fake: npt.ArrayLike) -> float:
+def gan_loss(d_fake: npt.ArrayLike) -> float:
     """What the generator descends for Eq 12: -E log D(I_rec), which does not saturate as log(1 - D) does.
 
     Parameters
@@ -183,7 +194,7 @@ def perceptual_loss(
 def adversarial_loss(
     d_fake: npt.ArrayLike, features_real: Sequence[npt.ArrayLike], features_fake: Sequence[npt.ArrayLike]
 ) -> float:
-    """L_adv, Eq 11, as the generator descends it: `generator_loss` + `perceptual_loss`.
+    """L_adv, Eq 11, as the generator descends it: `gan_loss` + `perceptual_loss`.
 
     Parameters
     ----------
@@ -194,7 +205,7 @@ def adversarial_loss(
     -------
     float
     """
-    return generator_loss(d_fake) + perceptual_loss(features_real, features_fake)
+    return gan_loss(d_fake) + perceptual_loss(features_real, features_fake)
 
 
 def phase1_loss(

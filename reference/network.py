@@ -28,6 +28,7 @@ def generate(
     *,
     use_memory: bool = True,
     rearrange: bool = True,
+    texton_size: int = 2,
     temperature: float = 1.0,
 ) -> dict[str, Array]:
     """Reconstruct the background of a patch: encode, address, recall, decode with rearrangement.
@@ -46,6 +47,8 @@ def generate(
         False decodes z itself: training phase 1, before there is a memory.
     rearrange : bool
         False hands EL4 and EL3 on as they are (the ablation without GFRM).
+    texton_size : int
+        K of the textons.
     temperature : float
         Of the texton softmax.
 
@@ -74,7 +77,9 @@ def generate(
             ),
         )
         result["recalled"] = latent = recall(result["query"], _weight(weights, "memory"))
-    return result | decode(latent, features, weights, rearrange=rearrange, temperature=temperature)
+    return result | decode(
+        latent, features, weights, rearrange=rearrange, texton_size=texton_size, temperature=temperature
+    )
 
 
 def encode(patch: npt.ArrayLike, weights: Weights) -> tuple[list[Array], Array]:
@@ -111,6 +116,7 @@ def decode(
     weights: Weights,
     *,
     rearrange: bool = True,
+    texton_size: int = 2,
     temperature: float = 1.0,
 ) -> dict[str, Array]:
     """Four blocks of 4 x 4 deconvolution, rearranged skips beside the two deepest, and a linear last layer.
@@ -121,7 +127,7 @@ def decode(
         z_hat, or z in training phase 1.
     skips : [EL1 ... EL5]
         Of `encode`; only EL4 and EL3 are read.
-    weights, rearrange, temperature
+    weights, rearrange, texton_size, temperature
         As for `generate`.
 
     Returns
@@ -138,7 +144,9 @@ def decode(
     def rearranged(skip: Array, features: Array, mixing: str) -> Array:
         if not rearrange:
             return skip
-        return rearrange_textons(skip, features, mixing=weights.get(mixing), temperature=temperature)
+        return rearrange_textons(
+            skip, features, size=texton_size, mixing=weights.get(mixing), temperature=temperature
+        )
 
     F4 = _up(z_hat.reshape(-1, h, w), weights, 0)
     G4 = rearranged(EL4, F4, "mixing.0")

@@ -1,7 +1,7 @@
 """Defects drawn onto a good picture for the demonstration: scratch, stain, hole, thread, print error.
 
-Drawn with pen and brush (Pillow) as a retoucher would. Nothing here is shared with the synthesis that training
-uses, so a model that finds these defects has not seen their like.
+Drawn with pen and brush (Pillow) as a retoucher would. Nothing here is shared with the synthesis that
+training uses, so a model that finds these defects has not seen their like.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def draw_defect(
     """
     if kind not in _DRAW:
         raise ValueError(f"kind {kind!r}: expected one of {', '.join(KINDS)}")
-    if min(picture.shape[:2]) < 64 or not 0 <= strength <= 1:
-        raise ValueError(
-            f"picture of shape {picture.shape}, strength {strength}: expected 64 pixels or more on each side, 0 to 1"
-        )
+    if min(picture.shape[:2]) < 64:
+        raise ValueError(f"picture of shape {picture.shape}: expected 64 pixels or more on each side")
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength {strength}: expected 0 to 1")
     rng = np.random.default_rng([KINDS.index(kind), seed])
     grey = picture.astype(np.float64) if picture.ndim == 2 else picture.astype(np.float64).mean(axis=2)
     target, coverage = _DRAW[kind](grey, rng)
@@ -155,7 +155,7 @@ KINDS = tuple(_DRAW)
 
 
 def _extremes(grey: Layer) -> tuple[float, float]:
-    """A dark and a bright grey that stand out from this surface: its 2nd and 98th percentile, moved outwards."""
+    """A dark and a bright grey that stand out from this surface: its 2nd and 98th percentile, moved out."""
     low, high = np.percentile(grey, [2, 98])
     return float(max(low - 0.1, 0.0)), float(min(high + 0.15, 1.0))
 

@@ -126,7 +126,7 @@ def precision_recall_f1(prediction: npt.ArrayLike, truth: npt.ArrayLike) -> tupl
 
 
 def k_sigma_threshold(normal_maps: Sequence[npt.ArrayLike], k: float = 3.0) -> float:
-    """mu + k sigma of every value of the anomaly maps of held-out defect-free pictures (section IV.C, [30]).
+    """mu + k sigma of every value of the anomaly maps of held-out defect-free pictures (section IV.E, [30]).
 
     Parameters
     ----------

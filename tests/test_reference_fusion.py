@@ -73,6 +73,12 @@ def test_gms_is_scipy_prewitt(pair, c0):
     assert np.allclose(fusion.gms(*pair, c0=c0), theirs, rtol=0, atol=1e-12)
 
 
+def test_c0_is_gmsds():
+    """170 on a range of 255, on a gradient of 0.1 against none."""
+    step = np.repeat([[0.0, 0.0, 0.1, 0.1]], 4, axis=0)[..., None]
+    assert fusion.gms(step, 0 * step)[1, 1] == pytest.approx(0.0026 / (0.1**2 + 0.0026), rel=1e-12)
+
+
 @given(pairs())
 def test_residual_is_the_length_of_the_difference(pair):
     theirs = np.linalg.norm(pair[0] - pair[1], axis=2) / np.sqrt(pair[0].shape[2])

@@ -140,6 +140,16 @@ def test_a_cold_softmax_picks_the_texton_itself(seed):
     assert np.allclose(G, features_, rtol=0, atol=1e-9)
 
 
+@given(seeds)
+def test_defaults_are_the_papers(seed):
+    """K = 2, no temperature, no mixing."""
+    skip, memory = np.random.default_rng(seed).normal(size=(2, 3, 4, 6))
+    G = textons.rearrange_textons(skip, memory)
+    assert np.allclose(G, as_the_paper_says(skip, memory, 2, None, 1.0), rtol=1e-11, atol=1e-11)
+    b = textons.extract_textons(memory)
+    assert np.array_equal(textons.texton_similarity(skip, b), textons.texton_similarity(skip, b, 2, 1.0))
+
+
 def test_a_zero_block_likes_all_textons_alike():
     b = np.random.default_rng(0).normal(size=(5, 3, 2, 2))
     assert np.allclose(textons.texton_similarity(np.zeros((3, 2, 4)), b), 1 / 5, rtol=0, atol=1e-15)

@@ -45,6 +45,6 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 
 def write_json(path: str | Path, content: dict[str, Any]) -> None:
     """Write `content` as readable JSON in one step; NaN and infinity are refused (they are not JSON)."""
-    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(content, indent=2, allow_nan=False)  # in ASCII: file names may be no UTF-8
     with replacing(path) as file:
         file.write(text.encode() + b"\n")

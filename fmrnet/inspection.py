@@ -200,4 +200,5 @@ def load(path: str | Path, device: str = "auto") -> Inspector:
         model.load_state_dict(content.weights)
     except RuntimeError as error:
         raise ArtifactError(f"{path}: the weights do not fit the settings: {error}") from None
-    return Inspector(model.to(where), content.calibration, content.provenance)
+    model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Inspector(model, content.calibration, content.provenance)

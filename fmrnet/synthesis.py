@@ -71,7 +71,7 @@ def draw(count: int, size: int, generator: torch.Generator) -> DefectParameters:
     spots[..., :2][absent] = -10.0 * size  # far outside the patch
 
     softness = log_uniform(0.5, size / 8)
-    level = torch.where(blob, uniform(0.3, 1.3), torch.where(line, -half_width, torch.zeros(count)))
+    level = torch.where(blob, uniform(0.0, 1.3), torch.where(line, -half_width, torch.zeros(count)))
     edge = torch.where(blob, softness * 4 / size, softness)
     return DefectParameters(
         kind=kind,

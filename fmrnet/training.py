@@ -28,7 +28,7 @@ from fmrnet.calibration import calibrate
 from fmrnet.config import Config, preset
 from fmrnet.critics import AuxiliaryClassifier, Discriminator
 from fmrnet.errors import ArtifactError, FmrnetError
-from fmrnet.inspection import Inspector
+from fmrnet.inspection import Inspector, load
 from fmrnet.model import FMRNet
 from fmrnet.synthesis import synthetic_defects
 
@@ -203,10 +203,9 @@ def train(
     model = networks.model.eval().requires_grad_(False)
     good_pictures = (torch.from_numpy(p.transpose(2, 0, 1).copy()).to(where) for p in held_out)
     thresholds = calibrate(model, good_pictures, pixels=max(p.shape[0] * p.shape[1] for p in pictures))
-    inspector = Inspector(model, thresholds, provenance)
-    inspector.save(out)
+    Inspector(model, thresholds, provenance).save(out)
     checkpoint_path(out).unlink(missing_ok=True)
-    return inspector
+    return load(out, device)
 
 
 def _share_out(total: int, pattern: tuple[int, int]) -> tuple[int, int]:

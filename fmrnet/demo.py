@@ -1,0 +1,148 @@
+"""The demonstration: learn one half of a photographed surface, find defects drawn on the other half.
+
+Everything it needs comes with installed packages. The test pictures are written in the layout of MVTec AD, so
+`fmrnet evaluate` and `fmrnet inspect` can be tried on them afterwards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmrnet.config import preset
+from fmrnet.drawn_defects import KINDS, draw_defect
+from fmrnet.errors import FmrnetError
+from fmrnet.evaluation import Example, evaluate, load_dataset
+from fmrnet.files import write_json
+from fmrnet.inspection import Inspector
+from fmrnet.pictures import read_mask, read_picture, write_picture
+from fmrnet.progress import Bar
+from fmrnet.report import SheetRow, sheet
+from fmrnet.training import train
+
+__all__ = ["FIGURES", "INTRODUCTION", "MODEL", "SHEET", "make_dataset", "run"]
+
+TEXTURE = "gravel"  # skimage.data.gravel, CC0, 512x512 grey
+PIECE = 128  # pixels; the half under inspection is cut into squares of this side
+ITERATIONS = (600, 400)
+MODEL, SHEET, FIGURES, DATASET = "model.fmr", "demo.png", "figures.json", "dataset"
+
+INTRODUCTION = (
+    f"FMR-Net learns the left half of a photograph ({TEXTURE}, shipped with scikit-image, CC0), then inspects\n"
+    "the right half, partly with defects. The defects are drawn, not photographed: see how it works here,\n"
+    "and how well it works on real ones in the README.\n"
+)
+
+
+def run(out: str | Path, *, seed: int, iterations: int | None, bar: Bar) -> dict[str, Any]:
+    """Make the pictures, train, calibrate, inspect, and write model, figures and picture sheet into `out`.
+
+    Parameters
+    ----------
+    out : folder; made if it is missing, its files of an earlier run are replaced.
+    seed : fixes training and drawn defects.
+    iterations : training steps of both phases; None takes ITERATIONS.
+    bar : shows how far it is.
+
+    Returns
+    -------
+    the figures of `fmrnet.evaluation.evaluate`
+
+    Raises
+    ------
+    FmrnetError : scikit-image or matplotlib is not installed.
+    """
+    out = Path(out)
+    dataset = make_dataset(out / DATASET, seed)
+    config = dataclasses.replace(preset("edge"), iterations=ITERATIONS)
+    inspector = train(
+        dataset,
+        out / MODEL,
+        config=config,
+        iterations=iterations,
+        seed=seed,
+        progress=bar.training(iterations or sum(ITERATIONS)),
+    )
+    figures = evaluate(inspector, dataset, progress=bar.counter("inspecting"))
+    figures["note"] = "the defects are drawn"
+    write_json(out / FIGURES, figures)
+    picture = figures["picture"]
+    sheet(
+        out / SHEET,
+        [_row(inspector, example) for example in _choose(load_dataset(dataset))],
+        title=f"FMR-Net on {TEXTURE}: learnt from the left half of one photograph, inspecting the right half",
+        note=f"The defects are drawn. ROC-AUC of pixels {figures['pixel']['roc_auc']:.3f}, "
+        f"of pictures {picture['roc_auc']:.3f}; mask at the threshold calibrated on good pictures.",
+    )
+    return figures
+
+
+def make_dataset(folder: str | Path, seed: int = 0) -> Path:
+    """Write the left half as training picture and the right half, in pieces, as test pictures; gives `folder`.
+
+    Every piece appears untouched and with a drawn defect, strong and fainter ones in turn.
+    """
+    folder = Path(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    surface = _surface()
+    half = surface.shape[1] // 2
+    _write(folder / "train" / "good" / "left_half.png", surface[:, :half])
+    right = surface[:, half:]
+    pieces = [
+        right[row : row + PIECE, column : column + PIECE]
+        for row in range(0, right.shape[0] - PIECE + 1, PIECE)
+        for column in range(0, right.shape[1] - PIECE + 1, PIECE)
+    ]
+    for index, piece in enumerate(pieces):
+        _write(folder / "test" / "good" / f"{index:02}.png", piece)
+    for number in range(4 * len(KINDS)):
+        kind, index = KINDS[number % len(KINDS)], number % len(pieces)
+        strength = (1.0, 0.7)[number // len(KINDS) % 2]
+        drawn, mask = draw_defect(pieces[index], kind, strength=strength, seed=1000 * seed + number)
+        _write(folder / "test" / kind / f"{number:02}.png", drawn)
+        _write(folder / "ground_truth" / kind / f"{number:02}_mask.png", mask)
+    return folder
+
+
+def _surface() -> NDArray[np.float32]:
+    try:
+        import matplotlib  # noqa: F401  the sheet needs it: better said now than after the training
+        import skimage.data
+    except ImportError as error:
+        raise FmrnetError(
+            f"the demo needs {error.name}; install it with: pip install 'fmrnet[demo]'"
+        ) from None
+    picture: NDArray[np.uint8] = getattr(skimage.data, TEXTURE)()
+    return picture.astype(np.float32) / 255
+
+
+def _write(path: Path, picture: NDArray[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_picture(path, picture if picture.dtype == np.bool_ else np.round(picture * 255).astype(np.uint8))
+
+
+def _choose(examples: list[Example]) -> list[Example]:
+    """One picture of each kind, a good one last."""
+    first = {example.defect: example for example in reversed(examples)}
+    return [first[kind] for kind in (*KINDS, "good")]
+
+
+def _row(inspector: Inspector, example: Example) -> SheetRow:
+    picture = read_picture(example.picture)
+    result = inspector.inspect(picture, level="pixel")
+    assert result.anomaly_map is not None and result.mask is not None
+    return SheetRow(
+        title=example.defect.replace("_", " "),
+        verdict=f"{'defective' if result.defective else 'good'}, score {result.score:.2f}",
+        picture=picture,
+        reconstruction=inspector.reconstruct(picture),
+        modalities=inspector.modality_maps(picture),
+        anomaly_map=result.anomaly_map,
+        mask=result.mask,
+        truth=np.zeros(picture.shape[:2], np.bool_) if example.mask is None else read_mask(example.mask),
+    )

@@ -1,0 +1,88 @@
+"""Thresholds: what they are by definition, and that good pictures pass them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fmrnet import background, calibration
+from fmrnet.calibration import Calibration, calibrate, picture_score
+from fmrnet.config import Config
+from fmrnet.errors import ArtifactError, DatasetError
+from fmrnet.model import FMRNet
+from fmrnet.reference import scoring
+
+TINY = Config(channels=(4, 4, 4, 4, 4), memory_entries=5, overlap=0.0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    model = FMRNet(TINY).eval()
+    model.memory.copy_(torch.randn(model.memory.shape))
+    return model
+
+
+def pictures(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.rand(1, 128, 64 + 32 * (i % 3), generator=generator) for i in range(count)]
+
+
+def maps(model, images):
+    encoded = [background.encode(model, image) for image in images]
+    return [background.anomaly_map(model, e.picture, background.restore(model, e)) for e in encoded]
+
+
+def test_pixel_threshold_is_the_oracles_k_sigma(model):
+    images = pictures(4)
+    found = calibrate(model, images, pixels=64 * 64, k=2.5)
+    expected = scoring.k_sigma_threshold([m.numpy() for m in maps(model, images)], k=2.5)
+    assert found.pixel_threshold == pytest.approx(expected, rel=1e-6)
+    assert found.pictures == 4
+
+
+def test_patch_threshold_is_the_quantile(model):
+    images = pictures(3)
+    distances = torch.cat([background.patch_distances(model, background.encode(model, p)).flatten() for p in images])
+    found = calibrate(model, images, pixels=64 * 64, patch_quantile=0.5)
+    assert found.patch_threshold == pytest.approx(np.quantile(distances, 0.5), rel=1e-6)
+
+
+def test_picture_score_finds_a_small_bright_spot():
+    quiet = torch.rand(100, 90) * 0.1
+    spot = quiet.clone()
+    spot[40:46, 50:56] = 1
+    assert picture_score(spot) > 4 * picture_score(quiet)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), blocks=st.sampled_from([1, 16, 256]), spread=st.floats(0.05, 0.5))
+def test_picture_threshold_lets_about_one_in_a_hundred_through(seed, blocks, spread):
+    """On maxima that are what the threshold assumes, Gumbel in their logarithm."""
+    generator = np.random.default_rng(seed)
+    threshold = calibration._largest_expected(list(np.exp(generator.gumbel(0, spread, 400))), blocks)
+    largest = np.exp(generator.gumbel(0, spread, (4000, blocks))).max(1)
+    assert 0.001 <= (largest > threshold).mean() <= 0.04
+
+
+def test_more_blocks_raise_the_picture_threshold(model):
+    images = pictures(3)
+    small, large = (calibrate(model, images, pixels=n).picture_threshold for n in (64 * 64, 4096 * 256))
+    assert small < large
+
+
+def test_no_pictures(model):
+    with pytest.raises(DatasetError, match="no good pictures"):
+        calibrate(model, [], pixels=1)
+
+
+def test_round_trip_and_bad_values():
+    good = Calibration(3.0, 0.1, 0.2, 0.7, 0.999, 5.0, 0.4, 3)
+    assert Calibration.from_dict(good.to_dict()) == good
+    with pytest.raises(ArtifactError, match="pixel_threshold"):
+        Calibration.from_dict(replace(good, pixel_threshold=float("nan")).to_dict())
+    with pytest.raises(ArtifactError, match="expected"):
+        Calibration.from_dict({"k": 3.0})

@@ -1,0 +1,117 @@
+"""Pools of pictures, random crops and the held-out part."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fmrnet.data import (
+    PicturePool,
+    default_natural_pictures,
+    hold_out,
+    load_good_pictures,
+    load_natural_pictures,
+)
+from fmrnet.errors import DatasetError
+
+sizes = st.tuples(st.integers(64, 90), st.integers(64, 90))
+
+
+def picture(shape, seed, channels=1):
+    return np.random.default_rng(seed).random((*shape, channels), dtype=np.float32)
+
+
+@settings(max_examples=25, deadline=None)
+@given(shapes=st.lists(sizes, min_size=1, max_size=4), channels=st.sampled_from([1, 3]), seed=st.integers(0, 99))
+def test_crops_are_places_of_the_pictures(shapes, channels, seed):
+    pictures = [picture(shape, i, channels) for i, shape in enumerate(shapes)]
+    crops = PicturePool(pictures, 64).crops(5, torch.Generator().manual_seed(seed))
+    assert crops.shape == (5, channels, 64, 64)
+    for crop in crops.permute(0, 2, 3, 1).numpy():
+        windows = (np.lib.stride_tricks.sliding_window_view(p, crop.shape) for p in pictures)
+        assert min(np.abs(w - crop).max((-1, -2, -3)).min() for w in windows) < 1e-5
+
+
+def test_every_place_is_as_likely():
+    small, large = np.zeros((64, 64, 1), np.float32), np.ones((64, 70, 1), np.float32)  # 1 and 7 places
+    crops = PicturePool([small, large], 64).crops(4000, torch.Generator().manual_seed(0))
+    assert abs(crops.mean().item() - 7 / 8) < 0.02
+
+
+def test_same_generator_same_crops():
+    pool = PicturePool([picture((80, 70), 0)], 64)
+    draw = [pool.crops(4, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert torch.equal(draw[0], draw[1])
+    assert not torch.equal(draw[0], draw[2])
+
+
+@settings(max_examples=25, deadline=None)
+@given(shapes=st.lists(sizes, min_size=1, max_size=4), channels=st.sampled_from([1, 3]))
+def test_statistics_are_numpys(shapes, channels):
+    pictures = [picture(shape, i, channels) for i, shape in enumerate(shapes)]
+    values = np.concatenate([p.reshape(-1, channels) for p in pictures]).astype(np.float64)
+    mean, std = PicturePool(pictures, 64).statistics()
+    assert np.allclose(mean, values.mean(0), atol=1e-4)
+    assert np.allclose(std, values.std(0), atol=1e-4)
+
+
+def test_statistics_of_a_flat_picture_stay_usable():
+    _, std = PicturePool([np.full((64, 64, 1), 0.5, np.float32)], 64).statistics()
+    assert std.item() >= 1 / 256
+
+
+def test_digest_tells_pictures_apart():
+    a, b = picture((64, 80), 0), picture((64, 80), 1)
+    digests = {PicturePool(pictures, 64).digest() for pictures in ([a], [b], [a, b], [b, a], [a.reshape(80, 64, 1)])}
+    assert len(digests) == 5
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(64, 400), st.integers(64, 400)), min_size=1, max_size=12))
+def test_hold_out_shares_no_pixel_and_loses_none(shapes):
+    pictures = [np.full((*shape, 1), i, np.float32) for i, shape in enumerate(shapes)]
+    try:
+        learn, held = hold_out(pictures, 64)
+    except DatasetError:
+        assert len(shapes) < 5
+        assert all(max(shape) < 128 for shape in shapes)
+        return
+    for i, shape in enumerate(shapes):
+        parts = [p for p in learn + held if p.flat[0] == i]
+        assert sum(p.size for p in parts) == shape[0] * shape[1]
+    assert all(min(p.shape[:2]) >= 64 for p in learn + held)
+    assert held
+    assert learn
+
+
+def test_grey_pictures_stay_grey_and_one_colour_picture_makes_all_colour(tmp_path):
+    for name in ("a", "b"):
+        Image.new("L", (70, 80), 90).save(tmp_path / f"{name}.png")
+    pictures, channels = load_good_pictures(tmp_path, 64)
+    assert channels == 1
+    assert [p.shape for p in pictures] == [(80, 70, 1)] * 2
+    Image.new("RGB", (70, 80), (90, 10, 20)).save(tmp_path / "c.png")
+    pictures, channels = load_good_pictures(tmp_path, 64)
+    assert channels == 3
+    assert all(p.shape == (80, 70, 3) for p in pictures)
+
+
+def test_mvtec_layout_is_taken_by_its_good_pictures(tmp_path):
+    folder = tmp_path / "train" / "good"
+    folder.mkdir(parents=True)
+    Image.new("L", (70, 80)).save(folder / "a.png")
+    (tmp_path / "test").mkdir()
+    Image.new("L", (70, 80)).save(tmp_path / "test" / "b.png")
+    assert len(load_good_pictures(tmp_path, 64)[0]) == 1
+
+
+def test_natural_pictures_by_default_and_from_a_folder(tmp_path):
+    assert {"sklearn/china.jpg", "sklearn/flower.jpg"} <= default_natural_pictures().keys()
+    assert load_natural_pictures(None, 1, 64).crops(2, torch.Generator()).shape == (2, 1, 64, 64)
+    Image.new("RGB", (10, 10)).save(tmp_path / "small.png")
+    with pytest.raises(DatasetError, match="64x64"):
+        load_natural_pictures(tmp_path, 3, 64)
+    with pytest.raises(DatasetError, match="no such folder"):
+        load_natural_pictures(tmp_path / "missing", 3, 64)

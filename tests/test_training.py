@@ -1,0 +1,215 @@
+"""Training by Algorithm 1: what each phase may change, resuming bit for bit, stopping, and clear errors."""
+
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import fmrnet
+from fmrnet import training
+from fmrnet.artifact import read_tensors
+from fmrnet.config import Config
+from fmrnet.errors import ArtifactError, DatasetError, FmrnetError, PictureError
+from fmrnet.training import Interrupted, checkpoint_path, train
+
+TINY = Config(
+    channels=(4, 4, 8, 8, 8), memory_entries=16, iterations=(6, 5), batch_size=3, schedule="cosine", overlap=0.0
+)
+
+
+@pytest.fixture()
+def good(tmp_path):
+    """Five small grey pictures of a noisy weave."""
+    folder = tmp_path / "good"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    y, x = np.mgrid[:96, :112]
+    for index in range(5):
+        weave = 128 + 50 * np.sin(x / 3 + index) * np.sin(y / 4) + generator.normal(0, 8, x.shape)
+        Image.fromarray(weave.clip(0, 255).astype(np.uint8)).save(folder / f"{index}.png")
+    return folder
+
+
+def learn(good, out, **options):
+    """Train the tiny network; natural pictures are one small picture of noise, to be quick."""
+    natural = good.parent / "natural"
+    if not natural.exists():
+        natural.mkdir()
+        noise = np.random.default_rng(1).integers(0, 256, (80, 80, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(natural / "noise.png")
+    return train(good, out, **({"config": TINY, "anomalies": natural} | options))
+
+
+def weights_of(path):
+    return read_tensors(path)[0]
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    different = [name for name in a if not torch.equal(a[name], b[name])]
+    assert not different
+
+
+class StopAt:
+    """A progress callback that presses Ctrl-C once a given phase is reached."""
+
+    def __init__(self, phase):
+        self.phase = phase
+
+    def __call__(self, phase, step, total, loss):
+        if phase == self.phase:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_trains_and_loads(good, tmp_path):
+    inspector = learn(good, tmp_path / "a.fmr")
+    loaded = fmrnet.load(tmp_path / "a.fmr")
+    assert loaded.config == replace(TINY, image_channels=1)
+    assert loaded.calibration == inspector.calibration
+    assert not checkpoint_path(tmp_path / "a.fmr").exists()
+    picture = good / "0.png"
+    found, again = (i.inspect(picture, level="pixel") for i in (inspector, loaded))
+    assert np.array_equal(found.anomaly_map, again.anomaly_map)
+    assert loaded.provenance["seed"] == 0
+    assert len(loaded.provenance["good"]["sha256"]) == 64
+
+
+def test_same_seed_same_bits_other_seed_other_bits(good, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        learn(good, tmp_path / name, seed=seed)
+    assert_same(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
+    assert not torch.equal(weights_of(tmp_path / "a")["memory"], weights_of(tmp_path / "c")["memory"])
+
+
+@pytest.mark.parametrize("report_steps", [2, 3])
+@pytest.mark.parametrize("phase", ["phase 1", "phase 2"])
+def test_interrupted_and_resumed_is_bit_identical(good, tmp_path, monkeypatch, phase, report_steps):
+    monkeypatch.setattr(training, "REPORT_STEPS", report_steps)
+    learn(good, tmp_path / "whole")
+    with pytest.raises(Interrupted, match="--resume"):
+        learn(good, tmp_path / "parts", progress=StopAt(phase))
+    assert not (tmp_path / "parts").exists()
+    learn(good, tmp_path / "parts", resume=True)
+    assert_same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts"))
+    assert not checkpoint_path(tmp_path / "parts").exists()
+
+
+def test_ctrl_c_handler_is_put_back(good, tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    learn(good, tmp_path / "a")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_periodic_checkpoint_survives_a_crash(good, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(training, "REPORT_STEPS", 2)
+
+    def crash(phase, step, total, loss):
+        if phase == "phase 2":
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        learn(good, tmp_path / "a", progress=crash)
+    learn(good, tmp_path / "a", resume=True)
+    learn(good, tmp_path / "b")
+    assert_same(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
+
+
+def test_phase_2_locks_encoder_and_bank(good, tmp_path, monkeypatch):
+    seen = {}
+    establish = training.memory.establish_bank
+
+    def watch(model, pool):
+        bank = establish(model, pool)
+        seen.update({k: v.clone() for k, v in model.state_dict().items()}, memory=bank.clone())
+        return bank
+
+    monkeypatch.setattr(training.memory, "establish_bank", watch)
+    learn(good, tmp_path / "a")
+    after = weights_of(tmp_path / "a")
+    locked = [k for k in after if k.startswith(("encoder.", "memory", "mean", "std"))]
+    assert any("running_var" in k for k in locked)
+    assert all(torch.equal(seen[k], after[k]) for k in locked)
+    for part in ("decoder.0.conv", "addressing.hidden", "mixing.0", "output.weight", "decoder.3.norm.running_mean"):
+        assert any(not torch.equal(seen[k], after[k]) for k in after if k.startswith(part)), part
+
+
+def test_phase_1_trains_everything_but_the_addressing(good, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    begun = {k: v.clone() for k, v in fmrnet.model.FMRNet(replace(TINY, image_channels=1)).state_dict().items()}
+    seen = {}
+    establish = training.memory.establish_bank
+    monkeypatch.setattr(
+        training.memory, "establish_bank", lambda m, p: seen.update(m.state_dict()) or establish(m, p)
+    )
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 1e9)
+    with pytest.raises(Interrupted):
+        learn(good, tmp_path / "a", progress=StopAt("phase 2"))
+    for part in ("encoder.0.conv.weight", "encoder.4.conv.weight", "decoder.0.conv.weight", "mixing.1"):
+        assert not torch.equal(begun[part], seen[part]), part
+    tensors, _ = read_tensors(checkpoint_path(tmp_path / "a"))
+    assert any(k.startswith("classifier.") for k in tensors)
+
+
+def test_memory_entries_are_means_of_normal_latents(good, tmp_path):
+    inspector = learn(good, tmp_path / "a")
+    bank = inspector.model.memory
+    assert bank.shape == (16, inspector.config.latent_size)
+    assert torch.isfinite(bank).all()
+
+
+def test_resume_without_checkpoint(good, tmp_path):
+    with pytest.raises(ArtifactError, match="start without --resume"):
+        learn(good, tmp_path / "a", resume=True)
+
+
+def test_resume_with_other_settings_or_pictures(good, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "REPORT_STEPS", 2)
+    with pytest.raises(Interrupted):
+        learn(good, tmp_path / "a", progress=StopAt("phase 1"))
+    with pytest.raises(ArtifactError, match="config differs"):
+        learn(good, tmp_path / "a", config=replace(TINY, learning_rate=1e-4), resume=True)
+    Image.new("L", (96, 96)).save(good / "0.png")
+    with pytest.raises(ArtifactError, match="good sha256 differs"):
+        learn(good, tmp_path / "a", resume=True)
+
+
+def test_divergence_is_told(good, tmp_path):
+    with pytest.raises(FmrnetError, match="lower the learning rate"):
+        learn(good, tmp_path / "a", config=replace(TINY, weight_rec=1e38, iterations=(30, 30)))
+
+
+def test_too_few_patches_names_count_and_remedy(good, tmp_path):
+    with pytest.raises(DatasetError, match=r"give 140 patches .* 512 memory entries .*larger pictures"):
+        learn(good, tmp_path / "a", config=replace(TINY, memory_entries=512))
+
+
+def test_small_picture_is_named(good, tmp_path):
+    Image.new("L", (63, 200)).save(good / "slim.png")
+    with pytest.raises(PictureError, match=r"slim.png: 63x200 pixels, smaller than a patch of 64x64"):
+        learn(good, tmp_path / "a")
+
+
+@pytest.mark.parametrize("make", [True, False])
+def test_no_good_pictures(tmp_path, make):
+    if make:
+        (tmp_path / "good").mkdir()
+    with pytest.raises(DatasetError, match="good"):
+        learn(tmp_path / "good", tmp_path / "a")
+
+
+def test_output_folder_is_asked_for_before_training(good, tmp_path):
+    with pytest.raises((ArtifactError, FmrnetError), match="folder|directory"):
+        learn(good, tmp_path / "missing" / "a.fmr")
+
+
+@pytest.mark.gpu()
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_trains_on_cuda(good, tmp_path):
+    inspector = learn(good, tmp_path / "a", device="cuda")
+    assert fmrnet.load(tmp_path / "a", device="cpu").inspect(good / "0.png", "pixel").anomaly_map.shape == (96, 112)
+    assert inspector.device.type == "cuda"

@@ -38,7 +38,7 @@ def gms(image: npt.ArrayLike, reconstruction: npt.ArrayLike, *, c0: float = C0) 
     ValueError
         Shapes differ, values leave [0, 1] or are NaN.
     """
-    I, I_rec = _pair(image, reconstruction)  # noqa: E741
+    I, I_rec = _pair(image, reconstruction)
     g, g_rec = _gradient_magnitude(I), _gradient_magnitude(I_rec)  # (H, W, C)                Eq 18
     similarity = (2 * g * g_rec + c0) / (g**2 + g_rec**2 + c0)  # (H, W, C)                    Eq 17
     return np.asarray(similarity.mean(axis=2))
@@ -79,7 +79,7 @@ def ssim(
     Equal to `skimage.metrics.structural_similarity(image, reconstruction, gaussian_weights=True, sigma=1.5,
     use_sample_covariance=False, data_range=1, full=True, channel_axis=-1)[1].mean(-1)`.
     """
-    I, I_rec = _pair(image, reconstruction)  # noqa: E741
+    I, I_rec = _pair(image, reconstruction)
     _odd("window", window)
     if not sigma > 0:
         raise ValueError(f"sigma is {sigma!r}; expected a width in pixels above 0")
@@ -108,7 +108,7 @@ def residual(image: npt.ArrayLike, reconstruction: npt.ArrayLike) -> Array:
     -------
     (H, W) in [0, 1]
     """
-    I, I_rec = _pair(image, reconstruction)  # noqa: E741
+    I, I_rec = _pair(image, reconstruction)
     return np.asarray(np.sqrt(((I - I_rec) ** 2).mean(axis=2)))
 
 
@@ -245,7 +245,7 @@ def _filter(X: Array, down: Array, across: Array) -> Array:
 
 
 def _pair(image: npt.ArrayLike, reconstruction: npt.ArrayLike) -> tuple[Array, Array]:
-    I, I_rec = picture("image", image), picture("reconstruction", reconstruction)  # noqa: E741
+    I, I_rec = picture("image", image), picture("reconstruction", reconstruction)
     same_shape("reconstruction", I_rec, "image", I)
     return I, I_rec
 

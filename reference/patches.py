@@ -38,7 +38,7 @@ def slice_patches(image: npt.ArrayLike, size: int = 64, stride: int = 64) -> tup
     ValueError
         The picture is smaller than a patch, or the stride would leave gaps.
     """
-    I = numbers("image", image, "(H, W, C)")  # noqa: E741
+    I = numbers("image", image, "(H, W, C)")
     H, W, _ = I.shape
     if size < 1 or not 1 <= stride <= size:
         raise ValueError(

@@ -44,7 +44,7 @@ def test_ssim_is_skimage(pair):
 @given(pairs(), st.floats(0.5, 3), st.integers(1, 6))
 def test_ssim_of_any_window_is_scipy_gaussian_filters(pair, sigma, half):
     """ndimage.gaussian_filter(x, sigma, radius=half, axes=(0, 1)): mirrored borders, (2 half + 1) wide."""
-    I, I_rec = pair  # noqa: E741
+    I, I_rec = pair
 
     def mean(x):
         return ndimage.gaussian_filter(x, sigma, radius=half, axes=(0, 1))

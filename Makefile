@@ -1,0 +1,51 @@
+# Two commands for a newcomer: `make demo` and `make test`. Each makes .venv first, once.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test test-all check bench mutants wheel clean help
+
+help:
+	@echo "make demo      train on a real texture, find drawn defects, write a picture sheet to demo/"
+	@echo "make test      run the tests"
+	@echo "make test-all  run the tests, the slow ones too"
+	@echo "make check     lint, format and type checks"
+	@echo "make bench     CPU microbenchmarks, written to bench/results/"
+	@echo "make mutants   break the kernels line by line and see the tests fail"
+	@echo "make wheel     build the wheel into dist/"
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt setuptools
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/fmrnet demo --out demo
+
+test: $(READY)
+	$(BIN)/pytest -q -m "not slow"
+
+test-all: $(READY)
+	$(BIN)/pytest -q
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/check
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/check .
+	cd build/check && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p fmrnet
+
+bench: $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt '.[bench]'
+	$(BIN)/python bench/run.py
+
+mutants: $(READY)
+	$(BIN)/python bench/mutants.py
+
+wheel: $(READY)
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+clean:
+	rm -rf .venv build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -44,13 +44,10 @@ def brute_force_au_pro(maps, masks, limit):
             overlaps += [(A[regions == r] >= t).mean() for r in range(1, regions.max() + 1)]
         x.append(sum(int((A[~mask] >= t).sum()) for A, mask in zip(maps, masks, strict=True)) / good)
         y.append(np.mean(overlaps))
-    middles = (np.arange(20_000) + 0.5) / 20_000 * limit
-    heights = []
-    for middle in middles:
-        after = next(i for i in range(len(x)) if x[i] > middle)
-        share = (middle - x[after - 1]) / (x[after] - x[after - 1])
-        heights.append(y[after - 1] + share * (y[after] - y[after - 1]))
-    return float(np.mean(heights))
+    x, y, middles = np.array(x), np.array(y), (np.arange(20_000) + 0.5) / 20_000 * limit
+    after = np.searchsorted(x, middles, side="right")
+    share = (middles - x[after - 1]) / (x[after] - x[after - 1])
+    return float(np.mean(y[after - 1] + share * (y[after] - y[after - 1])))
 
 
 @given(seeds, levels, st.sampled_from([0.05, 0.3, 1.0]))

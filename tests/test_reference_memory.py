@@ -119,6 +119,7 @@ def test_nearest_distance_of_an_entry_is_zero_and_the_first_of_equals_wins():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
+        (lambda: memory.build_bank(np.eye(511)), "511 latents.*512 memory entries"),
         (lambda: memory.build_bank(np.eye(3), 4), "3 latents.*4 memory entries.*overlap"),
         (lambda: memory.build_bank(np.zeros((9, 2)), 2), "9 latents, 1 of them distinct"),
         (lambda: memory.lloyd(np.eye(3), np.eye(2)), "2 features but latents 3"),

@@ -39,6 +39,12 @@ def test_patches_are_where_their_origins_say_and_the_last_is_flush(cut):
         assert (np.diff(starts) <= stride).all()
 
 
+def test_patches_of_the_paper_are_64_pixels_side_by_side():
+    cut_patches, origins = patches.slice_patches(np.zeros((130, 128, 3)))
+    assert cut_patches.shape == (6, 64, 64, 3)
+    assert origins.tolist() == [[r, c] for r in (0, 64, 66) for c in (0, 64)]
+
+
 def test_overlap_is_a_triangle_weighted_mean():
     """Two 4-pixel patches, 2 pixels shared: there they weigh 2:1 and 1:2 along the row."""
     two = np.stack([np.zeros((4, 4, 1)), np.ones((4, 4, 1))])

@@ -142,6 +142,12 @@ def test_k_sigma_threshold_is_of_all_values_together(seed, k):
     assert scoring.k_sigma_threshold([np.full((4, 4), 0.25)], k) == pytest.approx(0.25, abs=1e-12)
 
 
+def test_defaults_are_three_sigma_and_a_rate_of_three_tenths():
+    A, mask = np.random.default_rng(0).random((9, 9)), np.eye(9)
+    assert scoring.k_sigma_threshold([A]) == scoring.k_sigma_threshold([A], 3)
+    assert scoring.au_pro([A], [mask]) == scoring.au_pro([A], [mask], 0.3)
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
@@ -153,6 +159,7 @@ def test_k_sigma_threshold_is_of_all_values_together(seed, k):
         (lambda: scoring.au_pro([np.ones((3, 3))], [np.zeros((3, 4))]), r"masks\[0\] \(3, 4\)"),
         (lambda: scoring.au_pro([np.ones((3, 3))], []), "1 maps for 0 masks"),
         (lambda: scoring.au_pro([np.ones((3, 3))], [np.eye(3)], limit=0), "limit is 0"),
+        (lambda: scoring.au_pro([np.ones((3, 3))], [np.eye(3)], limit=1.1), "limit is 1.1"),
         (lambda: scoring.precision_recall_f1([0, 1], [0]), "one shape"),
         (lambda: scoring.precision_recall_f1([0.3], [0]), "compare with a threshold"),
         (lambda: scoring.k_sigma_threshold([]), "at least one defect-free picture"),

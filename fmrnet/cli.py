@@ -139,9 +139,8 @@ def train(
             )
     except Interrupted as stopped:
         raise _fail(stopped, 130) from None
-    print(
-        f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB), {duration(inspector.provenance['seconds'])} of training"
-    )
+    seconds, size = inspector.provenance["seconds"], out.stat().st_size
+    print(f"wrote {out} ({size / 1e6:.1f} MB) after {duration(seconds)} of training")
     print(_thresholds(inspector.calibration))
     print(f"next: fmrnet inspect {out} PICTURES --out report")
 

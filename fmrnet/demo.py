@@ -33,9 +33,8 @@ ITERATIONS = (600, 400)
 MODEL, SHEET, FIGURES, DATASET = "model.fmr", "demo.png", "figures.json", "dataset"
 
 INTRODUCTION = (
-    f"FMR-Net learns the left half of a photograph ({TEXTURE}, shipped with scikit-image, CC0), then inspects\n"
-    "the right half, partly with defects. The defects are drawn, not photographed: see how it works here,\n"
-    "and how well it works on real ones in the README.\n"
+    f"FMR-Net learns the left half of a photograph ({TEXTURE}, CC0, from scikit-image), then inspects\n"
+    "the right half, with and without defects. The defects are drawn, not photographed.\n"
 )
 
 
@@ -83,7 +82,7 @@ def run(out: str | Path, *, seed: int, iterations: int | None, bar: Bar) -> dict
 
 
 def make_dataset(folder: str | Path, seed: int = 0) -> Path:
-    """Write the left half as training picture and the right half, in pieces, as test pictures; gives `folder`.
+    """Write the left half as training picture and pieces of the right half as test pictures; gives `folder`.
 
     Every piece appears untouched and with a drawn defect, strong and fainter ones in turn.
     """
@@ -135,7 +134,8 @@ def _choose(examples: list[Example]) -> list[Example]:
 def _row(inspector: Inspector, example: Example) -> SheetRow:
     picture = read_picture(example.picture)
     result = inspector.inspect(picture, level="pixel")
-    assert result.anomaly_map is not None and result.mask is not None
+    assert result.anomaly_map is not None
+    assert result.mask is not None
     return SheetRow(
         title=example.defect.replace("_", " "),
         verdict=f"{'defective' if result.defective else 'good'}, score {result.score:.2f}",

@@ -206,11 +206,16 @@ def sheet(path: str | Path, rows: Sequence[SheetRow], *, title: str, note: str) 
     from matplotlib.figure import Figure
 
     names = list(rows[0].modalities)
-    columns = ["picture", "reconstruction", *names, "fused map", "mask", "truth"]
-    tops = {name: _brightest([row.modalities[name] for row in rows]) for name in names}
+    headings = {"gms": "gradients (GMS)", "ssim": "structure (SSIM)"}
+    maps = [headings.get(name, name) for name in names]
+    columns = ["picture", "reconstruction", *maps, "fused map", "mask", "truth"]
+    tops = {
+        heading: _brightest([row.modalities[name] for row in rows])
+        for heading, name in zip(maps, names, strict=True)
+    }
     tops["fused map"] = _brightest([row.anomaly_map for row in rows])
 
-    side, gap, left, head, foot = 1.55, 0.06, 1.25, 0.95, 0.45  # inches
+    side, gap, left, head, foot = 1.55, 0.06, 1.45, 0.95, 0.45  # inches
     width = left + len(columns) * (side + gap) + 0.15
     height = head + len(rows) * (side + gap) + foot
     figure = Figure(figsize=(width, height), dpi=110, facecolor="white")

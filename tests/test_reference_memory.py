@@ -104,10 +104,10 @@ def test_constant_memory_comes_back(seed):
 
 @given(seeds, st.integers(1, 30), st.integers(1, 6))
 def test_nearest_distance_is_sklearn_nearest_neighbour(seed, L, K):
-    """NearestNeighbors(n_neighbors=1, algorithm="brute").fit(memory).kneighbors([z])"""
+    """NearestNeighbors(n_neighbors=1, algorithm="kd_tree").fit(memory).kneighbors([z])"""
     rng = np.random.default_rng(seed)
     M, z = rng.normal(size=(L, K)), rng.normal(size=K)
-    distance, index = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(M).kneighbors([z])
+    distance, index = NearestNeighbors(n_neighbors=1, algorithm="kd_tree").fit(M).kneighbors([z])
     assert memory.nearest_distance(z, M) == (pytest.approx(distance[0, 0], abs=1e-12), index[0, 0])
 
 

@@ -1,52 +1,38 @@
 """Eq 17-23 on tensors: gradient similarity, structural similarity, residual, and their fused anomaly map.
 
-Letters: g gradient magnitude; mu, sigma Gaussian-weighted mean and standard deviation; A_m1, A_m2, A_m3 the
-modality maps. Borders are mirrored with the edge pixel repeated (scipy.ndimage's "reflect"), however small
-the picture.
+Letters: g gradient magnitude; mu, var Gaussian-weighted mean and variance; A_m1, A_m2, A_m3 modality maps.
+Borders are mirrored with the edge pixel repeated (scipy.ndimage's "reflect"), however small the picture.
+
+Every backend computes the modality maps 1 - GMS and 1 - SSIM themselves, not the similarities, and from the
+sum s = x + y and the difference d = x - y of the pictures: four blurs instead of five, and no digits lost
+where the pictures are nearly equal.
+
+    1 - GMS  = (g_x - g_y)^2 / (g_x^2 + g_y^2 + c0)
+    1 - SSIM = 2 (k var_d + (var_s - var_d + 2 c2) mu_d^2) / (k (var_s + var_d + 2 c2))
+           k = mu_s^2 + mu_d^2 + 2 c1
+
+because mu_x^2 + mu_y^2 = (mu_s^2 + mu_d^2) / 2, 2 mu_x mu_y = (mu_s^2 - mu_d^2) / 2, and alike for variances.
 """
 
+import importlib
+import math
 from collections.abc import Sequence
+from functools import reduce
 from typing import Literal, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-C0 = 0.0026  # GMSD's 170 on a range of 255: 170 / 255^2
+from . import _checks
+from ._dispatch import choose
+
+__all__ = ["C0", "MODALITIES", "anomaly_map", "gms", "median_filter", "modality_maps", "residual", "ssim"]
+
 MODALITIES = ("gms", "ssim", "residual")
-
-
-def _reflect(n: int, radius: int, device: torch.device) -> Tensor:
-    """Source index of each of the n + 2 * radius positions of a mirrored line, c b a | a b c | c b a."""
-    i = torch.arange(-radius, n + radius, device=device) % (2 * n)
-    return torch.minimum(i, 2 * n - 1 - i)
-
-
-def _pad(x: Tensor, radius: int) -> Tensor:
-    """(..., H, W) -> (..., H + 2 radius, W + 2 radius), mirrored."""
-    height, width = x.shape[-2:]
-    rows = x.index_select(-2, _reflect(height, radius, x.device))
-    return rows.index_select(-1, _reflect(width, radius, x.device))
-
-
-def _separable(x: Tensor, column: Tensor, row: Tensor) -> Tensor:
-    """Correlate padded (B, C, H', W') planes with `column` downwards and `row` along the rows; valid part."""
-    c = x.shape[1]
-    x = x.contiguous(memory_format=torch.channels_last)  # depthwise convolutions are several times faster so
-    x = F.conv2d(x, column.view(1, 1, -1, 1).expand(c, 1, -1, 1), groups=c)
-    return F.conv2d(x, row.view(1, 1, 1, -1).expand(c, 1, 1, -1), groups=c)
-
-
-def _gaussian(sigma: float, window: int, like: Tensor) -> Tensor:
-    i = torch.arange(window, dtype=like.dtype, device=like.device) - window // 2
-    g = torch.exp(-0.5 * (i / sigma) ** 2)
-    return g / g.sum()
-
-
-def _root(square: Tensor) -> Tensor:
-    """Square root whose gradient at 0 is 0 instead of infinite."""
-    positive = square > 0
-    return torch.where(positive, square, 1).sqrt() * positive
+C0 = 0.0026  # GMSD's 170 on a range of 255: 170 / 255^2
+C1, C2 = 0.01**2, 0.03**2
+SIGMA, WINDOW = 1.5, 11
 
 
 def gms(image: Tensor, reconstruction: Tensor, *, c0: float = C0) -> Tensor:
@@ -56,24 +42,18 @@ def gms(image: Tensor, reconstruction: Tensor, *, c0: float = C0) -> Tensor:
 
     Equivalent to: `reference.fusion.gms` on each picture.
     """
-    smooth = image.new_full((3,), 1 / 3)
-    slope = image.new_tensor([-1.0, 0.0, 1.0])
-    squares = []
-    for x in (image, reconstruction):
-        padded = _pad(x, 1)
-        squares.append(_separable(padded, smooth, slope) ** 2 + _separable(padded, slope, smooth) ** 2)
-    g1, g2 = squares
-    return ((2 * _root(g1 * g2) + c0) / (g1 + g2 + c0)).mean(1)
+    _check(image, reconstruction)
+    return _finite(1 - _gms_map(image, reconstruction, c0), image, reconstruction)
 
 
 def ssim(
     image: Tensor,
     reconstruction: Tensor,
     *,
-    sigma: float = 1.5,
-    window: int = 11,
-    c1: float = 0.01**2,
-    c2: float = 0.03**2,
+    sigma: float = SIGMA,
+    window: int = WINDOW,
+    c1: float = C1,
+    c2: float = C2,
 ) -> Tensor:
     """Structural similarity (Eq 20): (B, C, H, W) pictures in [0, 1] -> (B, H, W) in [-1, 1].
 
@@ -82,57 +62,47 @@ def ssim(
     Equivalent to: `skimage.metrics.structural_similarity(x, y, gaussian_weights=True, sigma=1.5,
     use_sample_covariance=False, data_range=1, full=True, channel_axis=-1)[1].mean(-1)`.
     """
-    if window < 1 or window % 2 == 0:
-        raise ValueError(f"ssim: window is {window}; it must be a positive odd number of pixels, such as 11.")
-    shift = (image + reconstruction).mean((2, 3), keepdim=True) / 2  # E[x^2] - mu^2 loses digits far from 0
-    x, y = _pad(image - shift, window // 2), _pad(reconstruction - shift, window // 2)
-    g = _gaussian(sigma, window, image)
-    mx, my, mxx, myy, mxy = _separable(torch.cat((x, y, x * x, y * y, x * y), 1), g, g).chunk(5, 1)
-    vx, vy, cov = (mxx - mx * mx).clamp_min(0), (myy - my * my).clamp_min(0), mxy - mx * my
-    mx, my = mx + shift, my + shift
-    structure = (2 * cov + c2) / (vx + vy + c2)
-    return ((2 * mx * my + c1) / (mx * mx + my * my + c1) * structure).mean(1)
+    _check(image, reconstruction)
+    _odd("window", window)
+    if not sigma > 0:
+        raise ValueError(f"sigma is {sigma!r}; expected a width in pixels above 0")
+    return _finite(
+        1 - _ssim_map(image, reconstruction, gaussian(sigma, window), c1, c2), image, reconstruction
+    )
 
 
 def residual(image: Tensor, reconstruction: Tensor) -> Tensor:
-    """Per-pixel difference (Eq 22), root mean square over channels: (B, C, H, W) pictures -> (B, H, W) in [0, 1].
+    """Per-pixel difference (Eq 22), the root mean square over channels: (B, C, H, W) -> (B, H, W) in [0, 1].
 
     Equivalent to: `(image - reconstruction).square().mean(1).sqrt()`.
     """
-    return _root((image - reconstruction).square().mean(1))
+    _check(image, reconstruction)
+    return _finite(_residual_map(image, reconstruction), image, reconstruction)
 
 
 def median_filter(maps: Tensor, window: int) -> Tensor:
-    """Median over `window` x `window` (odd; 0 or 1: no filter), borders mirrored: (..., H, W) -> (..., H, W).
+    """Median over `window` x `window` pixels (odd), borders mirrored: (..., H, W) -> (..., H, W).
 
     Equivalent to: `scipy.ndimage.median_filter(m, size=window, mode="reflect")` on each map.
     """
-    if window < 0 or (window > 0 and window % 2 == 0):
-        raise ValueError(f"median is {window}; it must be an odd window in pixels, or 0 for no filter.")
-    if window < 2:
-        return maps
-    return _pad(maps, window // 2).unfold(-2, window, 1).unfold(-2, window, 1).flatten(-2).median(-1).values
+    _odd("window", window)
+    radius = window // 2
+    return _pad(maps, radius).unfold(-2, window, 1).unfold(-2, window, 1).flatten(-2).median(-1).values
 
 
 def modality_maps(
-    image: Tensor, reconstruction: Tensor, *, modalities: Sequence[str] = MODALITIES, median: int = 0
+    image: Tensor,
+    reconstruction: Tensor,
+    *,
+    modalities: Sequence[str] = MODALITIES,
+    median: int = 0,
+    backend: str | None = None,
 ) -> dict[str, Tensor]:
     """The modality maps by name, each (B, H, W): 1 - GMS (Eq 19), 1 - SSIM (Eq 21), residual (Eq 22).
 
     Equivalent to: `reference.fusion.modality_maps` on each picture.
     """
-    maps = {}
-    for name in modalities:
-        if name == "gms":
-            a = 1 - gms(image, reconstruction)
-        elif name == "ssim":
-            a = 1 - ssim(image, reconstruction)
-        elif name == "residual":
-            a = residual(image, reconstruction)
-        else:
-            raise ValueError(f"modality {name!r} is unknown; choose from {', '.join(MODALITIES)}.")
-        maps[name] = median_filter(a, median)
-    return maps
+    return _maps(image, reconstruction, modalities, median, True, backend)[1]
 
 
 @overload
@@ -166,19 +136,211 @@ def anomaly_map(
 ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
     """Fused anomaly map (Eq 23): the product of the modality maps.
 
+    Equivalent to: `reference.fusion.anomaly_map` on each picture.
+
     Parameters
     ----------
-    image, reconstruction : (B, C, H, W) in [0, 1], finite, same dtype and device.
-    modalities : which of "gms", "ssim", "residual" to multiply.
-    median : odd window in pixels of the median filter on each modality map; 0 for none.
-    return_modalities : also return the modality maps by name.
+    image, reconstruction : (B, C, H, W)
+        In [0, 1], of one dtype and device, any memory layout.
+    modalities
+        Which of "gms", "ssim", "residual" to multiply.
+    median
+        Side in pixels, odd, of the median filter on each modality map; 0 for none.
+    return_modalities
+        Return the modality maps by name as well.
+    backend
+        "eager", "numba", "triton", or None: see `fast._dispatch`.
 
     Returns
     -------
-    A : (B, H, W), and with `return_modalities` the dict of modality maps, each (B, H, W).
+    A : (B, H, W)
+        In the dtype of `image`; sums are kept in float32 or wider. 0 where the pictures are the same.
+    maps : dict of (B, H, W)
+        Only with `return_modalities`.
 
-    Equivalent to: `reference.fusion.anomaly_map` on each picture.
+    Raises
+    ------
+    TypeError
+        Dtypes that are not floating point or differ.
+    ValueError
+        Shapes that do not fit, unknown or repeated modalities, an even median; NaN or infinity on the CPU.
+    BackendUnavailable
+        `backend` is named and cannot run.
     """
-    maps = modality_maps(image, reconstruction, modalities=modalities, median=median)
-    fused = torch.stack(tuple(maps.values())).prod(0)
+    fused, maps = _maps(image, reconstruction, modalities, median, return_modalities, backend)
     return (fused, maps) if return_modalities else fused
+
+
+def _maps(
+    image: Tensor,
+    reconstruction: Tensor,
+    modalities: Sequence[str],
+    median: int,
+    keep: bool,
+    backend: str | None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The fused map and, if they are to be kept, the modality maps."""
+    _check(image, reconstruction)
+    if not modalities or len(set(modalities)) < len(modalities) or not set(modalities) <= set(MODALITIES):
+        raise ValueError(f"modalities are {modalities!r}; expected one or more of {MODALITIES}, each once")
+    if median:
+        _odd("median", median)
+    wanted = [name in modalities for name in MODALITIES]
+    chosen = choose(backend, image)
+    if chosen == "eager":
+        fused, maps = _eager(image, reconstruction, wanted, median)
+        _finite(fused, image, reconstruction)
+    else:
+        fused, maps = _anomaly_map(image, reconstruction, wanted, median, keep, chosen)
+    by_name = dict(zip([name for name in MODALITIES if name in modalities], maps.unbind(1)))
+    return fused, {name: by_name[name] for name in modalities} if keep else {}
+
+
+@torch.library.custom_op("fmrnet::anomaly_map", mutates_args=())
+def _anomaly_map(
+    image: Tensor, reconstruction: Tensor, wanted: list[bool], median: int, keep: bool, backend: str
+) -> tuple[Tensor, Tensor]:
+    """Fused (B, H, W) and the wanted modality maps (B, M, H, W), or (B, 0, H, W) if not kept."""
+    fused, maps = _empty(image, wanted, keep or median > 1)
+    kernels = importlib.import_module(f"{__package__}._fusion_{backend}")
+    kernels.anomaly_map(
+        image, reconstruction, wanted, gaussian(SIGMA, WINDOW), (C0, C1, C2), fused=fused, maps=maps
+    )
+    _finite(fused, image, reconstruction)
+    if median > 1:
+        raw, maps = maps, torch.empty_like(maps)
+        kernels.median_filter(raw, median, filtered=maps)
+        fused = reduce(torch.mul, maps.unbind(1))
+    return fused, maps if keep else _empty(image, wanted, False)[1]
+
+
+@_anomaly_map.register_fake
+def _(
+    image: Tensor, reconstruction: Tensor, wanted: list[bool], median: int, keep: bool, backend: str
+) -> tuple[Tensor, Tensor]:
+    return _empty(image, wanted, keep)
+
+
+def _empty(image: Tensor, wanted: list[bool], keep: bool) -> tuple[Tensor, Tensor]:
+    batch, _, height, width = image.shape
+    return (
+        image.new_empty(batch, height, width),
+        image.new_empty(batch, sum(wanted) if keep else 0, height, width),
+    )
+
+
+def _setup_context(
+    ctx: torch.autograd.function.FunctionCtx,
+    inputs: tuple[Tensor, Tensor, list[bool], int, bool, str],
+    output: tuple[Tensor, Tensor],
+) -> None:
+    image, reconstruction, ctx.wanted, ctx.median, ctx.keep, _ = inputs  # type: ignore[attr-defined]
+    ctx.save_for_backward(image, reconstruction)
+
+
+def _backward(
+    ctx: torch.autograd.function.FunctionCtx, grad_fused: Tensor, grad_maps: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Through eager, computed again: the maps are read far more often than they are learnt through."""
+
+    def forward(image: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor]:
+        fused, maps = _eager(image, reconstruction, ctx.wanted, ctx.median)  # type: ignore[attr-defined]
+        return fused, maps if ctx.keep else maps[:, :0]  # type: ignore[attr-defined]
+
+    pull = torch.func.vjp(forward, *ctx.saved_tensors)[1]  # type: ignore[attr-defined]
+    grad_image, grad_reconstruction = pull((grad_fused, grad_maps))
+    return grad_image, grad_reconstruction, None, None, None, None
+
+
+_anomaly_map.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _eager(image: Tensor, reconstruction: Tensor, wanted: list[bool], median: int) -> tuple[Tensor, Tensor]:
+    dtype = torch.promote_types(image.dtype, torch.float32)
+    x, y = image.to(dtype), reconstruction.to(dtype)
+    maps = []
+    if wanted[0]:
+        maps.append(_gms_map(x, y, C0))  #                                                    Eq 19
+    if wanted[1]:
+        maps.append(_ssim_map(x, y, gaussian(SIGMA, WINDOW), C1, C2))  #                      Eq 21
+    if wanted[2]:
+        maps.append(_residual_map(x, y))  #                                                   Eq 22
+    stack = torch.stack(maps, 1)
+    if median > 1:
+        stack = median_filter(stack, median)
+    return reduce(torch.mul, stack.unbind(1)).to(image.dtype), stack.to(image.dtype)  #       Eq 23
+
+
+def _gms_map(x: Tensor, y: Tensor, c0: float) -> Tensor:
+    flat, step = [1 / 3, 1 / 3, 1 / 3], [-1.0, 0.0, 1.0]
+    g = [
+        _separable(padded, flat, step).square() + _separable(padded, step, flat).square()
+        for padded in (_pad(x, 1), _pad(y, 1))
+    ]
+    return ((_root(g[0]) - _root(g[1])).square() / (g[0] + g[1] + c0)).mean(1)
+
+
+def _ssim_map(x: Tensor, y: Tensor, weights: list[float], c1: float, c2: float) -> Tensor:
+    shift_s, shift_d = (x + y).mean((2, 3), keepdim=True), (x - y).mean((2, 3), keepdim=True)
+    s, d = (_pad(t, len(weights) // 2) for t in (x + y - shift_s, x - y - shift_d))
+    mu_s, mu_d, square_s, square_d = _separable(torch.cat((s, d, s * s, d * d), 1), weights, weights).chunk(
+        4, 1
+    )
+    var_s, var_d = (square_s - mu_s.square()).clamp_min(0), (square_d - mu_d.square()).clamp_min(0)
+    mu_s, mu_d = (mu_s + shift_s).square(), (mu_d + shift_d).square()
+    k = mu_s + mu_d + 2 * c1
+    return (2 * (k * var_d + (var_s - var_d + 2 * c2) * mu_d) / (k * (var_s + var_d + 2 * c2))).mean(1)
+
+
+def _residual_map(x: Tensor, y: Tensor) -> Tensor:
+    return _root((x - y).square().mean(1))
+
+
+def gaussian(sigma: float, window: int) -> list[float]:
+    """The weights of a Gaussian over an odd window, summing to 1."""
+    g = [math.exp(-0.5 * ((i - window // 2) / sigma) ** 2) for i in range(window)]
+    return [weight / sum(g) for weight in g]
+
+
+def _separable(x: Tensor, down: list[float], across: list[float]) -> Tensor:
+    """Correlate padded (B, C, H', W') planes with `down` along the columns and `across` along the rows."""
+    c = x.shape[1]
+    x = x.contiguous(memory_format=torch.channels_last)  # depthwise convolutions are several times faster so
+    with torch.autocast(x.device.type, enabled=False):
+        x = F.conv2d(x, x.new_tensor(down).view(1, 1, -1, 1).expand(c, 1, -1, 1), groups=c)
+        return F.conv2d(x, x.new_tensor(across).view(1, 1, 1, -1).expand(c, 1, 1, -1), groups=c)
+
+
+def _pad(x: Tensor, radius: int) -> Tensor:
+    """(..., H, W) -> (..., H + 2 radius, W + 2 radius), mirrored."""
+    for axis in (-2, -1):
+        n = x.shape[axis]
+        i = torch.arange(-radius, n + radius, device=x.device) % (2 * n)
+        x = x.index_select(axis, torch.minimum(i, 2 * n - 1 - i))
+    return x
+
+
+def _root(square: Tensor) -> Tensor:
+    """Square root whose gradient at 0 is 0 instead of infinite."""
+    positive = square > 0
+    return torch.where(positive, square, 1).sqrt() * positive
+
+
+def _check(image: Tensor, reconstruction: Tensor) -> None:
+    _checks.shaped("image", image, "B", "C", "H", "W")
+    if 0 in image.shape[1:]:
+        raise ValueError(f"image has shape {tuple(image.shape)}; expected C, H and W above 0")
+    _checks.shaped("reconstruction", reconstruction, *image.shape)
+    _checks.alike(image=image, reconstruction=reconstruction)
+
+
+def _finite(result: Tensor, image: Tensor, reconstruction: Tensor) -> Tensor:
+    _checks.finite(result, image=image, reconstruction=reconstruction)
+    return result
+
+
+def _odd(name: str, window: int) -> None:
+    if window < 1 or window % 2 == 0:
+        raise ValueError(
+            f"{name} is {window}; expected an odd number of pixels, such as {max(window, 0) | 1}"
+        )

@@ -1,0 +1,20 @@
+"""How numba compiles here. Loops run single-threaded and release the GIL; `_threads.spread` divides the work."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+__all__ = ["compiled"]
+
+# Sums may be reordered and contracted, which vectorises them. Not "nnan" or "ninf": NaN must pass through.
+FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile on first call; kept on disk where a cache folder can be written, else once a process."""
+    options = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy"}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # no folder to keep it in
+        return numba.njit(**options)(function)

@@ -1,4 +1,4 @@
-"""How numba compiles here. Loops run single-threaded and release the GIL; `_threads.spread` divides the work."""
+"""How numba compiles here. Loops are single-threaded and release the GIL; `_threads.spread` divides them."""
 
 from collections.abc import Callable
 from typing import Any

@@ -5,6 +5,8 @@ memory features); D = K*K*C numbers in a block; s similarity; G the rearranged f
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from types import ModuleType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,7 @@ from ._dispatch import choose
 
 __all__ = ["rearrange_textons"]
 
+NUMBA_LIMIT = 1 << 16  # most similarities of one picture the numba kernel takes: 256 KB
 EPS = 1e-12  # least norm in Eq 7: a block of zeros has cosine 0 with everything
 
 
@@ -64,8 +67,20 @@ def rearrange_textons(
         `backend` is named and cannot run.
     """
     _check(skip, memory_features, size, mixing, temperature)
-    choose(backend, skip)
-    result = _eager(skip, memory_features, size, mixing, temperature)
+    half_on_cpu = skip.device.type == "cpu" and skip.dtype in (torch.bfloat16, torch.float16)
+    wide = (
+        (skip.float(), memory_features.float())
+        if half_on_cpu and backend != "triton"
+        else (skip, memory_features)
+    )
+    name = choose(backend, wide[0], lambda name: _refusal(name, skip, memory_features, size, mixing))
+    if mixing is not None:
+        mixing = mixing.to(torch.promote_types(skip.dtype, torch.float32))
+    if name == "eager":
+        result = _eager(*wide, size, mixing, temperature)
+    else:
+        result = _fused(*wide, size, mixing, temperature, name)
+    result = result.to(skip.dtype)
     _checks.finite(result, skip=skip, memory_features=memory_features)
     return result
 
@@ -92,6 +107,19 @@ def _check(
                 f"mixing has shape {tuple(mixing.shape)}; expected (3, 3), or ({textons}, {textons}, 3, 3) "
                 f"for {textons} textons"
             )
+
+
+def _refusal(
+    name: str, skip: Tensor, memory_features: Tensor, size: int, mixing: Tensor | None
+) -> str | None:
+    """Why a fused backend cannot take this call, or None."""
+    places, textons = (x.shape[2] * x.shape[3] // size**2 for x in (skip, memory_features))
+    if name == "numba" and places * textons > NUMBA_LIMIT:
+        return (
+            f"the numba kernel keeps a picture's {places} x {textons} similarities in cache and takes up to "
+            f"{NUMBA_LIMIT}; 'eager' serves larger ones"
+        )
+    return None
 
 
 def _eager(
@@ -139,3 +167,74 @@ def _unblock(blocks: Tensor, like: Tensor, size: int) -> Tensor:
 def _no_autocast(device: str) -> AbstractContextManager[object]:
     """Sums stay in float32 under autocast too."""
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
+# The fused backends as operators of torch: `torch.compile` and `torch.export` take them as they are.
+
+
+@torch.library.custom_op("fmrnet::rearrange_textons", mutates_args=())
+def _fused(
+    skip: Tensor, memory_features: Tensor, size: int, mixing: Tensor | None, temperature: float, backend: str
+) -> Tensor:
+    return _kernels(backend).forward(skip, memory_features, size, mixing, temperature)
+
+
+@torch.library.custom_op("fmrnet::rearrange_textons_backward", mutates_args=())
+def _fused_backward(
+    gradient: Tensor,
+    skip: Tensor,
+    memory_features: Tensor,
+    size: int,
+    mixing: Tensor | None,
+    temperature: float,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients to skip, memory_features and mixing (of no elements where there is no mixing)."""
+    return _kernels(backend).backward(gradient, skip, memory_features, size, mixing, temperature)
+
+
+def _kernels(backend: str) -> ModuleType:
+    if backend == "numba":
+        from . import _textons_numba
+
+        return _textons_numba
+    from . import _textons_triton
+
+    return _textons_triton
+
+
+@_fused.register_fake
+def _(
+    skip: Tensor, memory_features: Tensor, size: int, mixing: Tensor | None, temperature: float, backend: str
+) -> Tensor:
+    return torch.empty_like(skip)
+
+
+@_fused_backward.register_fake
+def _(
+    gradient: Tensor,
+    skip: Tensor,
+    memory_features: Tensor,
+    size: int,
+    mixing: Tensor | None,
+    temperature: float,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    d_mixing = skip.new_empty(0) if mixing is None else torch.empty_like(mixing)
+    return torch.empty_like(skip), torch.empty_like(memory_features), d_mixing
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    skip, memory_features, ctx.size, mixing, ctx.temperature, ctx.backend = inputs
+    ctx.save_for_backward(skip, memory_features, mixing)
+
+
+def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    skip, memory_features, mixing = ctx.saved_tensors
+    d_skip, d_memory, d_mixing = _fused_backward(
+        gradient, skip, memory_features, ctx.size, mixing, ctx.temperature, ctx.backend
+    )
+    return d_skip, d_memory, None, None if mixing is None else d_mixing, None, None
+
+
+_fused.register_autograd(_gradients, setup_context=_setup_context)

@@ -280,7 +280,7 @@ def _subtract(factor, row, out):
 
 @compiled
 def _softmax(s, a, c, P, N, temperature):
-    """Inner products -> similarities, in place; 0 in the padding. A cosine is at most 1: no running maximum."""
+    """Inner products -> similarities, in place; 0 in the padding. Cosines are at most 1: no running maximum."""
     one, rate = s.dtype.type(1), s.dtype.type(1 / temperature)
     for p in range(len(s)):
         total = s.dtype.type(0)

@@ -45,10 +45,10 @@ def test_bank_is_as_good_as_sklearn_and_the_seed_decides():
     assert not np.array_equal(bank, memory.build_bank(latents, 20, seed=4))
 
 
-def test_a_centre_without_latents_moves_to_the_farthest_one():
-    latents = np.array([[0.0], [1.0], [2.0], [50.0]])
-    bank = memory.lloyd(latents, [[1.0], [1000.0]])
-    assert np.allclose(np.sort(bank.ravel()), [1.0, 50.0])
+def test_centres_without_latents_move_to_the_farthest_ones():
+    latents = np.array([[0.0], [1.0], [2.0], [50.0], [80.0]])
+    bank = memory.lloyd(latents, [[1.0], [1000.0], [2000.0]])
+    assert np.allclose(np.sort(bank.ravel()), [1.0, 50.0, 80.0])
 
 
 @given(seeds)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fmrnet.errors import ConfigError, FmrnetError, PictureError
+from fmrnet.errors import ConfigError, DatasetError, FmrnetError, PictureError
 
 if TYPE_CHECKING:
     from fmrnet.calibration import Calibration
@@ -193,10 +193,19 @@ def inspect(
     from fmrnet.report import Report
 
     inspector = fmrnet.load(model, device)
-    paths = list_pictures(pictures)
+    paths: list[Path] = []
+    unusable: dict[Path, str] = {}
+    for given in pictures:
+        try:
+            paths += [path for path in list_pictures(given) if path not in paths]
+        except DatasetError as error:
+            unusable[given] = str(error)
     if any(path.parent.resolve() == out.resolve() for path in paths):
         raise ConfigError(f"--out {out} is a folder of the pictures to inspect; name another")
     report = Report(out, inspector, model, level.value, paths)
+    for given, reason in unusable.items():
+        report.add_error(given, reason)
+        _say(reason)
     with Bar() as bar:
         try:
             for done, path in enumerate(paths, start=1):

@@ -27,7 +27,7 @@ from fmrnet.training import train
 
 __all__ = ["FIGURES", "INTRODUCTION", "MODEL", "SHEET", "make_dataset", "run"]
 
-TEXTURE = "gravel"  # skimage.data.gravel, CC0, 512x512 grey
+TEXTURE = "brick"  # skimage.data.brick, CC0, 512x512 grey
 PIECE = 128  # pixels; the half under inspection is cut into squares of this side
 ITERATIONS = (600, 400)
 MODEL, SHEET, FIGURES, DATASET = "model.fmr", "demo.png", "figures.json", "dataset"

@@ -100,7 +100,7 @@ def as_picture(array: ArrayLike) -> Picture:
 
     Returns
     -------
-    (H, W) or (H, W, 3), float32 in [0, 1]
+    (H, W) or (H, W, 3), float32 in [0, 1], an array of its own
 
     Raises
     ------
@@ -121,7 +121,7 @@ def as_picture(array: ArrayLike) -> Picture:
         if not (low >= 0 and high <= 1):
             found = "NaN" if np.isnan(low) else f"values from {low:g} to {high:g}"
             raise PictureError(f"array holds {found}: expected numbers in [0, 1], or uint8 or uint16")
-        picture = np.ascontiguousarray(given, dtype=np.float32)
+        picture = np.array(given, dtype=np.float32, order="C")
     else:
         raise PictureError(
             f"array of type {given.dtype}: expected uint8, uint16, or floating point in [0, 1]"

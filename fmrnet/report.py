@@ -54,6 +54,7 @@ class Report:
         self.names = output_names(paths)
         self.entries: list[dict[str, Any]] = []
         self.errors: list[dict[str, str]] = []
+        self._reached: set[Path] = set()
 
     def add(self, path: Path, picture: NDArray[np.float32], result: Result) -> None:
         """Write the files of one inspected picture, given as (H, W) or (H, W, 3) in [0, 1]."""
@@ -68,6 +69,7 @@ class Report:
         else:  # what an earlier run left would belong to another result
             for kind in ("mask.png", "map.tiff"):
                 files.pop(kind).unlink(missing_ok=True)
+        self._reached.add(path)
         self.entries.append(
             {
                 "picture": str(path),
@@ -87,7 +89,8 @@ class Report:
         )
 
     def add_error(self, path: Path, error: str) -> None:
-        """Note a picture that could not be inspected, and why."""
+        """Note a picture (or a folder of them) that could not be inspected, and why."""
+        self._reached.add(path)
         self.errors.append({"picture": str(path), "error": error})
 
     def content(self) -> dict[str, Any]:
@@ -101,7 +104,7 @@ class Report:
                 "defective": defective,
                 "good": len(self.entries) - defective,
                 "unreadable": len(self.errors),
-                "not_reached": len(self.names) - len(self.entries) - len(self.errors),
+                "not_reached": len(self.names.keys() - self._reached),
                 "seconds": round(sum(entry["seconds"] for entry in self.entries), 3),
             },
             "level": self.level,

@@ -67,6 +67,8 @@ def test_floats_in_the_unit_range_are_kept(array):
     assert picture.dtype == np.float32
     np.testing.assert_array_equal(picture.reshape(array.shape), array.astype(np.float32))
     np.testing.assert_array_equal(as_picture(picture), picture)
+    assert picture.flags.writeable
+    assert not np.shares_memory(picture, array)
 
 
 @given(

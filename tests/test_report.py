@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
-import errno
 import json
 from pathlib import Path
 
@@ -12,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tiny import ground, make_inspector
+from tiny import fill_disk, ground, make_inspector
 
-from fmrnet import files
 from fmrnet.files import replacing, write_json
 from fmrnet.inspection import Inspector
 from fmrnet.pictures import as_picture, read_mask, read_picture, write_picture
@@ -126,47 +123,12 @@ def test_an_overlay_marks_the_defect_and_keeps_the_rest():
     assert (overlay(picture, boxes=[(0, 0, 64)]) == red).all(axis=2).any()
 
 
-class FullDisk:
-    """A file on a disk with room for so many bytes."""
-
-    def __init__(self, file, room):
-        self.file, self.room = file, room
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.file.close()
-
-    def __getattr__(self, name):
-        return getattr(self.file, name)
-
-    def write(self, data):
-        self.room -= len(data)
-        if self.room < 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return self.file.write(data)
-
-
-@pytest.fixture
-def full_disk(monkeypatch):
-    """After `full_disk(n)`, every file written by this package has room for n bytes."""
-
-    def fill(room):
-        def open_full(path, mode="r", *args, **kwargs):
-            return FullDisk(builtins.open(path, mode, *args, **kwargs), room)
-
-        monkeypatch.setattr(files, "open", open_full, raising=False)
-
-    return fill
-
-
 @pytest.mark.parametrize("room", [0, 100, 9000])
-def test_a_full_disk_leaves_whole_files_only(tmp_path, inspector, pictures, full_disk, room):
+def test_a_full_disk_leaves_whole_files_only(tmp_path, inspector, pictures, monkeypatch, room):
     """Room for nothing, for a part of the overlay, for the overlay and a part of the map."""
     inspect_into(tmp_path / "out", inspector, pictures[:1], "pixel")
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    full_disk(room)
+    fill_disk(monkeypatch, room)
     with pytest.raises(OSError, match="No space left"):
         inspect_into(tmp_path / "out", inspector, pictures[:1], "pixel")
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}.keys() == before.keys()

@@ -1,13 +1,18 @@
-"""A tiny, untrained inspector: quick to make, and everything around it works as around a trained one."""
+"""A tiny, untrained inspector, quick to make, and all around it works as around a trained one; and a full disk."""
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
+import errno
+from typing import IO, Any
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 
+from fmrnet import files
 from fmrnet.calibration import calibrate
 from fmrnet.config import Config, preset
 from fmrnet.inspection import Inspector
@@ -41,3 +46,34 @@ def make_inspector(channels: int = 1) -> Inspector:
     good = good[None] if channels == 1 else good.permute(2, 0, 1)
     calibration = calibrate(model, [good], pixels=good[0].numel())
     return Inspector(model, calibration, {"command": "none", "seed": 0, "loss_curve": [[1, 10, 0.5]]})
+
+
+class _FullFile:
+    """A file on a disk with room for so many bytes."""
+
+    def __init__(self, file: IO[Any], room: int) -> None:
+        self.file, self.room = file, room
+
+    def __enter__(self) -> _FullFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def write(self, data: bytes) -> int:
+        self.room -= len(data)
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self.file.write(data)
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    """From now on every file that this package writes has room for `room` bytes."""
+
+    def open_full(path: Any, mode: str = "r") -> _FullFile:
+        return _FullFile(builtins.open(path, mode), room)
+
+    monkeypatch.setattr(files, "open", open_full, raising=False)

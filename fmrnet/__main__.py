@@ -1,0 +1,5 @@
+"""`python -m fmrnet` is `fmrnet`."""
+
+from fmrnet.cli import main
+
+main()

@@ -1,0 +1,276 @@
+"""The commands from the outside: what they print, write and return. Bad input is in test_bad_input.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from tiny import ground, make_inspector
+from typer.testing import CliRunner
+
+import fmrnet
+from fmrnet import artifact, training
+from fmrnet.cli import app
+from fmrnet.pictures import write_picture
+from fmrnet.progress import Bar, duration
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "tiny.fmr"
+    make_inspector().save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three pictures in a folder."""
+    (tmp_path / "in").mkdir()
+    for index in range(3):
+        write_picture(tmp_path / "in" / f"{index}.png", ground(seed=index))
+    return tmp_path / "in"
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def program(*arguments, **options):
+    command = [sys.executable, "-m", "fmrnet", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def test_help_names_the_commands_and_waits_for_nothing_heavy():
+    seen = program("--help")
+    assert seen.returncode == 0
+    for command in ("demo", "train", "calibrate", "inspect", "evaluate", "info"):
+        assert command in seen.stdout
+    heavy = "torch", "numba", "numpy", "scipy", "sklearn", "PIL"
+    code = f"import sys, fmrnet.cli; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_version():
+    assert run("--version").output.strip() == f"fmrnet {fmrnet.__version__}"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["bogus"],
+        ["train"],
+        ["train", "good"],
+        ["train", "good", "--out", "a.fmr", "--iterations", "many"],
+        ["train", "good", "--out", "a.fmr", "--iterations", "1"],
+        ["train", "good", "--out", "a.fmr", "--seed", "-1"],
+        ["inspect", "a.fmr", "in"],
+        ["inspect", "a.fmr", "in", "--out", "out", "--level", "deep"],
+    ],
+)
+def test_usage_errors_exit_with_2(arguments):
+    seen = run(*arguments)
+    assert seen.exit_code == 2
+    assert "Traceback" not in seen.output
+
+
+@pytest.mark.parametrize("level", ["auto", "patch", "pixel"])
+def test_inspect(model, folder, tmp_path, level):
+    seen = run("inspect", model, folder, "--out", tmp_path / "out", "--level", level)
+    assert seen.exit_code == 0, seen.output
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [entry["picture"] for entry in report["pictures"]] == [str(folder / f"{i}.png") for i in range(3)]
+    assert report["level"] == level
+    for line, entry in zip(seen.stdout.splitlines(), report["pictures"], strict=False):
+        assert line.startswith("DEFECTIVE" if entry["defective"] else "good")
+        assert line.endswith(entry["picture"])
+        assert f"{entry['score']:.2f}" in line
+        assert entry["level"] == level or level == "auto"
+    summary = report["summary"]
+    assert f"{summary['defective']} defective, {summary['good']} good, 0 unreadable" in seen.stdout
+    assert run("inspect", model, folder, "--out", tmp_path / "out", "--level", level).exit_code == 0  # again
+
+
+def test_inspect_does_not_write_among_the_pictures(model, folder):
+    seen = run("inspect", model, folder, "--out", folder)
+    assert seen.exit_code == 2
+    assert "name another" in seen.output
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_ctrl_c_reports_what_is_done(model, folder, tmp_path, monkeypatch):
+    inspect = fmrnet.Inspector.inspect
+
+    def interrupted(self, picture, level):
+        if np.array_equal(np.round(picture * 255), ground(seed=1)):
+            raise KeyboardInterrupt
+        return inspect(self, picture, level)
+
+    monkeypatch.setattr(fmrnet.Inspector, "inspect", interrupted)
+    seen = run("inspect", model, folder, "--out", tmp_path / "out")
+    assert seen.exit_code == 130
+    assert seen.stderr.splitlines()[-1].startswith("fmrnet: stopped; what is written is whole")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["summary"]["not_reached"] == 2
+    assert len(report["pictures"]) == 1
+
+
+def test_calibrate_changes_the_thresholds_and_nothing_else(model, folder, tmp_path):
+    seen = run("calibrate", model, folder, "--out", tmp_path / "b.fmr", "--k", "4", "--patch-quantile", "0.5")
+    assert seen.exit_code == 0, seen.output
+    before, after = artifact.load(model), artifact.load(tmp_path / "b.fmr")
+    assert (after.calibration.k, after.calibration.patch_quantile, after.calibration.pictures) == (4, 0.5, 3)
+    assert before.config == after.config
+    assert all((before.weights[name] == after.weights[name]).all() for name in before.weights)
+    content = (tmp_path / "b.fmr").read_bytes()
+    assert run("calibrate", tmp_path / "b.fmr", folder).exit_code == 0
+    assert (tmp_path / "b.fmr").read_bytes() != content
+
+
+def test_evaluate(model, tmp_path):
+    mask = np.zeros((96, 112), bool)
+    mask[30:50, 40:60] = True
+    for kind in ("test/good", "test/hole", "ground_truth/hole"):
+        (tmp_path / kind).mkdir(parents=True)
+    write_picture(tmp_path / "test/good/0.png", ground())
+    write_picture(tmp_path / "test/hole/0.png", np.where(mask, 0, ground()).astype(np.uint8))
+    write_picture(tmp_path / "ground_truth/hole/0_mask.png", mask)
+    seen = run("evaluate", model, tmp_path, "--out", tmp_path / "figures.json")
+    assert seen.exit_code == 0, seen.output
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["pictures"] == {"good": 1, "defective": 1}
+    for word in ("ROC-AUC", "AU-PRO", "precision", "pixels of hole", f"{figures['pixel']['roc_auc']:.3f}"):
+        assert word in seen.output
+
+
+def test_info(model):
+    seen = run("info", model)
+    assert seen.exit_code == 0
+    for word in ("patch_size", "pixel_threshold", "provenance", "1 entries, see --json"):
+        assert word in seen.output
+    content = json.loads(run("info", model, "--json").output)
+    assert content["settings"] == artifact.load(model).config.to_dict()
+    assert content["provenance"]["loss_curve"] == [[1, 10, 0.5]]
+
+
+@pytest.fixture
+def slow_training(monkeypatch, folder):
+    """Training stands still: options reach it, and it reports, or is interrupted."""
+    calls = []
+
+    def train(good, out, **options):
+        calls.append({"good": good, "out": out, **options})
+        options["progress"]("phase 1", 1, 4, 2.5)
+        if calls[-1]["resume"]:
+            raise training.Interrupted(f"stopped in phase 1; saved in {out}.checkpoint: repeat with --resume")
+        options["progress"]("phase 2", 4, 4, 1.5)
+        inspector = make_inspector()
+        inspector.provenance["seconds"] = 75
+        inspector.save(out)
+        return inspector
+
+    monkeypatch.setattr(training, "train", train)
+    return calls
+
+
+def test_train_hands_on_its_options_and_says_what_next(slow_training, folder, tmp_path):
+    seen = run(
+        *("train", folder, "--out", tmp_path / "a.fmr", "--preset", "paper", "--iterations", 8, "--seed", 5),
+        *("--anomalies", tmp_path, "--overlap", 0.25, "--device", "cpu"),
+    )
+    assert seen.exit_code == 0, seen.output
+    (call,) = slow_training
+    assert (call["config"].overlap, call["config"].channels[0]) == (0.25, 64)
+    assert (call["iterations"], call["seed"], call["device"], call["resume"]) == (8, 5, "cpu", False)
+    assert call["anomalies"] == tmp_path
+    assert "1 min 15 s of training" in seen.stdout
+    assert "thresholds from 1 good pictures" in seen.stdout
+    assert f"next: fmrnet inspect {tmp_path / 'a.fmr'} PICTURES --out report" in seen.stdout
+    assert "training 8/8 phase 2 of 2, loss 1.5" in seen.stderr
+
+
+def test_interrupted_training_exits_with_130_and_says_how_to_go_on(slow_training, folder, tmp_path):
+    seen = run("train", folder, "--out", tmp_path / "a.fmr", "--resume")
+    assert seen.exit_code == 130
+    assert re.search(
+        r"fmrnet: stopped in phase 1; saved in .*a.fmr.checkpoint: repeat with --resume", seen.stderr
+    )
+
+
+def test_demo_needs_its_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    seen = run("demo", "--out", tmp_path / "demo")
+    assert seen.exit_code == 2
+    assert "pip install 'fmrnet[demo]'" in seen.stderr
+
+
+def test_the_demos_pictures_are_a_data_set_with_every_kind_of_defect(tmp_path):
+    pytest.importorskip("skimage")
+    from fmrnet import demo, drawn_defects
+    from fmrnet.evaluation import load_dataset
+    from fmrnet.pictures import read_mask, read_picture
+
+    examples = load_dataset(demo.make_dataset(tmp_path / "set", seed=1))
+    assert {example.defect for example in examples} == {"good", *drawn_defects.KINDS}
+    again = demo.make_dataset(tmp_path / "again", seed=1)
+    left = read_picture(tmp_path / "set" / "train" / "good" / "left_half.png")
+    assert left.shape == (512, 256)
+    for example in examples:
+        picture = read_picture(example.picture)
+        assert picture.shape == (demo.PIECE, demo.PIECE)
+        np.testing.assert_array_equal(
+            picture, read_picture(again / example.picture.relative_to(tmp_path / "set"))
+        )
+        if example.mask is not None:
+            assert read_mask(example.mask).shape == picture.shape
+
+
+def test_the_demo_runs_from_end_to_end(tmp_path, monkeypatch):
+    pytest.importorskip("skimage")
+    pytest.importorskip("matplotlib")
+    from fmrnet import demo
+    from fmrnet.pictures import read_picture
+
+    monkeypatch.setattr(demo, "train", lambda good, out, **options: make_inspector())
+    seen = run("demo", "--out", tmp_path / "demo")
+    assert seen.exit_code == 0, seen.output
+    assert "The defects are drawn, not photographed" in seen.output
+    assert "ROC-AUC" in seen.output
+    figures = json.loads((tmp_path / "demo" / demo.FIGURES).read_text())
+    assert figures["note"] == "the defects are drawn"
+    assert read_picture(tmp_path / "demo" / demo.SHEET).shape[1] > 1000
+
+
+def test_a_reader_that_stops_reading_is_no_traceback(model):
+    """`fmrnet info MODEL --json | head -1`"""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "fmrnet", "info", str(model), "--json"]
+    seen = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writer)
+    assert "Traceback" not in seen.stderr
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.26, "0.3 s"), (59.4, "59 s"), (60, "1 min 0 s"), (7300, "2 h 1 min")]
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_progress_off_a_terminal_is_a_line_now_and_then(capsys):
+    with Bar(every=0.0) as bar:
+        bar.show("inspecting", 1, 3)
+        time.sleep(0.01)
+        bar.show("inspecting", 2, 3)
+        bar.show("inspecting", 3, 3)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "inspecting 1/3"
+    assert re.fullmatch(r"inspecting 2/3, 0\.0 s left", lines[1])
+    assert lines[2] == "inspecting 3/3"

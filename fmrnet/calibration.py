@@ -82,8 +82,8 @@ def calibrate(
 
     The pixel threshold is mean + k sigma of all their map values. The patch threshold is a quantile of all
     their patches' distances. The picture threshold comes from the maxima of the score over blocks of one patch:
-    a Gumbel distribution is fitted to their logarithms (by moments), and the threshold is what the largest of
-    all blocks of a picture passes with a probability of 1 %.
+    a Gumbel distribution is fitted to them (by moments), and the threshold is what the largest of all blocks of a
+    picture passes with a probability of 1 %, but never less than the largest score seen.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def calibrate(
         maxima.extend(blocks.flatten().tolist())
     if not count:
         raise DatasetError("no good pictures to calibrate on")
-    mean = sums[1] / sums[0]
+    mean = float(sums[1] / sums[0])
     std = math.sqrt(max(sums[2] / sums[0] - mean**2, 0.0))
     return Calibration(
         k=k,
@@ -133,8 +133,9 @@ def calibrate(
 
 
 def _largest_expected(maxima: Sequence[float], blocks: float) -> float:
-    """What the largest of `blocks` such maxima exceeds with probability FALSE_ALARMS."""
-    logs = np.log(np.maximum(maxima, np.finfo(np.float32).tiny))
-    scale = logs.std() * math.sqrt(6) / math.pi
-    location = logs.mean() - _EULER * scale
-    return math.exp(location + scale * (math.log(blocks) - math.log(-math.log1p(-FALSE_ALARMS))))
+    """What the largest of `blocks` such maxima exceeds with probability FALSE_ALARMS, and no less than all seen."""
+    values = np.asarray(maxima)
+    scale = values.std() * math.sqrt(6) / math.pi
+    location = values.mean() - _EULER * scale
+    expected = location + scale * (math.log(blocks) - math.log(-math.log1p(-FALSE_ALARMS)))
+    return float(max(expected, values.max()))

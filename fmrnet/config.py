@@ -47,7 +47,7 @@ class Config:
 
     # Calibration and inspection (sections III.F and IV.F)
     overlap: float = 0.5  # of neighbouring patches; 0 is none
-    median: int = 0  # window of the median filter on each modality; 0 is none
+    median: int = 5  # window of the median filter on each modality; 0 is none
     k: float = 3.0  # of the k-sigma pixel threshold
     patch_quantile: float = 0.999  # of good patches that pass the patch threshold
 

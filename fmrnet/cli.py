@@ -193,13 +193,14 @@ def inspect(
     from fmrnet.report import Report
 
     inspector = fmrnet.load(model, device)
-    paths: list[Path] = []
+    found: dict[Path, None] = {}
     unusable: dict[Path, str] = {}
     for given in pictures:
         try:
-            paths += [path for path in list_pictures(given) if path not in paths]
+            found.update(dict.fromkeys(list_pictures(given)))
         except DatasetError as error:
             unusable[given] = str(error)
+    paths = list(found)
     if any(path.parent.resolve() == out.resolve() for path in paths):
         raise ConfigError(f"--out {out} is a folder of the pictures to inspect; name another")
     report = Report(out, inspector, model, level.value, paths)
@@ -333,7 +334,9 @@ def _errors_in_one_line() -> Iterator[None]:
         raise _fail(error, 2) from None
     except KeyboardInterrupt:
         raise _fail("stopped; what is written is whole, and the same command starts again", 130) from None
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":  # torch's
+            raise
         raise _fail("not enough memory for a picture of this size; cut it into pieces", 1) from None
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""

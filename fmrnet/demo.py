@@ -20,7 +20,7 @@ from fmrnet.errors import FmrnetError
 from fmrnet.evaluation import Example, evaluate, load_dataset
 from fmrnet.files import write_json
 from fmrnet.inspection import Inspector
-from fmrnet.pictures import read_mask, read_picture, write_picture
+from fmrnet.pictures import as_picture, read_mask, read_picture, write_picture
 from fmrnet.progress import Bar
 from fmrnet.report import SheetRow, sheet
 from fmrnet.training import train
@@ -116,8 +116,7 @@ def _surface() -> NDArray[np.float32]:
         raise FmrnetError(
             f"the demo needs {error.name}; install it with: pip install 'fmrnet[demo]'"
         ) from None
-    picture: NDArray[np.uint8] = getattr(skimage.data, TEXTURE)()
-    return picture.astype(np.float32) / 255
+    return as_picture(getattr(skimage.data, TEXTURE)())
 
 
 def _write(path: Path, picture: NDArray[Any]) -> None:

@@ -77,7 +77,12 @@ def _stain(grey: Layer, rng: np.random.Generator) -> tuple[Layer, Layer]:
     for _ in range(5):
         angle, size = rng.uniform(0, 2 * np.pi), radius * rng.uniform(0.35, 0.7)
         drops.append((x + radius * 0.8 * np.cos(angle), y + radius * 0.8 * np.sin(angle), size))
-    blob = _paint(grey.shape, lambda pen: [pen.ellipse(_box(*drop), fill=255) for drop in drops])
+
+    def drip(pen: ImageDraw.ImageDraw) -> None:
+        for drop in drops:
+            pen.ellipse(_box(*drop), fill=255)
+
+    blob = _paint(grey.shape, drip)
     body = ndimage.gaussian_filter(blob, 1.5)
     rim = np.clip(ndimage.gaussian_filter(blob, 1.2) - ndimage.gaussian_filter(blob, 5.0), 0, None)
     return 0.45 * grey * (1 - 0.6 * rim / max(rim.max(), 1e-9)), body
@@ -91,7 +96,7 @@ def _hole(grey: Layer, rng: np.random.Generator) -> tuple[Layer, Layer]:
     radii = radius * (1 + 0.22 * ndimage.gaussian_filter1d(rng.normal(size=24), 1, mode="wrap") / 0.5)
     edge = [(x + r * np.cos(a), y + r * np.sin(a)) for a, r in zip(angles, radii, strict=True)]
     opening = _paint(grey.shape, lambda pen: pen.polygon(_fine(edge), fill=255))
-    around = np.clip(ndimage.gaussian_filter(ndimage.grey_dilation(opening, size=3), 0.6) - opening, 0, 1)
+    around = np.clip(ndimage.gaussian_filter(ndimage.maximum_filter(opening, size=3), 0.6) - opening, 0, 1)
     low, high = _extremes(grey)
     depth = np.clip(low - 0.25, 0.02, None) + 0.08 * ndimage.gaussian_filter(rng.random(grey.shape), 2)
     return np.where(opening > 0.5, depth, high), np.maximum(opening, 0.8 * around)
@@ -193,7 +198,7 @@ def _stroke(shape: tuple[int, ...], path: Sequence[Point], widths: NDArray[np.fl
     return _paint(shape, move)
 
 
-def _paint(shape: tuple[int, ...], draw: Callable[[ImageDraw.ImageDraw], object]) -> Layer:
+def _paint(shape: tuple[int, ...], draw: Callable[[ImageDraw.ImageDraw], None]) -> Layer:
     """Coverage in [0, 1] of what `draw` paints, in coordinates FINE times as large."""
     height, width = shape
     canvas = Image.new("L", (width * FINE, height * FINE))

@@ -178,8 +178,8 @@ def overlay(
         marked = marked.copy()
         marked[row : row + side, column : column + side] = True
     reach = max(1, round(min(picture.shape[:2]) / 256))  # the outline stays visible on a large picture
-    near = ndimage.binary_dilation(marked, structure=np.ones((3, 3)), iterations=reach)
-    outline = ndimage.binary_dilation(near, structure=np.ones((3, 3)), iterations=reach) & ~near
+    near = ndimage.binary_dilation(marked, structure=np.ones((3, 3), np.bool_), iterations=reach)
+    outline = ndimage.binary_dilation(near, structure=np.ones((3, 3), np.bool_), iterations=reach) & ~near
     painted[marked] = 0.7 * painted[marked] + 0.3 * RED
     painted[outline] = RED
     return np.round(painted * 255).astype(np.uint8)
@@ -252,7 +252,7 @@ def sheet(path: str | Path, rows: Sequence[SheetRow], *, title: str, note: str) 
                 shown = np.squeeze(np.asarray(panel, dtype=np.float32))
                 axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="none" if c > 1 else "lanczos")
     with replacing(path) as file:
-        FigureCanvasAgg(figure).print_png(file)
+        FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
 
 
 def _brightest(maps: Sequence[NDArray[np.float32]]) -> float:

@@ -1,4 +1,4 @@
-"""A tiny, untrained inspector, quick to make, and all around it works as around a trained one; and a full disk."""
+"""A tiny, untrained inspector, quick to make, that all around it takes for a trained one; and a full disk."""
 
 from __future__ import annotations
 

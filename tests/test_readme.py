@@ -1,0 +1,87 @@
+"""What the README shows, works: its Python and its commands are run, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import CONFIG, ground, make_inspector
+from typer.testing import CliRunner
+
+from fmrnet import config
+from fmrnet.cli import app
+from fmrnet.pictures import write_picture
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+README = PAGES[0].read_text()
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMMANDS = [
+    line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()
+]
+COMMANDS += re.findall(r"`(fmrnet \w+ \S[^`]*)`", README)
+MAKE = [line.split()[1] for line in COMMANDS if line.startswith("make ")]
+COMMANDS = [line for line in COMMANDS if line.startswith("fmrnet ")]
+
+
+@pytest.fixture
+def factory(tmp_path, monkeypatch):
+    """The folder of a reader who has good pictures, panels to inspect, a data set and, by now, a model."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(config.PRESETS, "edge", CONFIG)
+    for folder in (
+        "good",
+        "new_good",
+        "panels",
+        "dataset/test/good",
+        "dataset/test/cut",
+        "dataset/ground_truth/cut",
+    ):
+        Path(folder).mkdir(parents=True)
+    for index in range(5):
+        write_picture(Path("good") / f"{index}.png", ground(seed=index))
+    for folder in ("new_good", "panels", "dataset/test/good", "dataset/test/cut"):
+        write_picture(Path(folder) / "7.png", ground(seed=7))
+    mask = np.zeros((96, 112), bool)
+    mask[40:44, 20:90] = True
+    write_picture("dataset/ground_truth/cut/7_mask.png", mask)
+    make_inspector().save("carpet.fmr")
+
+
+def test_there_are_snippets_and_commands():
+    assert len(SNIPPETS) >= 3
+    assert {command.split()[1] for command in COMMANDS} == {
+        "train",
+        "inspect",
+        "info",
+        "calibrate",
+        "evaluate",
+    }
+    assert MAKE[:2] == ["demo", "test"]
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_snippets_run(factory, snippet):
+    exec(compile(snippet, "README.md", "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_run(factory, command):
+    seen = CliRunner().invoke(app, shlex.split(command)[1:])
+    assert seen.exit_code == 0, seen.output
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_targets_exist(page):
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make ([\w-]+)", page.read_text(), re.MULTILINE):
+        assert f"\n{target}:" in makefile

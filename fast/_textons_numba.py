@@ -14,7 +14,6 @@ from ._numba import compiled
 from ._threads import spread
 
 EPS = 1e-12
-LARGEST = 1 << 16  # most similarities P * N of one picture: they stay in the second-level cache
 
 
 def forward(
@@ -280,7 +279,7 @@ def _subtract(factor, row, out):
 
 @compiled
 def _softmax(s, a, c, P, N, temperature):
-    """Inner products -> similarities, in place; 0 in the padding. Cosines are at most 1: no running maximum."""
+    """Inner products -> similarities, in place; 0 in the padding. No maximum to track: cosines <= 1."""
     one, rate = s.dtype.type(1), s.dtype.type(1 / temperature)
     for p in range(len(s)):
         total = s.dtype.type(0)

@@ -1,5 +1,7 @@
 """The memory of normal patterns on tensors: addressing (Eq 4), recall (Eq 5), nearest distance."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -96,8 +98,12 @@ def nearest_distance(z: Tensor, memory: Tensor, *, backend: str | None = None) -
     _checks.alike(z=z, memory=memory)
     if not memory.shape[0]:
         raise ValueError(f"memory has shape {tuple(memory.shape)}; expected at least one entry")
-    choose(backend, z)
-    distance, index = _eager(z, memory)
+    half_on_cpu = z.device.type == "cpu" and z.dtype in (torch.bfloat16, torch.float16)
+    wide = (z.float(), memory.float()) if half_on_cpu and backend != "triton" else (z, memory)
+    name = choose(backend, wide[0])
+    distance, index = _eager(*wide) if name == "eager" else _fused(*wide, name)
+    distance = distance.to(z.dtype)
+    _checks.finite(memory.detach().sum(), memory=memory)
     _checks.finite(distance, z=z, memory=memory)
     return distance, index
 
@@ -136,3 +142,37 @@ def _nearest(z: Tensor, memory: Tensor, centre: Tensor, centred: Tensor) -> tupl
                 entries = rivals[row].nonzero()[:, 0]
                 index[row] = entries[torch.linalg.vector_norm(z[row] - memory[entries], dim=1).argmin()]
     return torch.linalg.vector_norm(z - memory[index], dim=1), index
+
+
+# The fused backends as an operator of torch: `torch.compile` and `torch.export` take it as it is.
+
+
+@torch.library.custom_op("fmrnet::nearest_distance", mutates_args=())
+def _fused(z: Tensor, memory: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    if backend == "numba":
+        from ._memory_numba import nearest
+    else:
+        from ._memory_triton import nearest
+    return nearest(z, memory)
+
+
+@_fused.register_fake
+def _(z: Tensor, memory: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    return z.new_empty(z.shape[0]), z.new_empty(z.shape[0], dtype=torch.int64)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    z, memory, _ = inputs
+    distance, index = output
+    ctx.mark_non_differentiable(index)
+    ctx.save_for_backward(z, memory, distance, index)
+
+
+def _gradients(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:
+    z, memory, distance, index = ctx.saved_tensors
+    share = torch.where(distance > 0, gradient / distance, 0)  # at distance 0 the gradient is taken as 0
+    d_z = share[:, None] * (z - memory[index])
+    return d_z, torch.zeros_like(memory).index_add_(0, index, -d_z), None
+
+
+_fused.register_autograd(_gradients, setup_context=_setup_context)

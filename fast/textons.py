@@ -17,6 +17,7 @@ from ._dispatch import choose
 
 __all__ = ["rearrange_textons"]
 
+TRITON_SMALL = 64  # most places or textons of a picture that Triton keeps on chip whole
 NUMBA_LIMIT = 1 << 16  # most similarities of one picture the numba kernel takes: 256 KB
 EPS = 1e-12  # least norm in Eq 7: a block of zeros has cosine 0 with everything
 
@@ -78,6 +79,9 @@ def rearrange_textons(
         mixing = mixing.to(torch.promote_types(skip.dtype, torch.float32))
     if name == "eager":
         result = _eager(*wide, size, mixing, temperature)
+    elif name == "triton" and mixing is not None and not _small(skip, memory_features, size):
+        plain = _fused(*wide, size, None, temperature, name)
+        result = _filter(plain, mixing, size)
     else:
         result = _fused(*wide, size, mixing, temperature, name)
     result = result.to(skip.dtype)
@@ -119,7 +123,28 @@ def _refusal(
             f"the numba kernel keeps a picture's {places} x {textons} similarities in cache and takes up to "
             f"{NUMBA_LIMIT}; 'eager' serves larger ones"
         )
+    if (
+        name == "triton"
+        and mixing is not None
+        and mixing.ndim == 4
+        and not _small(skip, memory_features, size)
+    ):
+        return (
+            f"the Triton kernel takes dense mixing of up to {TRITON_SMALL} places and textons, "
+            f"not {places} x {textons}; 'eager' serves more"
+        )
     return None
+
+
+def _small(skip: Tensor, memory_features: Tensor, size: int) -> bool:
+    return all(x.shape[2] * x.shape[3] // size**2 <= TRITON_SMALL for x in (skip, memory_features))
+
+
+def _filter(G: Tensor, mixing: Tensor, size: int) -> Tensor:
+    """Shared mixing, applied to the result: a filter over the blocks commutes with the deconvolution."""
+    planes = G.reshape(-1, 1, *G.shape[2:])
+    filtered = F.conv2d(planes, mixing[None, None].to(G.dtype), padding=size, dilation=size)
+    return filtered.reshape(G.shape)
 
 
 def _eager(

@@ -4,9 +4,16 @@ Letters: S support of the defect; I_o defect-free picture (`image`); I_d anomalo
 picture; lambda transparency (`opacity`); I_m mask, here one value per picture (`destructive`).
 """
 
+import importlib
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from . import _checks
+from ._dispatch import choose
+
+__all__ = ["blend", "support", "synthesize"]
 
 
 def _blob(grid: Tensor, height: int, width: int) -> Tensor:
@@ -101,12 +108,128 @@ def synthesize(
 
     Returns
     -------
-    I_s : (B, C, H, W) in [0, 1], and S : (B, H, W) in [0, 1].
+    I_s : (B, C, H, W) in [0, 1], and S : (B, H, W) in [0, 1], in the dtype of `image`.
+
+    Raises
+    ------
+    TypeError
+        Dtypes that are not floating point or differ.
+    ValueError
+        Shapes that do not fit; on the CPU also an unknown kind, an edge that is not above 0, NaN or infinity.
+    BackendUnavailable
+        `backend` is named and cannot run, or gradients are asked of another than eager.
 
     Equivalent to: `reference.synthesis.synthesize` on each picture.
     """
-    s = support(image.shape[2:], kind=kind, grid=grid, line=line, dots=dots, level=level, edge=edge)  # type: ignore[arg-type]
-    shade = s[:, None]  # [B, 1, H, W]
-    anomalous = shade * source + (1 - shade) * image  # I_d
-    mask, opacity = (t.to(image.dtype)[:, None, None, None] for t in (destructive, opacity))
-    return blend(image, anomalous, mask, opacity), s
+    _checks.shaped("image", image, "B", "C", "H", "W")
+    _checks.shaped("source", source, *image.shape)
+    _checks.alike(image=image, source=source)
+    compute = torch.promote_types(image.dtype, torch.float32)
+    grid, line, dots, level, edge = (t.to(compute) for t in (grid, line, dots, level, edge))
+    shade = 1 - opacity.to(compute) * (
+        1 - destructive.to(compute)
+    )  # Eq 1 is I_o + shade * S * (source - I_o)
+    _check(image, kind, grid, line, dots, level, edge, shade)
+    chosen = choose(
+        backend, image, lambda name: GRADIENT if name != "eager" and _learns(image, source) else None
+    )
+    if chosen == "eager":
+        result, s = _eager(image, source, kind, grid, line, dots, level, edge, shade)
+    else:
+        result, s = _synthesize(image, source, kind, grid, line, dots, level, edge, shade, chosen)
+    _checks.finite(result, image=image, source=source, grid=grid, line=line, dots=dots, opacity=opacity)
+    return result, s
+
+
+GRADIENT = "only eager has gradients; detach the pictures"
+
+
+def _learns(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
+def _check(
+    image: Tensor,
+    kind: Tensor,
+    grid: Tensor,
+    line: Tensor,
+    dots: Tensor,
+    level: Tensor,
+    edge: Tensor,
+    shade: Tensor,
+) -> None:
+    batch = image.shape[0]
+    _checks.shaped("grid", grid, batch, "g", "g")
+    _checks.shaped("line", line, batch, 7)
+    _checks.shaped("dots", dots, batch, "J", 3)
+    for name, tensor in (("level", level), ("edge", edge), ("destructive and opacity", shade)):
+        _checks.shaped(name, tensor, batch)
+    if kind.shape != (batch,) or kind.is_floating_point():
+        raise ValueError(f"kind is {kind.dtype} {tuple(kind.shape)}; expected integers ({batch},)")
+    if image.device.type == "cpu" and not torch.compiler.is_compiling():
+        if ((kind < 0) | (kind > 2)).any():
+            raise ValueError(f"kind is {kind.tolist()}; expected 0 (blob), 1 (line) or 2 (dots)")
+        if not (edge > 0).all():
+            raise ValueError(f"edge is {edge.tolist()}; expected widths above 0")
+
+
+def _eager(
+    image: Tensor,
+    source: Tensor,
+    kind: Tensor,
+    grid: Tensor,
+    line: Tensor,
+    dots: Tensor,
+    level: Tensor,
+    edge: Tensor,
+    shade: Tensor,
+) -> tuple[Tensor, Tensor]:
+    height, width = image.shape[2:]
+    s = support((height, width), kind=kind, grid=grid, line=line, dots=dots, level=level, edge=edge)
+    weight = shade[:, None, None, None] * s[:, None]  # [B, 1, H, W]
+    return (weight * source + (1 - weight) * image).to(image.dtype), s.to(image.dtype)
+
+
+@torch.library.custom_op("fmrnet::synthesize", mutates_args=())
+def _synthesize(
+    image: Tensor,
+    source: Tensor,
+    kind: Tensor,
+    grid: Tensor,
+    line: Tensor,
+    dots: Tensor,
+    level: Tensor,
+    edge: Tensor,
+    shade: Tensor,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    result, s = _empty(image)
+    kernels = importlib.import_module(f"{__package__}._synthesis_{backend}")
+    kernels.synthesize(
+        image.contiguous(), source.contiguous(), kind.long(), grid.contiguous(), line.contiguous(),
+        dots.contiguous(), level.contiguous(), edge.contiguous(), shade.contiguous(), result=result, s=s,
+    )  # fmt: skip
+    return result, s
+
+
+@_synthesize.register_fake
+def _(
+    image: Tensor,
+    source: Tensor,
+    kind: Tensor,
+    grid: Tensor,
+    line: Tensor,
+    dots: Tensor,
+    level: Tensor,
+    edge: Tensor,
+    shade: Tensor,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    return _empty(image)
+
+
+def _empty(image: Tensor) -> tuple[Tensor, Tensor]:
+    batch, _, height, width = image.shape
+    return torch.empty_like(image, memory_format=torch.contiguous_format), image.new_empty(
+        batch, height, width
+    )

@@ -21,8 +21,8 @@ def forward(
 ) -> Tensor:
     out = torch.empty_like(skip)
     kernel, kind = _mixing(mixing, skip)
-    arrays = (_view(skip), _view(memory_features), size, kernel, kind, temperature, _view(out))
-    spread(lambda start, stop: _forward(start, stop, *arrays), len(skip))
+    arguments = (*_map(skip), *_map(memory_features), size, kernel, kind, 1 / temperature, *_map(out))
+    spread(lambda start, stop: _forward(start, stop, *arguments), len(skip))
     return out
 
 
@@ -38,26 +38,17 @@ def backward(
     d_skip, d_memory = torch.empty_like(skip), torch.empty_like(memory_features)
     kernel, kind = _mixing(mixing, skip)
     d_kernel = torch.zeros((len(skip) if kind else 0, *kernel.shape), dtype=skip.dtype)
-    arrays = (
-        _view(gradient),
-        _view(skip),
-        _view(memory_features),
-        size,
-        kernel,
-        kind,
-        temperature,
-        _view(d_skip),
-        _view(d_memory),
-        d_kernel.numpy(),
-    )
-    spread(lambda start, stop: _backward(start, stop, *arrays), len(skip))
+    maps = (*_map(gradient), *_map(skip), *_map(memory_features))
+    arguments = (size, kernel, kind, 1 / temperature, *_map(d_skip), *_map(d_memory), d_kernel.numpy())
+    spread(lambda start, stop: _backward(start, stop, *maps, *arguments), len(skip))
     d_mixing = skip.new_empty(0) if mixing is None else d_kernel.sum(0).reshape(mixing.shape)
     return d_skip, d_memory, d_mixing
 
 
-def _view(x: Tensor) -> np.ndarray:
-    """(B, C, H, W) -> the same memory as (B, H, W, C)."""
-    return x.detach().permute(0, 2, 3, 1).numpy()
+def _map(x: Tensor) -> tuple[np.ndarray, tuple[int, ...], tuple[int, ...]]:
+    """(B, C, H, W) in any layout as its memory, flat from the first element, its shape and its strides."""
+    span = 1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride())) if x.numel() else 0
+    return x.detach().as_strided((span,), (1,)).numpy(), tuple(x.shape), x.stride()
 
 
 def _mixing(mixing: Tensor | None, like: Tensor) -> tuple[np.ndarray, int]:
@@ -69,39 +60,41 @@ def _mixing(mixing: Tensor | None, like: Tensor) -> tuple[np.ndarray, int]:
 
 
 @compiled
-def _forward(start, stop, skip, memory, size, kernel, kind, temperature, out):
-    _, H, W, C = skip.shape
-    h, w, D = H // size, W // size, size * size * C
-    P, N = h * w, (memory.shape[1] // size) * (memory.shape[2] // size)
+def _forward(
+    start, stop, skip, q_shape, q_strides, memory, b_shape, b_strides, size, kernel, kind, rate,
+    out, out_shape, out_strides,
+):  # fmt: skip
+    h, w, D = q_shape[2] // size, q_shape[3] // size, size * size * q_shape[1]
+    P, N = h * w, (b_shape[2] // size) * (b_shape[3] // size)
     q = np.zeros((_up(P), D), skip.dtype)
     b = np.zeros((_up(N), D), skip.dtype)
     G = np.empty((_up(P), D), skip.dtype)
     s = np.empty((_up(P), _up(N)), skip.dtype)
     mixed = np.zeros((_up(P), _up(N)), skip.dtype)
     for i in range(start, stop):
-        _pack(skip[i], size, q)
-        _pack(memory[i], size, b)
+        _pack(skip, i, q_shape, q_strides, size, q)
+        _pack(memory, i, b_shape, b_strides, size, b)
         a, c = _inverse_norms(q), _inverse_norms(b)
         _inner(q, b, s)
-        _softmax(s, a, c, P, N, temperature)
+        _softmax(s, a, c, P, N, rate)
         if kind > 0:
             _mix(s, kernel, kind, h, w, N, mixed)
             _combine(mixed, b, G)
         else:
             _combine(s, b, G)
-        _unpack(G, size, out[i])
+        _unpack(G, size, out, i, out_shape, out_strides)
 
 
 @compiled
 def _backward(
-    start, stop, gradient, skip, memory, size, kernel, kind, temperature, d_skip, d_memory, d_kernel
-):
+    start, stop, gradient, g_shape, g_strides, skip, q_shape, q_strides, memory, b_shape, b_strides,
+    size, kernel, kind, rate, d_skip, dq_shape, dq_strides, d_memory, db_shape, db_strides, d_kernel,
+):  # fmt: skip
     """With dG the gradient: ds* = dG b^T, ds = mix^T(ds*), and through softmax and cosine E = d cosine * a c:
     dq = E b - (rows of E * cosine / (a c)) a^2 q;   db = s*^T dG + E^T q - (columns of the same) c^2 b.
     """
-    _, H, W, C = skip.shape
-    h, w, D = H // size, W // size, size * size * C
-    P, N = h * w, (memory.shape[1] // size) * (memory.shape[2] // size)
+    h, w, D = q_shape[2] // size, q_shape[3] // size, size * size * q_shape[1]
+    P, N = h * w, (b_shape[2] // size) * (b_shape[3] // size)
     q = np.zeros((_up(P), D), skip.dtype)
     b = np.zeros((_up(N), D), skip.dtype)
     dG = np.zeros((_up(P), D), skip.dtype)
@@ -113,31 +106,31 @@ def _backward(
     mixed = np.zeros((_up(P), _up(N)), skip.dtype)
     E = np.zeros((_up(P), _up(N)), skip.dtype)
     for i in range(start, stop):
-        _pack(skip[i], size, q)
-        _pack(memory[i], size, b)
-        _pack(gradient[i], size, dG)
+        _pack(skip, i, q_shape, q_strides, size, q)
+        _pack(memory, i, b_shape, b_strides, size, b)
+        _pack(gradient, i, g_shape, g_strides, size, dG)
         a, c = _inverse_norms(q), _inverse_norms(b)
         _inner(q, b, product)
-        s[:] = product
-        _softmax(s, a, c, P, N, temperature)
+        _copy(product, s)
+        _softmax(s, a, c, P, N, rate)
         _inner(dG, b, ds)
         if kind > 0:
             _mix(s, kernel, kind, h, w, N, mixed)
             _mix_backward(s, ds, kernel, kind, h, w, N, d_kernel[i], E)
-            ds[:] = E
+            _copy(E, ds)
         else:
-            mixed[:] = s
+            _copy(s, mixed)
 
         # through the softmax and the cosine
         along_p = np.zeros(_up(P), skip.dtype)
         along_n = np.zeros(_up(N), skip.dtype)
-        E[:] = 0
+        E.fill(0)
         for p in range(P):
             mean = skip.dtype.type(0)
             for n in range(N):
                 mean += s[p, n] * ds[p, n]
             for n in range(N):
-                E[p, n] = s[p, n] * (ds[p, n] - mean) / skip.dtype.type(temperature) * (a[p] * c[n])
+                E[p, n] = s[p, n] * (ds[p, n] - mean) * (skip.dtype.type(rate) * a[p] * c[n])
                 along_p[p] += E[p, n] * product[p, n]
                 along_n[n] += E[p, n] * product[p, n]
 
@@ -145,13 +138,13 @@ def _backward(
         for p in range(P):  # a norm below EPS is a constant, with no gradient
             if a[p] * skip.dtype.type(EPS) < 1:
                 _subtract(along_p[p] * a[p] * a[p], q[p], dq[p])
-        _combine(np.ascontiguousarray(mixed.T), dG, db)
-        _add_combine(np.ascontiguousarray(E.T), q, db)
+        _combine(_turned(mixed), dG, db)
+        _add_combine(_turned(E), q, db)
         for n in range(N):
             if c[n] * skip.dtype.type(EPS) < 1:
                 _subtract(along_n[n] * c[n] * c[n], b[n], db[n])
-        _unpack(dq, size, d_skip[i])
-        _unpack(db, size, d_memory[i])
+        _unpack(dq, size, d_skip, i, dq_shape, dq_strides)
+        _unpack(db, size, d_memory, i, db_shape, db_strides)
 
 
 @compiled
@@ -160,26 +153,37 @@ def _up(rows):
 
 
 @compiled
-def _pack(x, size, rows):
-    """(H, W, C) -> its blocks, one a row."""
-    H, W, C = x.shape
+def _pack(x, image, shape, strides, size, rows):
+    """A picture's blocks from the memory of (B, C, H, W), one a row."""
+    _, C, H, W = shape
+    step = strides[1]
     for y in range(H):
         for z in range(W):
             row = rows[(y // size) * (W // size) + z // size]
-            offset = ((y % size) * size + z % size) * C
-            for c in range(C):
-                row[offset + c] = x[y, z, c]
+            to, at = ((y % size) * size + z % size) * C, image * strides[0] + y * strides[2] + z * strides[3]
+            if step == 1:
+                for c in range(C):
+                    row[to + c] = x[at + c]
+            else:
+                for c in range(C):
+                    row[to + c] = x[at + c * step]
 
 
 @compiled
-def _unpack(rows, size, x):
-    H, W, C = x.shape
+def _unpack(rows, size, x, image, shape, strides):
+    """The reverse of `_pack`."""
+    _, C, H, W = shape
+    step = strides[1]
     for y in range(H):
         for z in range(W):
             row = rows[(y // size) * (W // size) + z // size]
-            offset = ((y % size) * size + z % size) * C
-            for c in range(C):
-                x[y, z, c] = row[offset + c]
+            to, at = ((y % size) * size + z % size) * C, image * strides[0] + y * strides[2] + z * strides[3]
+            if step == 1:
+                for c in range(C):
+                    x[at + c] = row[to + c]
+            else:
+                for c in range(C):
+                    x[at + c * step] = row[to + c]
 
 
 @compiled
@@ -233,7 +237,7 @@ def _inner(x, y, out):
 @compiled
 def _combine(weights, rows, out):
     """out = weights @ rows"""
-    out[:] = 0
+    out.fill(0)
     _add_combine(weights, rows, out)
 
 
@@ -272,19 +276,35 @@ def _add_combine(weights, rows, out):
 
 
 @compiled
+def _copy(x, out):
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            out[i, j] = x[i, j]
+
+
+@compiled
+def _turned(x):
+    out = np.empty((x.shape[1], x.shape[0]), x.dtype)
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            out[j, i] = x[i, j]
+    return out
+
+
+@compiled
 def _subtract(factor, row, out):
     for d in range(len(row)):
         out[d] -= factor * row[d]
 
 
 @compiled
-def _softmax(s, a, c, P, N, temperature):
+def _softmax(s, a, c, P, N, rate):
     """Inner products -> similarities, in place; 0 in the padding. No maximum to track: cosines <= 1."""
-    one, rate = s.dtype.type(1), s.dtype.type(1 / temperature)
+    one, per = s.dtype.type(1), s.dtype.type(rate)
     for p in range(len(s)):
         total = s.dtype.type(0)
         for n in range(N):
-            s[p, n] = math.exp((s[p, n] * a[p] * c[n] - one) * rate)
+            s[p, n] = math.exp((s[p, n] * a[p] * c[n] - one) * per)
             total += s[p, n]
         for n in range(s.shape[1]):
             s[p, n] = s[p, n] / total if p < P and n < N else s.dtype.type(0)
@@ -293,7 +313,7 @@ def _softmax(s, a, c, P, N, temperature):
 @compiled
 def _mix(s, kernel, kind, h, w, N, out):
     """s* = s convolved over the places (3 x 3, zero padding)."""
-    out[:] = 0
+    out.fill(0)
     for y in range(h):
         for x in range(w):
             for m in range(max(0, 1 - y), min(3, h + 1 - y)):
@@ -311,7 +331,7 @@ def _mix(s, kernel, kind, h, w, N, out):
 @compiled
 def _mix_backward(s, d_mixed, kernel, kind, h, w, N, d_kernel, ds):
     """Gradients of `_mix` to s (written) and to the kernel (added)."""
-    ds[:] = 0
+    ds.fill(0)
     for y in range(h):
         for x in range(w):
             for m in range(max(0, 1 - y), min(3, h + 1 - y)):

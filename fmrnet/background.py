@@ -10,7 +10,7 @@ from torch import Tensor
 from fmrnet import fast
 from fmrnet.model import Features, FMRNet
 
-__all__ = ["MODALITIES", "Encoded", "anomaly_map", "encode", "patch_distances", "restore"]
+__all__ = ["MODALITIES", "Encoded", "anomaly_map", "encode", "patch_distances", "restore", "restore_crops"]
 
 MODALITIES = ("gms", "ssim", "residual")
 BATCH = 256  # patches at a time: bounds the memory that the network's inner layers take
@@ -58,6 +58,24 @@ def restore(model: FMRNet, encoded: Encoded) -> Tensor:
 
 
 @torch.no_grad()
+def restore_crops(model: FMRNet, crops: Tensor) -> Tensor:
+    """`restore` for a batch of crops of one size, (B, C, S, S), in one pass of the network."""
+    cut = [fast.slice_patches(crop, model.config.patch_size, model.config.stride) for crop in crops]
+    z, skips = model.encode(torch.cat([patches for patches, _ in cut]))
+    decoded = model.decode(model.restore(z), skips).chunk(len(crops))
+    size = (crops.shape[2], crops.shape[3])
+    stitched = [fast.stitch_patches(patches, cut[0][1], size) for patches in decoded]
+    return model.denormalise(torch.stack(stitched)).clamp(0, 1)
+
+
+@torch.no_grad()
 def anomaly_map(model: FMRNet, picture: Tensor, background: Tensor) -> Tensor:
-    """What differs between a picture and its restored background, both (C, H, W): the fused map (H, W)."""
-    return fast.anomaly_map(picture[None], background[None], modalities=MODALITIES, median=model.config.median)[0]
+    """What differs between a picture and its restored background, both (C, H, W): the fused map (H, W).
+
+    From the learned fusion where the model has one, else the product of Eq 23.
+    """
+    if model.fusion is not None:
+        return torch.sigmoid(model.fusion(picture[None], background[None], model.std))[0]
+    return fast.anomaly_map(
+        picture[None], background[None], modalities=MODALITIES, median=model.config.median
+    )[0]

@@ -67,7 +67,9 @@ def picture_score(anomaly_map: Tensor) -> float:
 
 
 def _smoothed(anomaly_map: Tensor) -> Tensor:
-    return torch.nn.functional.avg_pool2d(anomaly_map[None, None], SCORE_WINDOW, stride=SCORE_WINDOW // 2)[0, 0]
+    return torch.nn.functional.avg_pool2d(anomaly_map[None, None], SCORE_WINDOW, stride=SCORE_WINDOW // 2)[
+        0, 0
+    ]
 
 
 def calibrate(

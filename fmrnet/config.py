@@ -8,7 +8,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fmrnet.errors import ConfigError
 
-__all__ = ["PRESETS", "Config", "preset"]
+__all__ = ["PRESETS", "SLOPE", "Config", "preset"]
+
+SLOPE = 0.2  # of every leaky ReLU
 
 Mixing = Literal["dense", "shared", "none"]
 Schedule = Literal["constant", "cosine"]
@@ -35,7 +37,7 @@ class Config:
     temperature: float = 1.0  # of the softmax of Eq 6; the paper has none, that is 1
 
     # Training (section III.E, Algorithm 1)
-    iterations: tuple[int, int] = (200_000, 100_000)  # T_1, T_2
+    iterations: tuple[int, int, int] = (200_000, 100_000, 0)  # T_1, T_2, and of the learned fusion (0: Eq 23)
     batch_size: int = 32
     learning_rate: float = 1e-3  # theta
     schedule: Schedule = "constant"
@@ -57,7 +59,9 @@ class Config:
                 raise ConfigError(f"{field} = {getattr(self, field)!r}: expected {expected}")
 
         check(self.image_channels in (1, 3), "image_channels", "1 (grey) or 3 (colour)")
-        check(self.patch_size >= 64 and self.patch_size % 32 == 0, "patch_size", "a multiple of 32, 64 or more")
+        check(
+            self.patch_size >= 64 and self.patch_size % 32 == 0, "patch_size", "a multiple of 32, 64 or more"
+        )
         check(len(self.channels) == 5 and min(self.channels) > 0, "channels", "five positive channel counts")
         for field in ("memory_entries", "addressing_width", "texton_size", "batch_size"):
             check(getattr(self, field) > 0, field, "a positive count")
@@ -65,16 +69,29 @@ class Config:
         check(self.mixing in get_args(Mixing), "mixing", "one of " + ", ".join(get_args(Mixing)))
         check(self.schedule in get_args(Schedule), "schedule", "one of " + ", ".join(get_args(Schedule)))
         check(0.01 <= self.temperature <= 100, "temperature", "a number from 0.01 to 100")
-        check(len(self.iterations) == 2 and min(self.iterations) > 0, "iterations", "two positive counts, T_1 and T_2")
+        check(
+            len(self.iterations) == 3 and min(self.iterations[:2]) > 0 and self.iterations[2] >= 0,
+            "iterations",
+            "three counts: T_1 and T_2, positive, and the learned fusion's, 0 for none",
+        )
         check(0 < self.learning_rate < 1, "learning_rate", "a number between 0 and 1")
         for field in ("weight_rec", "weight_adv", "weight_lat"):
             check(getattr(self, field) >= 0, field, "a weight of 0 or more")
         check(0 <= self.epsilon < 1, "epsilon", "a number from 0 to below 1")
         check(0 <= self.seed < 2**31, "seed", "an integer from 0 to 2147483647")
         check(0 <= self.overlap <= 0.9, "overlap", "a share from 0 to 0.9 of the patch size")
-        check(self.median == 0 or (self.median % 2 == 1 and self.median <= 31), "median", "0 or an odd window up to 31")
+        check(
+            self.median == 0 or (self.median % 2 == 1 and self.median <= 31),
+            "median",
+            "0 or an odd window up to 31",
+        )
         check(self.k > 0, "k", "a positive number of standard deviations")
         check(0 < self.patch_quantile <= 1, "patch_quantile", "a share above 0, up to 1")
+
+    @property
+    def learned_fusion(self) -> bool:
+        """Whether the anomaly map comes from a trained network rather than from the product of Eq 23."""
+        return self.iterations[2] > 0
 
     @property
     def latent_size(self) -> int:
@@ -119,7 +136,13 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
 
 PRESETS = {
     "paper": Config(),
-    "edge": Config(channels=(32, 64, 128, 256, 256), iterations=(3_000, 3_000), schedule="cosine"),
+    "edge": Config(
+        channels=(32, 64, 128, 256, 256),
+        temperature=0.1,  # at 1 the softmax is nearly flat, and nothing of the skip comes through
+        iterations=(3_000, 3_000, 600),
+        schedule="cosine",
+        weight_lat=0.02,  # at 1 normal latents fall together, and the background cannot be told from them
+    ),
 }
 
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fmrnet.config import Config
-from fmrnet.model import SLOPE, encoder_blocks
+from fmrnet.config import SLOPE, Config
+from fmrnet.model import encoder_blocks
 
 __all__ = ["AuxiliaryClassifier", "Discriminator", "Judgement"]
 

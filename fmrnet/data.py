@@ -14,37 +14,43 @@ from torch import Tensor
 from fmrnet.errors import DatasetError, PictureError
 from fmrnet.pictures import list_pictures, read_picture, to_channels
 
-__all__ = ["PicturePool", "default_natural_pictures", "hold_out", "load_good_pictures", "load_natural_pictures"]
+__all__ = [
+    "PicturePool",
+    "default_natural_pictures",
+    "hold_out",
+    "load_good_pictures",
+    "load_natural_pictures",
+]
 
 Stored = NDArray[np.uint16]  # pictures in memory: half of float32, and lossless for 8 and 16 bit
 _SCALE = 65535
 
 
 class PicturePool:
-    """Pictures of one channel count and any size, at least `patch_size` on each side, to crop patches from.
+    """Pictures of one channel count and any size, to crop squares from.
 
     Parameters
     ----------
     pictures : sequence of (H, W, C) float arrays in [0, 1]
-    patch_size : int
-        Side of the crops in pixels.
     """
 
-    def __init__(self, pictures: Sequence[NDArray[np.float32]], patch_size: int) -> None:
+    def __init__(self, pictures: Sequence[NDArray[np.float32]]) -> None:
         self.pictures: list[Stored] = [np.round(p * _SCALE).astype(np.uint16) for p in pictures]
-        self.patch_size = patch_size
-        places = [(p.shape[0] - patch_size + 1) * (p.shape[1] - patch_size + 1) for p in self.pictures]
-        self._edges = np.cumsum(places)
 
-    def crops(self, count: int, generator: torch.Generator) -> Tensor:
-        """`count` random crops, every place in every picture alike: (count, C, patch_size, patch_size) in [0, 1]."""
-        size = self.patch_size
-        places = torch.randint(int(self._edges[-1]), (count,), generator=generator).numpy()
-        which = np.searchsorted(self._edges, places, side="right")
+    @property
+    def largest_crop(self) -> int:
+        """Side of the largest square that every picture holds."""
+        return min(min(p.shape[:2]) for p in self.pictures)
+
+    def crops(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        """`count` random crops, every place in every picture alike: (count, C, size, size) in [0, 1]."""
+        edges = np.cumsum([(p.shape[0] - size + 1) * (p.shape[1] - size + 1) for p in self.pictures])
+        places = torch.randint(int(edges[-1]), (count,), generator=generator).numpy()
+        which = np.searchsorted(edges, places, side="right")
         patches = []
         for place, index in zip(places, which, strict=True):
             picture = self.pictures[index]
-            row, column = divmod(int(self._edges[index] - 1 - place), picture.shape[1] - size + 1)
+            row, column = divmod(int(edges[index] - 1 - place), picture.shape[1] - size + 1)
             patches.append(picture[row : row + size, column : column + size])
         stacked = np.ascontiguousarray(np.stack(patches).transpose(0, 3, 1, 2), dtype=np.float32)
         return torch.from_numpy(stacked).div_(_SCALE)
@@ -154,7 +160,15 @@ def default_natural_pictures() -> dict[str, NDArray[np.float32]]:
     except ImportError:
         pass
     else:
-        for name in ("astronaut", "chelsea", "coffee", "hubble_deep_field", "immunohistochemistry", "retina", "rocket"):
+        for name in (
+            "astronaut",
+            "chelsea",
+            "coffee",
+            "hubble_deep_field",
+            "immunohistochemistry",
+            "retina",
+            "rocket",
+        ):
             pictures[f"skimage/{name}"] = getattr(skimage.data, name)()
     return {name: picture.astype(np.float32) / 255 for name, picture in pictures.items()}
 
@@ -181,4 +195,4 @@ def load_natural_pictures(folder: str | Path | None, channels: int, patch_size: 
             f"{folder}: no natural pictures of {patch_size}x{patch_size} pixels or more; give a folder of "
             "photographs, or none to use those that packages ship"
         )
-    return PicturePool(usable, patch_size)
+    return PicturePool(usable)

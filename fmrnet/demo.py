@@ -29,7 +29,7 @@ __all__ = ["FIGURES", "INTRODUCTION", "MODEL", "SHEET", "make_dataset", "run"]
 
 TEXTURE = "brick"  # skimage.data.brick, CC0, 512x512 grey
 PIECE = 128  # pixels; the half under inspection is cut into squares of this side
-ITERATIONS = (600, 400)
+ITERATIONS = (500, 350, 150)
 MODEL, SHEET, FIGURES, DATASET = "model.fmr", "demo.png", "figures.json", "dataset"
 
 INTRODUCTION = (

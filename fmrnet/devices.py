@@ -27,7 +27,9 @@ def choose_device(name: str = "auto") -> torch.device:
     except RuntimeError:
         raise ConfigError(f"device {name!r}: expected auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA device(s); use cpu")
+        raise ConfigError(
+            f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA device(s); use cpu"
+        )
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device {name!r}: expected auto, cpu, cuda or cuda:N")
     return device

@@ -172,7 +172,9 @@ class Inspector:
         size = self.config.patch_size
         if min(height, width) < size:
             named = f"{image}: " if isinstance(image, str | Path) else ""
-            raise PictureError(f"{named}{width}x{height} pixels, smaller than a patch of {size}x{size}; enlarge it")
+            raise PictureError(
+                f"{named}{width}x{height} pixels, smaller than a patch of {size}x{size}; enlarge it"
+            )
         return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))).to(self.device)
 
 

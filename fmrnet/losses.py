@@ -13,7 +13,15 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as bce_with_logits
 from torch.nn.functional import mse_loss
 
-__all__ = ["discriminator_loss", "gan_loss", "latent_loss", "perceptual_loss", "reconstruction_loss", "weight_norms"]
+__all__ = [
+    "discriminator_loss",
+    "focal_loss",
+    "gan_loss",
+    "latent_loss",
+    "perceptual_loss",
+    "reconstruction_loss",
+    "weight_norms",
+]
 
 
 def latent_loss(r0: Tensor, r_pos: Tensor, logit_pos: Tensor, logit_neg: Tensor) -> Tensor:
@@ -56,3 +64,20 @@ def perceptual_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """Eq 13: mean absolute difference of the discriminator's features, every layer weighted alike (1/2 each)."""
     differences = [torch.mean(torch.abs(a.float() - b.float())) for a, b in zip(real, fake, strict=True)]
     return torch.stack(differences).mean()
+
+
+def focal_loss(logit: Tensor, support: Tensor, gamma: float = 2.0) -> Tensor:
+    """Of the learned fusion: cross entropy in which pixels that are right already count little.
+
+    Parameters
+    ----------
+    logit : Tensor
+        Of each pixel being defective.
+    support : Tensor of the same shape in [0, 1]
+        S of the synthetic defect; above 0.5 is defective.
+
+    Equivalent to: `reference.learned_fusion.focal_loss` on the logits' sigmoids.
+    """
+    defective = (support > 0.5).to(logit.dtype)
+    entropy = bce_with_logits(logit, defective, reduction="none")
+    return ((1 - torch.exp(-entropy)) ** gamma * entropy).mean()

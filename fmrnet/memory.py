@@ -21,25 +21,24 @@ MOST_PATCHES = 16_384
 BATCH = 256
 
 
-def _count(pool: PicturePool, stride: int) -> int:
+def _count(pool: PicturePool, size: int, stride: int) -> int:
     """How many patches a sliding window cuts, the flush one at each border included."""
-    size = pool.patch_size
     return sum(math.prod(-(-(side - size) // stride) + 1 for side in p.shape[:2]) for p in pool.pictures)
 
 
-def _stride(pool: PicturePool, entries: int) -> int:
+def _stride(pool: PicturePool, size: int, entries: int) -> int:
     for stride in STRIDES:
-        if _count(pool, stride) >= PATCHES_PER_ENTRY * entries:
+        if _count(pool, size, stride) >= PATCHES_PER_ENTRY * entries:
             return stride
     return STRIDES[-1]
 
 
-def check_enough_patches(pool: PicturePool, entries: int) -> None:
+def check_enough_patches(pool: PicturePool, size: int, entries: int) -> None:
     """Raise DatasetError if the good pictures cannot give one patch for each memory entry."""
-    count = _count(pool, STRIDES[-1])
+    count = _count(pool, size, STRIDES[-1])
     if count < entries:
         raise DatasetError(
-            f"the good pictures give {count} patches of {pool.patch_size}x{pool.patch_size}, even overlapping at "
+            f"the good pictures give {count} patches of {size}x{size}, even overlapping at "
             f"every {STRIDES[-1]} pixels; {entries} memory entries need as many: give more or larger pictures, "
             "or fewer memory entries"
         )
@@ -56,9 +55,9 @@ def establish_bank(model: FMRNet, pool: PicturePool) -> Tensor:
     from threadpoolctl import threadpool_limits
 
     config = model.config
-    check_enough_patches(pool, config.memory_entries)
-    stride = _stride(pool, config.memory_entries)
-    total = _count(pool, stride)
+    check_enough_patches(pool, config.patch_size, config.memory_entries)
+    stride = _stride(pool, config.patch_size, config.memory_entries)
+    total = _count(pool, config.patch_size, stride)
     keep = np.zeros(total, dtype=bool)
     keep[np.random.default_rng(config.seed).permutation(total)[:MOST_PATCHES]] = True
     model.encoder.eval()
@@ -73,4 +72,3 @@ def establish_bank(model: FMRNet, pool: PicturePool) -> Tensor:
     with threadpool_limits(1):
         means = KMeans(config.memory_entries, n_init=1, max_iter=50, random_state=config.seed).fit(points)
     return torch.from_numpy(means.cluster_centers_)
-

@@ -18,11 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from fmrnet import fast
-from fmrnet.config import Config
+from fmrnet.config import SLOPE, Config
+from fmrnet.learned_fusion import LearnedFusion
 
-__all__ = ["SLOPE", "ConvBlock", "FMRNet", "Features", "encoder_blocks"]
-
-SLOPE = 0.2  # of every leaky ReLU
+__all__ = ["ConvBlock", "FMRNet", "Features", "encoder_blocks"]
 
 
 class ConvBlock(nn.Module):
@@ -98,6 +97,7 @@ class FMRNet(nn.Module):
         self.mixing = None
         if config.mixing != "none":
             self.mixing = nn.ParameterList(_mixing(config, config.patch_size // s) for s in (16, 8))
+        self.fusion = LearnedFusion(config.image_channels) if config.learned_fusion else None
 
     def mixing_parameters(self) -> Iterator[nn.Parameter]:
         """The kernels of the GFRM, the only weights it has."""

@@ -1,7 +1,7 @@
-"""Algorithm 1: phase 1, the memory bank, phase 2, calibration; with checkpoints that resume bit for bit.
+"""Algorithm 1: phase 1, the memory bank, phase 2; then the learned fusion, if asked for, and calibration.
 
 Every step draws from a generator seeded by (seed, phase, step) alone. Weights, optimiser moments and the two
-counters are therefore the whole state of a training.
+counters are therefore the whole state of a training, and a checkpoint of these resumes it bit for bit.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from fmrnet import artifact, data, devices, losses, memory
+from fmrnet.background import restore_crops
 from fmrnet.calibration import calibrate
 from fmrnet.config import Config, preset
 from fmrnet.critics import AuxiliaryClassifier, Discriminator
@@ -39,6 +40,8 @@ CHECKPOINT_SECONDS = 60.0
 REPORT_STEPS = 10
 
 Progress = Callable[[str, int, int, float], None]
+Optimisers = dict[str, torch.optim.Adam]
+PHASES = {1: "phase 1", 2: "phase 2", 3: "fusion"}
 
 
 class Interrupted(FmrnetError):
@@ -66,31 +69,37 @@ class Networks:
             return [*shared, *model.encoder.parameters(), *self.classifier.parameters()]
         return [*shared, *model.addressing.parameters()]
 
-    def begin(self, phase: int) -> tuple[torch.optim.Adam, torch.optim.Adam]:
-        """Set what learns in this phase, and give fresh optimisers of generator and discriminator."""
+    def begin(self, phase: int) -> Optimisers:
+        """Set what learns in this phase, and give it fresh optimisers."""
         for module in (self.model, self.discriminator, self.classifier):
             module.train().requires_grad_(True)
+        rate = self.model.config.learning_rate
+        if phase == 3:
+            self.model.eval().requires_grad_(False)
+            assert self.model.fusion is not None
+            fusion = self.model.fusion.requires_grad_(True)
+            return {"fusion": torch.optim.Adam(fusion.parameters(), rate, fused=True)}
         if phase == 2:
             self.model.encoder.eval().requires_grad_(False)
-        rate = self.model.config.learning_rate
-        return (
-            torch.optim.Adam(self.generator_parameters(phase), rate, fused=True),
-            torch.optim.Adam(self.discriminator.parameters(), rate, fused=True),
-        )
+        return {
+            "generator": torch.optim.Adam(self.generator_parameters(phase), rate, fused=True),
+            "discriminator": torch.optim.Adam(self.discriminator.parameters(), rate, fused=True),
+        }
 
 
 @dataclass
 class Step:
-    """One training step's pictures: normal patches I_o and I^+, synthetic defects I_s, all (B, C, P, P)."""
+    """One training step's pictures: normal crops I_o and I^+, synthetic defects I_s (B, C, S, S), and their S."""
 
     normal: Tensor
     positive: Tensor
     synthetic: Tensor
+    support: Tensor
 
 
 @dataclass
 class Position:
-    """How far a training is: phase 1 or 2, steps done in it, the loss curve and the seconds used so far."""
+    """How far a training is: phase, steps done in it, the loss curve and the seconds used so far."""
 
     phase: int = 1
     step: int = 0
@@ -122,7 +131,7 @@ def train(
     config : Config or str
         Settings, or the name of a preset: "edge" or "paper".
     iterations : int, optional
-        Steps of both phases together, shared out as in the settings.
+        Steps of all phases together, shared out as in the settings.
     seed : int
         Fixes weights, data order and synthesis. On CPU the same seed, machine and thread count give the same bits.
     anomalies : path, optional
@@ -155,8 +164,8 @@ def train(
     if iterations is not None:
         config = dataclasses.replace(config, iterations=_share_out(iterations, config.iterations))
     learn, held_out = data.hold_out(pictures, config.patch_size)
-    good_pool = data.PicturePool(learn, config.patch_size)
-    memory.check_enough_patches(good_pool, config.memory_entries)
+    good_pool = data.PicturePool(learn)
+    memory.check_enough_patches(good_pool, config.patch_size, config.memory_entries)
     natural_pool = data.load_natural_pictures(anomalies, channels, config.patch_size)
     if not out.parent.is_dir():
         raise ArtifactError(f"{out}: the folder {out.parent} does not exist; make it first")
@@ -179,7 +188,7 @@ def train(
         position, moments = _load_checkpoint(checkpoint_path(out), networks, identity)
 
     with _stop_signal() as stop:
-        while position.phase <= 2:
+        while position.phase <= len(PHASES) and config.iterations[position.phase - 1]:
             optimisers = networks.begin(position.phase)
             if moments is not None:
                 _restore_moments(optimisers, moments)
@@ -208,30 +217,35 @@ def train(
     return load(out, device)
 
 
-def _share_out(total: int, pattern: tuple[int, int]) -> tuple[int, int]:
-    first = max(1, round(total * pattern[0] / sum(pattern)))
-    return first, max(1, total - first)
+def _share_out(total: int, pattern: tuple[int, int, int]) -> tuple[int, int, int]:
+    """`total` steps in the proportions of `pattern`, at least one where the pattern has any."""
+    first, second, third = (max(1, round(total * part / sum(pattern))) if part else 0 for part in pattern)
+    return first, second, third
 
 
 def _steps(
-    config: Config, position: Position, good: data.PicturePool, natural: data.PicturePool, device: torch.device
+    config: Config,
+    position: Position,
+    good: data.PicturePool,
+    natural: data.PicturePool,
+    device: torch.device,
 ) -> Iterator[Step]:
     """The pictures of each remaining step of the phase, cut and synthesised from that step's own seed."""
     generator = torch.Generator()
+    count, size = config.batch_size, config.patch_size
+    if position.phase == 3:  # the fusion looks at stitched pictures, so at crops of several patches
+        count, size = max(1, count // 4), min(2 * size, good.largest_crop, natural.largest_crop)
     for step in range(position.step, config.iterations[position.phase - 1]):
-        generator.manual_seed((config.seed * 2 + position.phase - 1) * 2**32 + step)
-        count = config.batch_size
-        normal, positive = good.crops(2 * count, generator).to(device).chunk(2)
-        contents = natural.crops(count, generator).to(device)
-        # Phase 1 sets P^- against unrelated P^0; phase 2 restores I_s to the very picture it came from.
-        source = positive if position.phase == 1 else normal
-        synthetic, _ = synthetic_defects(source, contents, normal if position.phase == 1 else positive, generator)
-        yield Step(normal, positive, synthetic)
+        generator.manual_seed((config.seed * len(PHASES) + position.phase - 1) * 2**32 + step)
+        normal, positive = good.crops(2 * count, size, generator).to(device).chunk(2)
+        contents = natural.crops(count, size, generator).to(device)
+        synthetic, support = synthetic_defects(normal, contents, positive, generator)
+        yield Step(normal, positive, synthetic, support)
 
 
 def _run_phase(
     networks: Networks,
-    optimisers: tuple[torch.optim.Adam, torch.optim.Adam],
+    optimisers: Optimisers,
     steps: Iterator[Step],
     position: Position,
     stop: Callable[[], bool],
@@ -248,10 +262,11 @@ def _run_phase(
         rate = config.learning_rate
         if config.schedule == "cosine":
             rate *= 0.5 * (1 + math.cos(math.pi * position.step / total))
-        for optimiser in optimisers:
+        for optimiser in optimisers.values():
             for group in optimiser.param_groups:
                 group["lr"] = rate
-        recent.append(_update(networks, optimisers, step, position.phase))
+        update = _update_fusion if position.phase == 3 else _update
+        recent.append(update(networks, optimisers, step, position.phase))
         position.step += 1
         position.seconds = time.monotonic() - started
         if position.step % REPORT_STEPS == 0 or position.step == total:
@@ -259,17 +274,17 @@ def _run_phase(
             recent.clear()
             if not math.isfinite(loss):
                 raise FmrnetError(
-                    f"training diverged in phase {position.phase} at step {position.step} (loss {loss}); "
+                    f"training diverged in {PHASES[position.phase]} at step {position.step} (loss {loss}); "
                     f"lower the learning rate (now {config.learning_rate})"
                 )
             if position.step % max(REPORT_STEPS, total // 200 // REPORT_STEPS * REPORT_STEPS) == 0:
                 position.history.append((position.phase, position.step, round(loss, 5)))
             if progress is not None:
-                progress(f"phase {position.phase}", position.step, total, loss)
+                progress(PHASES[position.phase], position.step, total, loss)
         if stop():
             _save_checkpoint(checkpoint_path(out), networks, optimisers, position, identity)
             raise Interrupted(
-                f"stopped in phase {position.phase} at step {position.step} of {total}; saved in "
+                f"stopped in {PHASES[position.phase]} at step {position.step} of {total}; saved in "
                 f"{checkpoint_path(out)}: repeat the command with --resume to go on"
             )
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -277,12 +292,10 @@ def _run_phase(
             saved = time.monotonic()
 
 
-def _update(
-    networks: Networks, optimisers: tuple[torch.optim.Adam, torch.optim.Adam], step: Step, phase: int
-) -> Tensor:
+def _update(networks: Networks, optimisers: Optimisers, step: Step, phase: int) -> Tensor:
     """One step of Algorithm 1; gives the generator's loss L_1 or L_2 (0-dimensional, detached)."""
     model, discriminator, config = networks.model, networks.discriminator, networks.model.config
-    of_generator, of_discriminator = optimisers
+    of_generator, of_discriminator = optimisers["generator"], optimisers["discriminator"]
     target = model.normalise(step.normal)
 
     with devices.autocast(target.device):
@@ -309,7 +322,9 @@ def _update(
         fake = discriminator(reconstruction)
     penalty = losses.weight_norms(p for p in networks.generator_parameters(phase) if p.ndim > 1)
     loss = config.weight_rec * (losses.reconstruction_loss(target, reconstruction) + config.epsilon * penalty)
-    adversarial = losses.gan_loss(fake.logit.float()) + losses.perceptual_loss([f.detach() for f in real.features], fake.features)
+    adversarial = losses.gan_loss(fake.logit.float()) + losses.perceptual_loss(
+        [f.detach() for f in real.features], fake.features
+    )
     loss = loss + config.weight_adv * adversarial
     if phase == 1:
         latent = losses.latent_loss(r0, r_pos, logit_pos.float(), logit_neg.float())
@@ -320,19 +335,33 @@ def _update(
     return loss.detach()
 
 
+def _update_fusion(networks: Networks, optimisers: Optimisers, step: Step, phase: int) -> Tensor:
+    """One step of the learned fusion, which is to find the supports; gives its focal loss (detached)."""
+    model = networks.model
+    assert model.fusion is not None
+    background = restore_crops(model, step.synthetic)
+    with devices.autocast(background.device):
+        logit = model.fusion(step.synthetic, background, model.std)
+    loss = losses.focal_loss(logit.float(), step.support)
+    optimisers["fusion"].zero_grad()
+    loss.backward()
+    optimisers["fusion"].step()
+    return loss.detach()
+
+
 def _save_checkpoint(
     path: Path,
     networks: Networks,
-    optimisers: tuple[torch.optim.Adam, torch.optim.Adam],
+    optimisers: Optimisers,
     position: Position,
     identity: dict[str, Any],
 ) -> None:
     tensors = {}
     for name, module in _modules(networks).items():
         tensors.update({f"{name}.{key}": value for key, value in module.state_dict().items()})
-    for name, optimiser in zip(("of_generator", "of_discriminator"), optimisers, strict=True):
+    for name, optimiser in optimisers.items():
         for index, parameter in enumerate(optimiser.param_groups[0]["params"]):
-            tensors.update({f"{name}.{index}.{k}": v for k, v in optimiser.state[parameter].items()})
+            tensors.update({f"moments.{name}.{index}.{k}": v for k, v in optimiser.state[parameter].items()})
     artifact.write_tensors(path, tensors, {**identity, "position": dataclasses.asdict(position)})
 
 
@@ -351,19 +380,22 @@ def _load_checkpoint(
             )
     for name, module in _modules(networks).items():
         prefix = f"{name}."
-        module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        module.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        )
     position = metadata["position"]
     position["history"] = [tuple(entry) for entry in position["history"]]
     return Position(**position), tensors
 
 
-def _restore_moments(optimisers: tuple[torch.optim.Adam, torch.optim.Adam], tensors: dict[str, Tensor]) -> None:
-    for name, optimiser in zip(("of_generator", "of_discriminator"), optimisers, strict=True):
+def _restore_moments(optimisers: Optimisers, tensors: dict[str, Tensor]) -> None:
+    for name, optimiser in optimisers.items():
         for index, parameter in enumerate(optimiser.param_groups[0]["params"]):
-            state = {"step": tensors[f"{name}.{index}.step"].to(parameter.device)}
+            key = f"moments.{name}.{index}"
+            state = {"step": tensors[f"{key}.step"].to(parameter.device)}
             for moment in ("exp_avg", "exp_avg_sq"):
                 # The fused optimiser walks memory in order, so moments lie in memory as their parameter does.
-                state[moment] = torch.empty_like(parameter).copy_(tensors[f"{name}.{index}.{moment}"])
+                state[moment] = torch.empty_like(parameter).copy_(tensors[f"{key}.{moment}"])
             optimiser.state[parameter] = state
 
 

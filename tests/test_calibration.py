@@ -46,7 +46,9 @@ def test_pixel_threshold_is_the_oracles_k_sigma(model):
 
 def test_patch_threshold_is_the_quantile(model):
     images = pictures(3)
-    distances = torch.cat([background.patch_distances(model, background.encode(model, p)).flatten() for p in images])
+    distances = torch.cat(
+        [background.patch_distances(model, background.encode(model, p)).flatten() for p in images]
+    )
     found = calibrate(model, images, pixels=64 * 64, patch_quantile=0.5)
     assert found.patch_threshold == pytest.approx(np.quantile(distances, 0.5), rel=1e-6)
 

@@ -17,10 +17,17 @@ def test_round_trip_through_json(name):
 
 def test_paper_preset_is_the_paper():
     paper = preset("paper")
-    assert paper.iterations == (200_000, 100_000)
+    assert paper.iterations == (200_000, 100_000, 0)
+    assert not paper.learned_fusion
+    assert (paper.temperature, paper.weight_lat) == (1, 1)
     assert (paper.learning_rate, paper.schedule) == (1e-3, "constant")
     assert (paper.weight_rec, paper.weight_adv, paper.weight_lat) == (100, 1, 1)
-    assert (paper.patch_size, paper.memory_entries, paper.addressing_width, paper.texton_size) == (64, 512, 256, 2)
+    assert (paper.patch_size, paper.memory_entries, paper.addressing_width, paper.texton_size) == (
+        64,
+        512,
+        256,
+        2,
+    )
 
 
 def test_edge_preset_is_half_as_wide():
@@ -40,7 +47,9 @@ def test_edge_preset_is_half_as_wide():
         ("mixing", "some"),
         ("schedule", "linear"),
         ("temperature", 0.0),
-        ("iterations", (0, 5)),
+        ("iterations", (0, 5, 0)),
+        ("iterations", (5, 5, -1)),
+        ("iterations", (5, 5)),
         ("learning_rate", float("nan")),
         ("weight_rec", -1.0),
         ("epsilon", 1.0),

@@ -24,10 +24,12 @@ def picture(shape, seed, channels=1):
 
 
 @settings(max_examples=25, deadline=None)
-@given(shapes=st.lists(sizes, min_size=1, max_size=4), channels=st.sampled_from([1, 3]), seed=st.integers(0, 99))
+@given(
+    shapes=st.lists(sizes, min_size=1, max_size=4), channels=st.sampled_from([1, 3]), seed=st.integers(0, 99)
+)
 def test_crops_are_places_of_the_pictures(shapes, channels, seed):
     pictures = [picture(shape, i, channels) for i, shape in enumerate(shapes)]
-    crops = PicturePool(pictures, 64).crops(5, torch.Generator().manual_seed(seed))
+    crops = PicturePool(pictures).crops(5, 64, torch.Generator().manual_seed(seed))
     assert crops.shape == (5, channels, 64, 64)
     for crop in crops.permute(0, 2, 3, 1).numpy():
         windows = (np.lib.stride_tricks.sliding_window_view(p, crop.shape) for p in pictures)
@@ -36,13 +38,13 @@ def test_crops_are_places_of_the_pictures(shapes, channels, seed):
 
 def test_every_place_is_as_likely():
     small, large = np.zeros((64, 64, 1), np.float32), np.ones((64, 70, 1), np.float32)  # 1 and 7 places
-    crops = PicturePool([small, large], 64).crops(4000, torch.Generator().manual_seed(0))
+    crops = PicturePool([small, large]).crops(4000, 64, torch.Generator().manual_seed(0))
     assert abs(crops.mean().item() - 7 / 8) < 0.02
 
 
 def test_same_generator_same_crops():
-    pool = PicturePool([picture((80, 70), 0)], 64)
-    draw = [pool.crops(4, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    pool = PicturePool([picture((80, 70), 0)])
+    draw = [pool.crops(4, 64, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
     assert torch.equal(draw[0], draw[1])
     assert not torch.equal(draw[0], draw[2])
 
@@ -52,19 +54,21 @@ def test_same_generator_same_crops():
 def test_statistics_are_numpys(shapes, channels):
     pictures = [picture(shape, i, channels) for i, shape in enumerate(shapes)]
     values = np.concatenate([p.reshape(-1, channels) for p in pictures]).astype(np.float64)
-    mean, std = PicturePool(pictures, 64).statistics()
+    mean, std = PicturePool(pictures).statistics()
     assert np.allclose(mean, values.mean(0), atol=1e-4)
     assert np.allclose(std, values.std(0), atol=1e-4)
 
 
 def test_statistics_of_a_flat_picture_stay_usable():
-    _, std = PicturePool([np.full((64, 64, 1), 0.5, np.float32)], 64).statistics()
+    _, std = PicturePool([np.full((64, 64, 1), 0.5, np.float32)]).statistics()
     assert std.item() >= 1 / 256
 
 
 def test_digest_tells_pictures_apart():
     a, b = picture((64, 80), 0), picture((64, 80), 1)
-    digests = {PicturePool(pictures, 64).digest() for pictures in ([a], [b], [a, b], [b, a], [a.reshape(80, 64, 1)])}
+    digests = {
+        PicturePool(pictures).digest() for pictures in ([a], [b], [a, b], [b, a], [a.reshape(80, 64, 1)])
+    }
     assert len(digests) == 5
 
 
@@ -109,7 +113,7 @@ def test_mvtec_layout_is_taken_by_its_good_pictures(tmp_path):
 
 def test_natural_pictures_by_default_and_from_a_folder(tmp_path):
     assert {"sklearn/china.jpg", "sklearn/flower.jpg"} <= default_natural_pictures().keys()
-    assert load_natural_pictures(None, 1, 64).crops(2, torch.Generator()).shape == (2, 1, 64, 64)
+    assert load_natural_pictures(None, 1, 64).crops(2, 64, torch.Generator()).shape == (2, 1, 64, 64)
     Image.new("RGB", (10, 10)).save(tmp_path / "small.png")
     with pytest.raises(DatasetError, match="64x64"):
         load_natural_pictures(tmp_path, 3, 64)

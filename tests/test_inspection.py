@@ -16,7 +16,7 @@ from fmrnet.config import Config
 from fmrnet.errors import ArtifactError, ConfigError, DatasetError, PictureError
 from fmrnet.inspection import Inspector
 from fmrnet.model import FMRNet
-from fmrnet.reference import fusion, network, patches
+from fmrnet.reference import fusion, learned_fusion, network, patches
 
 TINY = Config(channels=(4, 4, 6, 6, 8), memory_entries=7, overlap=0.5)
 THRESHOLDS = Calibration(3.0, 0.1, 0.1, 0.05, 0.99, 1e6, 0.2, 2)
@@ -54,10 +54,19 @@ def test_whole_path_agrees_with_the_oracle(height, width, overlap):
     restored = np.clip(stitched * weights["std"] + weights["mean"], 0, 1)
     assert np.abs(inspector.reconstruct(picture) - restored).max() < 1e-4
     found = inspector.inspect(picture, level="pixel")
-    assert np.abs(found.anomaly_map - fusion.anomaly_map(picture, restored)).max() < 1e-3
+    assert np.abs(found.anomaly_map - fusion.anomaly_map(picture, restored, median=5)).max() < 1e-3
     assert found.patch_scores.size == len(cut)
     distance = np.linalg.norm(network.encode(cut[-1], weights)[1] - weights["memory"], axis=1).min()
     assert found.patch_scores[-1, -1] == pytest.approx(distance, rel=1e-4)
+
+
+def test_learned_fusion_gives_the_map_and_agrees_with_its_oracle():
+    inspector = make(iterations=(1, 1, 1))
+    picture = noise(70, 90, 1)
+    found = inspector.inspect(picture, level="pixel").anomaly_map
+    weights = {k: v.numpy() for k, v in inspector.model.state_dict().items()}
+    expected = learned_fusion.learned_map(picture, inspector.reconstruct(picture), weights["std"], weights)
+    assert np.abs(found - expected).max() < 1e-4
 
 
 def test_patch_level_never_runs_the_decoder(inspector, monkeypatch):

@@ -40,7 +40,12 @@ def random_model(config: Config, seed: int) -> FMRNet:
 )
 def test_forward_agrees_with_oracle(seed, mixing, channels, size, texton, temperature):
     config = replace(
-        SMALL, mixing=mixing, image_channels=channels, patch_size=size, texton_size=texton, temperature=temperature
+        SMALL,
+        mixing=mixing,
+        image_channels=channels,
+        patch_size=size,
+        texton_size=texton,
+        temperature=temperature,
     )
     model = random_model(config, seed)
     patch = np.random.default_rng(seed).random((size, size, channels))
@@ -91,7 +96,9 @@ def test_only_the_two_deepest_skips_reach_the_decoder():
     model.double()
     seen = []
     for block in model.encoder:
-        block.register_forward_hook(lambda module, inputs, output: seen.append(output) or output.retain_grad())
+        block.register_forward_hook(
+            lambda module, inputs, output: seen.append(output) or output.retain_grad()
+        )
     features = model.encode(torch.rand(2, 1, 64, 64, dtype=torch.double))
     model.decode(torch.randn(2, SMALL.latent_size, dtype=torch.double), features.skips).sum().backward()
     reached = [features.skips[0] is seen[3], features.skips[1] is seen[2], seen[4].grad is None]
@@ -106,7 +113,10 @@ def test_published_widths():
     assert [m.out_features for m in classifier.layers if isinstance(m, torch.nn.Linear)] == [512, 256, 1]
     assert (model.addressing.hidden.out_features, model.addressing.output.out_features) == (256, 512)
     assert [b.conv.out_channels for b in model.encoder] == [64, 128, 256, 512, 512]
-    assert [tuple(k.shape) for k in FMRNet(replace(config, mixing="dense")).mixing] == [(4, 4, 3, 3), (16, 16, 3, 3)]
+    assert [tuple(k.shape) for k in FMRNet(replace(config, mixing="dense")).mixing] == [
+        (4, 4, 3, 3),
+        (16, 16, 3, 3),
+    ]
 
 
 def test_discriminator_has_the_encoders_blocks():

@@ -25,7 +25,9 @@ def test_drawn_parameters_give_the_oracles_picture(seed, size, channels):
     for i in range(3):
         one = {k: v[i].double().numpy() for k, v in parameters.items()}
         one["kind"] = int(one["kind"])
-        expected = oracle.synthesize(*(t[i].permute(1, 2, 0).double().numpy() for t in (image, source)), **one)
+        expected = oracle.synthesize(
+            *(t[i].permute(1, 2, 0).double().numpy() for t in (image, source)), **one
+        )
         assert np.allclose(found[i].permute(1, 2, 0), expected[0], atol=1e-9)
         assert np.allclose(support[i], expected[1], atol=1e-9)
 
@@ -39,7 +41,7 @@ def test_outside_the_support_the_picture_stays(seed):
     )
     outside = (support == 0)[:, None].expand_as(image)
     assert torch.allclose(found[outside], image[outside], rtol=0, atol=2e-7)
-    assert 0 <= found.min()
+    assert found.min() >= 0
     assert found.max() <= 1
 
 

@@ -17,11 +17,16 @@ from fmrnet.errors import ArtifactError, DatasetError, FmrnetError, PictureError
 from fmrnet.training import Interrupted, checkpoint_path, train
 
 TINY = Config(
-    channels=(4, 4, 8, 8, 8), memory_entries=16, iterations=(6, 5), batch_size=3, schedule="cosine", overlap=0.0
+    channels=(4, 4, 8, 8, 8),
+    memory_entries=16,
+    iterations=(6, 5, 4),
+    batch_size=4,
+    schedule="cosine",
+    overlap=0.0,
 )
 
 
-@pytest.fixture()
+@pytest.fixture
 def good(tmp_path):
     """Five small grey pictures of a noisy weave."""
     folder = tmp_path / "good"
@@ -86,7 +91,7 @@ def test_same_seed_same_bits_other_seed_other_bits(good, tmp_path):
 
 
 @pytest.mark.parametrize("report_steps", [2, 3])
-@pytest.mark.parametrize("phase", ["phase 1", "phase 2"])
+@pytest.mark.parametrize("phase", ["phase 1", "phase 2", "fusion"])
 def test_interrupted_and_resumed_is_bit_identical(good, tmp_path, monkeypatch, phase, report_steps):
     monkeypatch.setattr(training, "REPORT_STEPS", report_steps)
     learn(good, tmp_path / "whole")
@@ -134,13 +139,21 @@ def test_phase_2_locks_encoder_and_bank(good, tmp_path, monkeypatch):
     locked = [k for k in after if k.startswith(("encoder.", "memory", "mean", "std"))]
     assert any("running_var" in k for k in locked)
     assert all(torch.equal(seen[k], after[k]) for k in locked)
-    for part in ("decoder.0.conv", "addressing.hidden", "mixing.0", "output.weight", "decoder.3.norm.running_mean"):
+    for part in (
+        "decoder.0.conv",
+        "addressing.hidden",
+        "mixing.0",
+        "output.weight",
+        "decoder.3.norm.running_mean",
+    ):
         assert any(not torch.equal(seen[k], after[k]) for k in after if k.startswith(part)), part
 
 
 def test_phase_1_trains_everything_but_the_addressing(good, tmp_path, monkeypatch):
     torch.manual_seed(0)
-    begun = {k: v.clone() for k, v in fmrnet.model.FMRNet(replace(TINY, image_channels=1)).state_dict().items()}
+    begun = {
+        k: v.clone() for k, v in fmrnet.model.FMRNet(replace(TINY, image_channels=1)).state_dict().items()
+    }
     seen = {}
     establish = training.memory.establish_bank
     monkeypatch.setattr(
@@ -153,6 +166,28 @@ def test_phase_1_trains_everything_but_the_addressing(good, tmp_path, monkeypatc
         assert not torch.equal(begun[part], seen[part]), part
     tensors, _ = read_tensors(checkpoint_path(tmp_path / "a"))
     assert any(k.startswith("classifier.") for k in tensors)
+
+
+def test_fusion_phase_trains_the_fusion_alone(good, tmp_path, monkeypatch):
+    begun = {}
+    update = training._update_fusion
+
+    def watch(networks, optimisers, step, phase):
+        begun.update({} if begun else {k: v.clone() for k, v in networks.model.state_dict().items()})
+        return update(networks, optimisers, step, phase)
+
+    monkeypatch.setattr(training, "_update_fusion", watch)
+    learn(good, tmp_path / "a")
+    changed = {
+        name for name, value in weights_of(tmp_path / "a").items() if not torch.equal(value, begun[name])
+    }
+    assert changed == {name for name in begun if name.startswith("fusion.")}
+
+
+@pytest.mark.parametrize(("total", "expected"), [(11, (6, 5, 0)), (110, (60, 50, 0)), (1, (1, 1, 0))])
+def test_iterations_are_shared_out(good, tmp_path, total, expected):
+    inspector = learn(good, tmp_path / "a", config=replace(TINY, iterations=(6, 5, 0)), iterations=total)
+    assert inspector.config.iterations == expected
 
 
 def test_memory_entries_are_means_of_normal_latents(good, tmp_path):
@@ -180,7 +215,7 @@ def test_resume_with_other_settings_or_pictures(good, tmp_path, monkeypatch):
 
 def test_divergence_is_told(good, tmp_path):
     with pytest.raises(FmrnetError, match="lower the learning rate"):
-        learn(good, tmp_path / "a", config=replace(TINY, weight_rec=1e38, iterations=(30, 30)))
+        learn(good, tmp_path / "a", config=replace(TINY, weight_rec=1e38, iterations=(30, 30, 0)))
 
 
 def test_too_few_patches_names_count_and_remedy(good, tmp_path):
@@ -207,9 +242,12 @@ def test_output_folder_is_asked_for_before_training(good, tmp_path):
         learn(good, tmp_path / "missing" / "a.fmr")
 
 
-@pytest.mark.gpu()
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_trains_on_cuda(good, tmp_path):
     inspector = learn(good, tmp_path / "a", device="cuda")
-    assert fmrnet.load(tmp_path / "a", device="cpu").inspect(good / "0.png", "pixel").anomaly_map.shape == (96, 112)
+    assert fmrnet.load(tmp_path / "a", device="cpu").inspect(good / "0.png", "pixel").anomaly_map.shape == (
+        96,
+        112,
+    )
     assert inspector.device.type == "cuda"

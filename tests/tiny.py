@@ -23,7 +23,7 @@ CONFIG: Config = dataclasses.replace(
     channels=(2, 3, 4, 4, 4),
     memory_entries=8,
     addressing_width=8,
-    iterations=(2, 2),
+    iterations=(2, 2, 2),
     batch_size=2,
     overlap=0.25,
 )

@@ -66,8 +66,8 @@ def establish_bank(model: FMRNet, pool: PicturePool) -> Tensor:
         patches, _ = fast.slice_patches(picture, config.patch_size, stride)
         kept = torch.from_numpy(keep[start : start + len(patches)])
         start += len(patches)
-        for batch in patches[kept].split(BATCH):
-            latents.append(model.encode(batch.to(model.memory.device)).z.cpu())
+        batches = patches[kept].split(BATCH)
+        latents.extend(model.encode(batch.to(model.memory.device)).z.cpu() for batch in batches)
     points = torch.cat(latents).numpy()
     with threadpool_limits(1):
         means = KMeans(config.memory_entries, n_init=1, max_iter=50, random_state=config.seed).fit(points)

@@ -12,6 +12,7 @@ the same forward pass in NumPy, from this module's `state_dict`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -41,7 +42,7 @@ class ConvBlock(nn.Module):
 def encoder_blocks(image_channels: int, channels: Sequence[int]) -> nn.ModuleList:
     """The five blocks that the encoder and the discriminator share the shape of."""
     widths = (image_channels, *channels)
-    return nn.ModuleList(ConvBlock(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+    return nn.ModuleList(ConvBlock(a, b) for a, b in pairwise(widths))
 
 
 class Addressing(nn.Module):

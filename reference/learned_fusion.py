@@ -123,6 +123,10 @@ def focal_loss(p: npt.ArrayLike, support: npt.ArrayLike, gamma: float = 2.0) -> 
         S of the synthetic defect; above 0.5 is defective.
     gamma : float
         How little the pixels count that are right already.
+
+    Returns
+    -------
+    float
     """
     p, defective = np.asarray(p, dtype=np.float64), np.asarray(support) > 0.5
     q = np.where(defective, p, 1 - p)

@@ -139,7 +139,7 @@ def test_small_picture_and_bad_level(inspector, tmp_path):
     with pytest.raises(PictureError, match="60x70 pixels, smaller than a patch of 64x64"):
         inspector.inspect(noise(70, 60))
     Image.new("L", (10, 10)).save(tmp_path / "small.png")
-    with pytest.raises(PictureError, match="small.png"):
+    with pytest.raises(PictureError, match=r"small.png"):
         inspector.inspect(tmp_path / "small.png")
     with pytest.raises(ConfigError, match="patch, pixel, auto"):
         inspector.inspect(noise(64, 64), level="picture")

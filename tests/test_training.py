@@ -238,7 +238,7 @@ def test_no_good_pictures(tmp_path, make):
 
 
 def test_output_folder_is_asked_for_before_training(good, tmp_path):
-    with pytest.raises((ArtifactError, FmrnetError), match="folder|directory"):
+    with pytest.raises((ArtifactError, FmrnetError), match=r"folder|directory"):
         learn(good, tmp_path / "missing" / "a.fmr")
 
 

@@ -40,7 +40,7 @@ class PicturePool:
     @property
     def largest_crop(self) -> int:
         """Side of the largest square that every picture holds."""
-        return min(min(p.shape[:2]) for p in self.pictures)
+        return min(side for p in self.pictures for side in p.shape[:2])
 
     def crops(self, count: int, size: int, generator: torch.Generator) -> Tensor:
         """`count` random crops, every place in every picture alike: (count, C, size, size) in [0, 1]."""

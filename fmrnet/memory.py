@@ -61,7 +61,8 @@ def establish_bank(model: FMRNet, pool: PicturePool) -> Tensor:
     keep = np.zeros(total, dtype=bool)
     keep[np.random.default_rng(config.seed).permutation(total)[:MOST_PATCHES]] = True
     model.encoder.eval()
-    latents, start = [], 0
+    latents: list[Tensor] = []
+    start = 0
     for picture in pool.whole():
         patches, _ = fast.slice_patches(picture, config.patch_size, stride)
         kept = torch.from_numpy(keep[start : start + len(patches)])

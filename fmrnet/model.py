@@ -143,7 +143,8 @@ class FMRNet(nn.Module):
                     temperature=config.temperature,
                 )
                 x = torch.cat((x, rearranged), dim=1)
-        return self.output(x)
+        decoded: Tensor = self.output(x)
+        return decoded
 
     def forward(self, image: Tensor) -> Tensor:
         """The restored background of patches, in [0, 1]: phase 2 and inspection."""

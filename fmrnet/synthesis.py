@@ -112,4 +112,16 @@ def synthetic_defects(
     offset = (sign * (0.04 + 0.26 * torch.rand(count, 1, 1, 1, generator=generator))).to(image.device)
     shaded = (image + offset).clamp(0, 1)
     source = torch.where(choice == 0, natural, torch.where(choice == 1, own, shaded))
-    return fast.synthesize(image, source, **{k: v.to(image.device) for k, v in parameters.items()})
+    device = image.device
+    return fast.synthesize(
+        image,
+        source,
+        kind=parameters["kind"].to(device),
+        grid=parameters["grid"].to(device),
+        line=parameters["line"].to(device),
+        dots=parameters["dots"].to(device),
+        level=parameters["level"].to(device),
+        edge=parameters["edge"].to(device),
+        destructive=parameters["destructive"].to(device),
+        opacity=parameters["opacity"].to(device),
+    )

@@ -54,7 +54,7 @@ app = typer.Typer(
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file written by `fmrnet train`.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Iterations = Annotated[int | None, typer.Option(min=2, help="Training steps of both phases together.")]
+Iterations = Annotated[int | None, typer.Option(min=2, help="Training steps of all phases together.")]
 
 
 def main() -> None:
@@ -135,7 +135,7 @@ def train(
                 anomalies=anomalies,
                 device=device,
                 resume=resume,
-                progress=bar.training(iterations or sum(config.iterations)),
+                progress=bar.training(config.iterations, iterations),
             )
     except Interrupted as stopped:
         raise _fail(stopped, 130) from None

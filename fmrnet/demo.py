@@ -45,7 +45,7 @@ def run(out: str | Path, *, seed: int, iterations: int | None, bar: Bar) -> dict
     ----------
     out : folder; made if it is missing, its files of an earlier run are replaced.
     seed : fixes training and drawn defects.
-    iterations : training steps of both phases; None takes ITERATIONS.
+    iterations : training steps of all phases; None takes ITERATIONS.
     bar : shows how far it is.
 
     Returns
@@ -65,7 +65,7 @@ def run(out: str | Path, *, seed: int, iterations: int | None, bar: Bar) -> dict
         config=config,
         iterations=iterations,
         seed=seed,
-        progress=bar.training(iterations or sum(ITERATIONS)),
+        progress=bar.training(ITERATIONS, iterations),
     )
     figures = evaluate(inspector, dataset, progress=bar.counter("inspecting"))
     figures["note"] = "the defects are drawn"

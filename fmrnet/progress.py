@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -67,12 +67,20 @@ class Bar:
         """A callback (done, total)."""
         return lambda done, total: self.show(label, done, total)
 
-    def training(self, total: int) -> Callable[[str, int, int, float], None]:
-        """A callback (phase, step, steps of the phase, loss) for a training of `total` steps in both."""
+    def training(
+        self, pattern: Sequence[int], total: int | None = None
+    ) -> Callable[[str, int, int, float], None]:
+        """A callback (phase, step, steps of the phase, loss) for a training.
+
+        `pattern` has the steps of each phase; `total` steps, if given, are shared out in the same proportions.
+        """
+        scale = 1.0 if total is None else total / sum(pattern)
+        order = ("phase 1", "phase 2", "fusion")
 
         def callback(phase: str, step: int, steps: int, loss: float) -> None:
-            before = 0 if phase == "phase 1" else total - steps
-            self.show("training", before + step, total, f"{phase} of 2, loss {loss:.4g}")
+            place = order.index(phase)
+            done = scale * (sum(pattern[:place]) + pattern[place] * step / steps)
+            self.show("training", round(done), round(scale * sum(pattern)), f"{phase}, loss {loss:.4g}")
 
         return callback
 

@@ -169,7 +169,7 @@ def slow_training(monkeypatch, folder):
         options["progress"]("phase 1", 1, 4, 2.5)
         if calls[-1]["resume"]:
             raise training.Interrupted(f"stopped in phase 1; saved in {out}.checkpoint: repeat with --resume")
-        options["progress"]("phase 2", 4, 4, 1.5)
+        options["progress"]("fusion", 4, 4, 1.5)
         inspector = make_inspector()
         inspector.provenance["seconds"] = 75
         inspector.save(out)
@@ -192,7 +192,7 @@ def test_train_hands_on_its_options_and_says_what_next(slow_training, folder, tm
     assert "1 min 15 s of training" in seen.stdout
     assert "thresholds from 1 good pictures" in seen.stdout
     assert f"next: fmrnet inspect {tmp_path / 'a.fmr'} PICTURES --out report" in seen.stdout
-    assert "training 8/8 phase 2 of 2, loss 1.5" in seen.stderr
+    assert "training 8/8 fusion, loss 1.5" in seen.stderr
 
 
 def test_interrupted_training_exits_with_130_and_says_how_to_go_on(slow_training, folder, tmp_path):

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from tiny import fill_disk, ground, make_inspector
 
+from fmrnet import fast
 from fmrnet.files import replacing, write_json
-from fmrnet.inspection import Inspector
+from fmrnet.inspection import Inspector, Result
 from fmrnet.pictures import as_picture, read_mask, read_picture, write_picture
 from fmrnet.report import RED, Report, SheetRow, output_names, overlay, sheet
 
@@ -77,12 +79,18 @@ def test_a_second_run_replaces_the_first_and_leaves_nothing_of_it(tmp_path, insp
 
 def test_patch_level_outlines_the_patches_beyond_the_threshold(tmp_path, inspector, pictures):
     picture = read_picture(pictures[0])
-    result = inspector.inspect(picture, "patch")
     report = Report(tmp_path / "out", inspector, "tiny.fmr", "patch", pictures)
-    boxes = report._boxes(picture, result)
-    size = inspector.config.patch_size
-    assert len(boxes) == (result.patch_scores > inspector.calibration.patch_threshold).sum()
-    assert all(0 <= row <= 96 - size and 0 <= column <= 112 - size for row, column, _ in boxes)
+    scores = np.full(inspector.inspect(picture, "patch").patch_scores.shape, np.inf, np.float32)
+    scores[0, 0] = 0
+    result = Result(2.0, True, "patch", scores, None, None, 0.1)
+    _, origins = fast.slice_patches(
+        torch.zeros(1, *picture.shape), inspector.config.patch_size, inspector.config.stride
+    )
+    assert [list(box[:2]) for box in report._boxes(picture, result)] == origins.tolist()[1:]
+    report.add(pictures[0], picture, result)
+    red = np.round(RED * 255).astype(np.uint8)
+    painted = np.asarray(Image.open(tmp_path / "out" / "cut" / "000.overlay.png"))
+    assert (painted == red).all(axis=2).any()
 
 
 def test_bad_pictures_and_those_not_reached_are_counted(tmp_path, inspector, pictures):

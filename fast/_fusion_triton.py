@@ -5,7 +5,7 @@ L1); down the columns it is a product with a banded matrix, which the tensor cor
 exact as float32. The means of the tile are taken off s and d, so that variances lose no digits far from 0.
 """
 
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 
 import math
 from collections.abc import Sequence

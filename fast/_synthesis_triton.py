@@ -1,6 +1,6 @@
 """Synthetic defects on the GPU: a program owns a run of pixels of one picture and all its channels."""
 
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 
 import torch
 import triton

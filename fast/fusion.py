@@ -210,7 +210,7 @@ def _anomaly_map(
     if median > 1:
         raw, maps = maps, torch.empty_like(maps)
         kernels.median_filter(raw, median, filtered=maps)
-        fused = reduce(torch.mul, maps.unbind(1))
+        fused = maps.prod(1)
     return fused, maps if keep else _empty(image, wanted, False)[1]
 
 
@@ -322,7 +322,7 @@ def _pad(x: Tensor, radius: int) -> Tensor:
 
 def _root(square: Tensor) -> Tensor:
     """Square root whose gradient at 0 is 0 instead of infinite."""
-    positive = square > 0
+    positive = square != 0  # NaN too: it must show
     return torch.where(positive, square, 1).sqrt() * positive
 
 

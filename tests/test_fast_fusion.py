@@ -23,7 +23,9 @@ EVERY = [(backend, dtype) for backend in BACKENDS for dtype in DTYPES[backend]]
 MODALITIES = [
     ("gms", "ssim", "residual"), ("residual", "gms"), ("ssim",), ("gms",), ("residual",), ("ssim", "residual"),
 ]  # fmt: skip
-every = pytest.mark.parametrize(("backend", "dtype"), EVERY, ids=lambda value: str(value).split(".")[-1])
+every = pytest.mark.parametrize(
+    ("backend", "dtype"), EVERY, ids=lambda value: str(value).removeprefix("torch.")
+)
 pytestmark = pytest.mark.usefixtures("fresh_memory_is_nan")
 
 
@@ -53,7 +55,7 @@ def check(x, y, backend, modalities=fusion.MODALITIES, median=0):
 
 
 @every
-@settings(max_examples=20)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_anomaly_map_is_the_oracle(backend, dtype, data):
     image, reconstruction = data.draw(pictures(side=12 if backend == "triton" else 40))
@@ -121,7 +123,8 @@ def test_what_holds_of_the_maps(backend, dtype, pair):
         assert maps[name].min() >= 0
         assert maps[name].max() <= highest * slack
     assert fused.min() >= 0
-    assert torch.equal(fused, fast.anomaly_map(y, x, backend=backend))  # which picture is the restored one
+    swapped = fast.anomaly_map(y, x, backend=backend)  # which picture is the restored one does not matter
+    assert_close(swapped, fused.double().cpu().numpy(), dtype=dtype, scale=1)
     assert not fast.anomaly_map(x, x, backend=backend).any()  # exactly nothing where they are the same
     flipped = fast.anomaly_map(x.flip(3), y.flip(3), backend=backend).flip(2)
     assert_close(flipped, fused.double().cpu().numpy(), dtype=dtype, scale=1)
@@ -157,6 +160,7 @@ def test_faint_defects_keep_their_digits(backend, scale):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # in Triton's interpreter
 @pytest.mark.parametrize("modalities", [("gms", "ssim", "residual"), ("gms",), ("ssim",), ("residual",)])
 def test_nan_is_refused(backend, bad, modalities):
     x = torch.rand(1, 1, 6, 5, device=device_of(backend))
@@ -204,7 +208,7 @@ def test_errors_name_what_was_given():
 @pytest.mark.parametrize("backend", ["eager", "numba"])
 def test_gradients(backend):
     g = torch.Generator().manual_seed(5)
-    x, y = (torch.rand(1, 2, 5, 4, generator=g, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    x, y = (torch.rand(1, 1, 4, 3, generator=g, dtype=torch.float64, requires_grad=True) for _ in range(2))
     assert torch.autograd.gradcheck(lambda a, b: fast.anomaly_map(a, b, backend=backend), (x, y))
     everything = lambda a, b: list(fast.modality_maps(a, b, median=3, backend=backend).values())  # noqa: E731
     assert torch.autograd.gradcheck(everything, (x, y))

@@ -18,11 +18,15 @@ EVERY = [
     *(("numba", dtype) for dtype in (torch.float64, torch.float32)),
     *(("triton", dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)),
 ]
-every = pytest.mark.parametrize(("backend", "dtype"), EVERY, ids=lambda value: str(value).split(".")[-1])
+every = pytest.mark.parametrize(
+    ("backend", "dtype"), EVERY, ids=lambda value: str(value).removeprefix("torch.")
+)
 pytestmark = pytest.mark.usefixtures("fresh_memory_is_nan")
 
 
-def drawn(seed: int, batch: int, channels: int, height: int, width: int, **kinds) -> dict[str, torch.Tensor]:
+def drawn(
+    seed: int, batch: int, channels: int, height: int, width: int, **chosen: np.ndarray
+) -> dict[str, torch.Tensor]:
     """Pictures and the parameters of their defects, float64; `kind` may be given."""
     rng = np.random.default_rng(seed)
     size = max(height, width)
@@ -46,7 +50,7 @@ def drawn(seed: int, batch: int, channels: int, height: int, width: int, **kinds
         "destructive": rng.integers(0, 2, batch),
         "opacity": rng.uniform(0.1, 0.9, batch),
     }
-    return {name: torch.from_numpy(np.asarray(value)) for name, value in (drawn | kinds).items()}
+    return {name: torch.from_numpy(np.asarray(value)) for name, value in (drawn | chosen).items()}
 
 
 def placed(parameters: dict[str, torch.Tensor], backend: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -139,7 +139,7 @@ PRESETS = {
     "edge": Config(
         channels=(32, 64, 128, 256, 256),
         temperature=0.1,  # at 1 the softmax is nearly flat, and nothing of the skip comes through
-        iterations=(3_000, 3_000, 600),
+        iterations=(2_000, 2_000, 600),
         schedule="cosine",
         weight_lat=0.02,  # at 1 normal latents fall together, and the background cannot be told from them
     ),

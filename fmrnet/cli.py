@@ -334,6 +334,12 @@ def _errors_in_one_line() -> Iterator[None]:
         raise _fail(error, 2) from None
     except KeyboardInterrupt:
         raise _fail("stopped; what is written is whole, and the same command starts again", 130) from None
+    except ValueError as error:
+        if not str(error).startswith(
+            "FMRNET_BACKEND"
+        ):  # the one setting that is checked only where it is used
+            raise
+        raise _fail(error, 2) from None
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":  # torch's
             raise

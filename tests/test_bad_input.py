@@ -320,6 +320,12 @@ def test_an_output_folder_that_is_a_file(model, tmp_path, fine):
     assert only_error(seen, code=1) == f"fmrnet: {fine}: File exists"
 
 
+def test_a_backend_that_is_none(model, tmp_path, fine, monkeypatch):
+    monkeypatch.setenv("FMRNET_BACKEND", "fastest")
+    line = only_error(run("inspect", model, fine, "--out", tmp_path / "out", "--level", "pixel"))
+    assert re.search("FMRNET_BACKEND is 'fastest'; expected one of .*eager", line)
+
+
 def test_no_memory(model, tmp_path, fine, monkeypatch):
     def exhausted(*given):
         raise MemoryError

@@ -10,13 +10,13 @@
 import importlib.util
 import os
 from collections.abc import Callable
-from functools import lru_cache
 
 import torch
 
 __all__ = ["BACKENDS", "BackendUnavailable", "choose"]
 
 BACKENDS = ("eager", "numba", "triton")
+_INSTALLED = {module: importlib.util.find_spec(module) is not None for module in ("numba", "triton")}
 
 
 class BackendUnavailable(RuntimeError):
@@ -56,7 +56,6 @@ def choose(
     return "eager" if _obstacle(preferred, tensor) or refusal(preferred) else preferred
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _preferred(device: str) -> str:
     """What the automatic choice tries first on this kind of device."""
     named = os.environ.get("FMRNET_BACKEND", "")
@@ -76,14 +75,13 @@ def _obstacle(name: str, tensor: torch.Tensor) -> str | None:
     return _obstacle_of(name, tensor.device.type, str(tensor.dtype).removeprefix("torch."))
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _obstacle_of(name: str, device: str, dtype: str) -> str | None:
     if name == "numba":
         if device != "cpu":
             return f"numba runs on CPU tensors; this one is on {device!r}"
         if dtype not in ("float32", "float64"):
             return f"numba takes float32 and float64; this tensor is {dtype}"
-        return None if _installed("numba") else "numba is not installed"
+        return None if _INSTALLED["numba"] else "numba is not installed"
     if name == "triton":
         if device != "cuda" and not (device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
             return (
@@ -92,10 +90,5 @@ def _obstacle_of(name: str, device: str, dtype: str) -> str | None:
             )
         if dtype not in ("float32", "bfloat16", "float16"):
             return f"the Triton kernels take float32, bfloat16 and float16; this tensor is {dtype}"
-        return None if _installed("triton") else "Triton is not installed"
+        return None if _INSTALLED["triton"] else "Triton is not installed"
     return None
-
-
-@lru_cache
-def _installed(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None

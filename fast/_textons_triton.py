@@ -305,9 +305,9 @@ def _small_backward(
                 mixed += shifted * weight
                 through += back * weight
                 per_place = tl.sum(shifted * ds, 1)  # [ROWS]; a picture's part is the sum over its places
-                for image in range(TOGETHER):
-                    part = tl.sum(tl.where(q_image == image, per_place, 0.0), 0)
-                    tl.store(parts + (first + image) * 9 + tap, part, mask=first + image < B)
+                own = tl.arange(0, 16)  # at most 16 pictures together
+                part = tl.sum(tl.where(own[:, None] == q_image[None, :], per_place[None, :], 0.0), 1)
+                tl.store(parts + (first + own) * 9 + tap, part, mask=(own < TOGETHER) & (first + own < B))
             else:
                 mixed = tl.dot(shifted, weight, mixed, input_precision="ieee")
                 through = tl.dot(back, tl.trans(weight), through, input_precision="ieee")

@@ -1,6 +1,7 @@
 """Shared fixtures. Without a GPU the Triton kernels run in its interpreter, asked for before its import."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ settings.register_profile("ci", parent=settings.get_profile("fmrnet"), derandomi
 settings.load_profile("ci" if os.environ.get("CI") else "fmrnet")
 
 
-@pytest.fixture(params=["eager", "numba", "triton"])
+@pytest.fixture(scope="session", params=["eager", "numba", "triton"])
 def backend(request: pytest.FixtureRequest) -> str:
     """Each backend in turn."""
     return str(request.param)
@@ -27,8 +28,8 @@ def device_of(backend: str) -> torch.device:
     return torch.device("cuda" if backend != "numba" and torch.cuda.is_available() else "cpu")
 
 
-@pytest.fixture
-def fresh_memory_is_nan() -> None:
+@pytest.fixture(scope="module")
+def fresh_memory_is_nan() -> Iterator[None]:
     """torch.empty hands out NaN, so that a result that is not written everywhere shows."""
     torch.use_deterministic_algorithms(True, warn_only=False)
     torch.utils.deterministic.fill_uninitialized_memory = True

@@ -17,7 +17,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from .errors import ArtifactError
+from .errors import ArtifactError, FmrnetError
 from .files import replacing
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def load(path: str | Path) -> Artifact:
 
     Raises
     ------
-    ArtifactError : as `read_tensors`, or the file holds a training checkpoint rather than a model.
-    ConfigError : the settings in the file are not valid in this release.
+    ArtifactError : as `read_tensors`, or the file holds a training checkpoint rather than a model, or settings
+        that are not valid in this release.
     """
     from .calibration import Calibration
     from .config import Config
@@ -76,16 +76,17 @@ def load(path: str | Path) -> Artifact:
         provenance = dict(metadata["provenance"])
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path} lacks the settings of a model ({error}); train it again") from error
-    return Artifact(Config.from_dict(config), Calibration.from_dict(calibration), provenance, weights)
+    try:
+        return Artifact(Config.from_dict(config), Calibration.from_dict(calibration), provenance, weights)
+    except FmrnetError as error:
+        raise ArtifactError(f"{path} holds settings that this release does not take: {error}") from error
 
 
 def check_writable(path: str | Path) -> None:
     """Raise ArtifactError if no file could be written at `path`; to be asked before hours of training."""
     path = Path(path)
     if path.is_dir():
-        raise ArtifactError(
-            f"{path} is a folder; expected a file name, such as {path / 'model.fmr'}"
-        )
+        raise ArtifactError(f"{path} is a folder; expected a file name, such as {path / 'model.fmr'}")
     if not path.parent.is_dir():
         raise ArtifactError(f"{path}: there is no folder {path.parent}; create it first")
     if not os.access(path.parent, os.W_OK):

@@ -170,6 +170,22 @@ def test_a_model_without_its_settings_is_refused(tmp_path):
         artifact.load(tmp_path / "a.fmr")
 
 
+def test_settings_of_another_release_are_refused_with_the_files_name(tmp_path):
+    inspector = make_inspector()
+    parts = {
+        "kind": "model",
+        "config": inspector.config.to_dict(),
+        "calibration": inspector.calibration.to_dict(),
+        "provenance": {},
+    }
+    for part in ("config", "calibration"):
+        write_tensors(tmp_path / "a.fmr", {}, {**parts, part: {**parts[part], "k": "three"}})
+        with pytest.raises(
+            ArtifactError, match=r"a\.fmr holds settings that this release does not take: .*k = 'three'"
+        ):
+            artifact.load(tmp_path / "a.fmr")
+
+
 def test_weights_that_do_not_fit_are_refused(tmp_path):
     inspector = make_inspector()
     weights = dict(inspector.model.state_dict())

@@ -288,6 +288,24 @@ def info(
             print(f"  {name:18} {f'{len(value)} entries, see --json' if name == 'loss_curve' else value}")
 
 
+@app.command()
+def selfcheck() -> None:
+    """Compare every fast function that can run on this machine with the NumPy oracle."""
+    from fmrnet.selfcheck import run
+
+    rows = run()
+    for row in rows:
+        verdict = {True: "ok", False: "WRONG", None: "not here"}[row.ok]
+        figures = "" if row.note else f"off by {row.error:.1e}, {row.tolerance:.1e} allowed"
+        print(f"{verdict:8} {row.function:24} {row.backend:7} {row.dtype:8} {figures}{row.note}")
+    wrong = sum(row.ok is False for row in rows)
+    print(
+        f"{len(rows)} comparisons: {sum(row.ok is True for row in rows)} ok, {wrong} wrong, the rest cannot run here"
+    )
+    if wrong:
+        raise _fail(f"{wrong} functions do not agree with the oracle; do not trust this installation", 1)
+
+
 def _thresholds(calibration: Calibration) -> str:
     return (
         f"thresholds from {calibration.pictures} good pictures: pixel {calibration.pixel_threshold:.4g} "

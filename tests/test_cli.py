@@ -19,6 +19,7 @@ from fmrnet import artifact, training
 from fmrnet.cli import app
 from fmrnet.pictures import write_picture
 from fmrnet.progress import Bar, duration
+from fmrnet.selfcheck import Row
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def program(*arguments, **options):
 def test_help_names_the_commands_and_waits_for_nothing_heavy():
     seen = program("--help")
     assert seen.returncode == 0
-    for command in ("demo", "train", "calibrate", "inspect", "evaluate", "info"):
+    for command in ("demo", "train", "calibrate", "inspect", "evaluate", "info", "selfcheck"):
         assert command in seen.stdout
     heavy = "torch", "numba", "numpy", "scipy", "sklearn", "PIL"
     code = f"import sys, fmrnet.cli; print([name for name in {heavy} if name in sys.modules])"
@@ -157,6 +158,23 @@ def test_info(model):
     content = json.loads(run("info", model, "--json").output)
     assert content["settings"] == artifact.load(model).config.to_dict()
     assert content["provenance"]["loss_curve"] == [[1, 10, 0.5]]
+
+
+def test_selfcheck_tells_right_from_wrong(monkeypatch):
+    right = Row("gms", "eager", "float32", 1e-7, 1e-5, True)
+    absent = Row("gms", "triton", "float32", np.nan, np.nan, None, "there is no GPU")
+    wrong = Row("gms", "numba", "float32", 0.5, 1e-5, False)
+    monkeypatch.setattr("fmrnet.selfcheck.run", lambda: [right, absent])
+    seen = run("selfcheck")
+    assert seen.exit_code == 0
+    assert "off by 1.0e-07, 1.0e-05 allowed" in seen.stdout
+    assert "there is no GPU" in seen.stdout
+    assert "2 comparisons: 1 ok, 0 wrong" in seen.stdout
+    monkeypatch.setattr("fmrnet.selfcheck.run", lambda: [right, wrong])
+    seen = run("selfcheck")
+    assert seen.exit_code == 1
+    assert "WRONG" in seen.stdout
+    assert "1 functions do not agree" in seen.stderr
 
 
 @pytest.fixture

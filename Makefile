@@ -40,6 +40,7 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt '.[bench]'
 	$(BIN)/python bench/run.py
+	$(BIN)/python bench/plot.py
 
 mutants: $(READY)
 	$(BIN)/python bench/mutants.py

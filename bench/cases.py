@@ -1,0 +1,341 @@
+"""The registry: every function, every size, every candidate, and how its result is held to the oracle.
+
+A case makes its own data on a device. A candidate is a call without arguments; `agrees` raises unless what it returns
+is the oracle's answer (for panels and large batches: on windows and samples of it). Candidates of this package are
+named after their backend; all others are what a user would write or install instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from fmrnet import fast, reference
+
+OURS = ("eager", "numba", "triton")
+PICTURES = {  # B, C, H, W
+    "64 patches": (64, 3, 64, 64),
+    "2400 patches": (2400, 3, 64, 64),
+    "512 x 512": (1, 3, 512, 512),
+    "rail 1024 x 64": (1, 3, 1024, 64),
+    "panel 2560 x 3840": (1, 3, 2560, 3840),
+}
+FEATURES = {  # the skip F_D of the paper's channels: B, C, H, W; K = 2
+    "64 patches, N = 4": (64, 512, 4, 4),
+    "64 patches, N = 16": (64, 256, 8, 8),
+    "2400 patches, N = 16": (2400, 256, 8, 8),
+    "rail, N = 256": (1, 256, 128, 8),
+    "512 x 512, N = 1024": (1, 256, 64, 64),
+}
+LATENTS = {"64 to 512": (64, 2048, 512), "2400 to 512": (2400, 2048, 512)}
+
+
+@dataclass
+class Candidate:
+    name: str
+    call: Callable[[], Any]
+    agrees: Callable[[Any], None] | None  # None: a yardstick that computes something else, said in its name
+
+
+@dataclass
+class Case:
+    function: str
+    size: str
+    bytes: float  # read once and written once
+    operations: float  # multiplications and additions
+    candidates: list[Candidate] = field(default_factory=list)
+
+
+def cases(device: str) -> Iterator[Case]:
+    for size in PICTURES:
+        yield _anomaly_map(size, device)
+    for size in ("64 patches", "2400 patches"):
+        yield _synthesize(size, device)
+    for size in FEATURES:
+        yield _rearrange(size, device, backward=False)
+    yield _rearrange("64 patches, N = 16", device, backward=True)
+    for size in LATENTS:
+        yield _nearest(size, device)
+
+
+def _backends(device: str) -> tuple[str, ...]:
+    return ("eager", "triton") if device == "cuda" else ("eager", "numba")
+
+
+def _close(actual: Any, expected: np.ndarray, atol: float) -> None:
+    actual = (
+        actual.detach().cpu().double().numpy() if isinstance(actual, torch.Tensor) else np.asarray(actual)
+    )
+    assert actual.shape == expected.shape, f"shape {actual.shape}, expected {expected.shape}"
+    error = np.abs(actual - expected).max()
+    assert error <= atol, f"off by {error:.3g}, allowed {atol:.3g}"
+
+
+# --- anomaly map ------------------------------------------------------------------------------------------
+
+
+def _anomaly_map(size: str, device: str) -> Case:
+    shape = PICTURES[size]
+    batch, channels, height, width = shape
+    g = torch.Generator().manual_seed(0)
+    x = F.avg_pool2d(torch.rand(shape, generator=g), 5, 1, 2)  # texture with some length to it
+    y = (x + 0.05 * torch.randn(shape, generator=g)).clamp(0, 1)
+    x, y = x.to(device), y.to(device)
+    planes = [t.cpu().permute(0, 2, 3, 1).contiguous().numpy() for t in (x, y)]
+    pixels = batch * height * width
+    taps = 4 * 2 * 11 * 2  # four blurs, down and across, a multiplication and an addition a tap
+    case = Case(
+        "anomaly_map", size, 4.0 * (2 * channels + 1) * pixels, float((taps + 60) * channels * pixels)
+    )
+    windows = list(_windows(*planes))
+
+    def whole(result: Any) -> None:
+        for index, rows, columns, maps in windows:
+            _close(result[index][rows, columns], np.prod(list(maps.values()), axis=0), 2e-6)
+
+    def ssim_alone(result: Any) -> None:  # its borders are another matter
+        for index, rows, columns, maps in windows:
+            inner = (slice(rows.start + 6, rows.stop - 6), slice(columns.start + 6, columns.stop - 6))
+            _close(result[index][inner], maps["ssim"][6:-6, 6:-6], 2e-4)
+
+    def mean_alone(result: Any) -> None:
+        expected = [1 - reference.fusion.ssim(planes[0][0], planes[1][0])[5:-5, 5:-5].mean()]
+        _close(result, np.asarray(expected), 2e-4)
+
+    for backend in _backends(device):
+        case.candidates.append(
+            Candidate(backend, lambda backend=backend: fast.anomaly_map(x, y, backend=backend), whole)
+        )
+    compiled = torch.compile(lambda x, y: fast.anomaly_map(x, y, backend="eager"))
+    if size == "512 x 512" or device == "cuda":
+        case.candidates.append(Candidate("torch.compile", lambda: compiled(x, y), whole))
+    if device == "cpu":
+        case.candidates.append(
+            Candidate("scikit-image + SciPy", lambda: [_skimage(*pair) for pair in zip(*planes)], whole)
+        )
+        case.candidates.append(Candidate("OpenCV", lambda: [_opencv(*pair) for pair in zip(*planes)], whole))
+    import kornia
+    import pytorch_msssim
+
+    case.candidates.append(
+        Candidate("kornia, SSIM alone", lambda: 1 - kornia.metrics.ssim(x, y, 11).mean(1), ssim_alone)
+    )
+    if size == "512 x 512":
+        case.candidates.append(
+            Candidate(
+                "pytorch-msssim, mean SSIM alone",
+                lambda: 1 - pytorch_msssim.ssim(x, y, data_range=1, size_average=False),
+                mean_alone,
+            )
+        )
+    return case
+
+
+def _windows(
+    image: np.ndarray, reconstruction: np.ndarray
+) -> Iterator[tuple[int, slice, slice, dict[str, np.ndarray]]]:
+    """The oracle's maps: of the whole picture, or of its corners and middle where it is large."""
+    batch, height, width, _ = image.shape
+    side, margin = 192, 6
+    tops = [0] if height <= 2 * side else [0, height // 2, height - side]
+    lefts = [0] if width <= 2 * side else [0, width // 2, width - side]
+    for index in sorted({0, batch // 2, batch - 1}):
+        for top, left in zip(tops * len(lefts), lefts * len(tops)):
+            bottom = height if len(tops) == 1 else top + side
+            right = width if len(lefts) == 1 else left + side
+            outer = (
+                max(top - margin, 0),
+                min(bottom + margin, height),
+                max(left - margin, 0),
+                min(right + margin, width),
+            )
+            cut = (index, slice(*outer[:2]), slice(*outer[2:]))
+            maps = reference.fusion.modality_maps(image[cut], reconstruction[cut])
+            inner = (slice(top - outer[0], bottom - outer[0]), slice(left - outer[2], right - outer[2]))
+            yield index, slice(top, bottom), slice(left, right), {name: m[inner] for name, m in maps.items()}
+
+
+def _skimage(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    from scipy import ndimage
+    from skimage.metrics import structural_similarity
+
+    def gradient(picture: np.ndarray) -> np.ndarray:
+        g = [
+            ndimage.correlate1d(
+                ndimage.correlate1d(picture, [-1, 0, 1], axis), [1 / 3, 1 / 3, 1 / 3], 1 - axis
+            )
+            for axis in (0, 1)
+        ]
+        return np.hypot(*g)
+
+    a, b = gradient(x), gradient(y)
+    gms = ((2 * a * b + fast.fusion.C0) / (a**2 + b**2 + fast.fusion.C0)).mean(-1)
+    ssim = structural_similarity(
+        x,
+        y,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=1,
+        full=True,
+        channel_axis=-1,
+    )[1].mean(-1)
+    return (1 - gms) * (1 - ssim) * np.sqrt(((x - y) ** 2).mean(-1))
+
+
+def _opencv(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    import cv2
+
+    def blur(picture: np.ndarray) -> np.ndarray:
+        return cv2.GaussianBlur(picture, (11, 11), 1.5, borderType=cv2.BORDER_REFLECT)
+
+    step, flat = np.array([-1, 0, 1], np.float32), np.full(3, 1 / 3, np.float32)
+
+    def gradient(picture: np.ndarray) -> np.ndarray:
+        across = cv2.sepFilter2D(picture, -1, step, flat, borderType=cv2.BORDER_REFLECT)
+        return cv2.magnitude(across, cv2.sepFilter2D(picture, -1, flat, step, borderType=cv2.BORDER_REFLECT))
+
+    a, b = gradient(x), gradient(y)
+    c0, c1, c2 = fast.fusion.C0, fast.fusion.C1, fast.fusion.C2
+    gms = ((2 * a * b + c0) / (a * a + b * b + c0)).mean(-1)
+    mx, my = blur(x), blur(y)
+    vx, vy, cov = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
+    ssim = ((2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))).mean(-1)
+    d = x - y
+    return (1 - gms) * (1 - ssim) * np.sqrt((d * d).mean(-1))
+
+
+# --- synthesis --------------------------------------------------------------------------------------------
+
+
+def _synthesize(size: str, device: str) -> Case:
+    shape = PICTURES[size]
+    batch, channels, height, width = shape
+    g = torch.Generator().manual_seed(0)
+
+    def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
+        return low + (high - low) * torch.rand(shape, generator=g)
+
+    kind = torch.randint(0, 3, (batch,), generator=g)
+    line = torch.stack(
+        [uniform(*span, batch) for span in ((0, 64), (0, 64), (0, 3.14), (5, 40), (0, 4), (8, 40), (0, 6))], 1
+    )
+    parameters = {
+        "kind": kind,
+        "grid": torch.rand(batch, 5, 5, generator=g),
+        "line": line,
+        "dots": uniform(0, 64, batch, 6, 3) * torch.tensor([1, 1, 0.08]),
+        "level": torch.where(kind == 0, 0.5, torch.where(kind == 1, -2.0, 0.0)),
+        "edge": torch.where(kind == 0, 0.1, 1.0),
+        "destructive": torch.randint(0, 2, (batch,), generator=g),
+        "opacity": uniform(0.2, 0.8, batch),
+    }
+    image, source = torch.rand(2, *shape, generator=g)
+    expected = {}
+    for b in sorted({*range(0, batch, max(1, batch // 12))}):
+        one = {name: t[b].double().numpy() if t[b].ndim else t[b].item() for name, t in parameters.items()}
+        planes = [t[b].permute(1, 2, 0).double().numpy() for t in (image, source)]
+        expected[b] = reference.synthesis.synthesize(*planes, **one)[0].transpose(2, 0, 1)  # type: ignore[arg-type]
+    image, source = image.to(device), source.to(device)
+    parameters = {name: t.to(device) for name, t in parameters.items()}
+
+    def agrees(result: Any) -> None:
+        for b, picture in expected.items():
+            _close(result[0][b], picture, 1e-4)
+
+    case = Case("synthesize", size, 4.0 * (3 * channels + 1) * batch * height * width, 0.0)
+    for backend in _backends(device):
+        call = lambda backend=backend: fast.synthesize(image, source, **parameters, backend=backend)  # noqa: E731
+        case.candidates.append(Candidate(backend, call, agrees))
+    return case
+
+
+# --- textons ----------------------------------------------------------------------------------------------
+
+
+def _rearrange(size: str, device: str, *, backward: bool) -> Case:
+    shape = FEATURES[size]
+    batch, channels, height, width = shape
+    textons = places = height * width // 4
+    g = torch.Generator().manual_seed(0)
+    skip, memory = (torch.randn(shape, generator=g).to(device).requires_grad_(backward) for _ in range(2))
+    sample = sorted({0, batch // 2, batch - 1})
+    expected = {
+        b: reference.textons.rearrange_textons(
+            *(t[b].detach().cpu().double().numpy() for t in (skip, memory))
+        )
+        for b in sample
+    }
+    weight = torch.randn(shape, generator=g).to(device)
+
+    def agrees(result: Any) -> None:
+        for b in sample:
+            _close((result[0] if backward else result)[b], expected[b], 2e-4)
+
+    def timed(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[[], Any]:
+        if not backward:
+            return lambda: function(skip, memory)
+
+        def both() -> Any:
+            result = function(skip, memory)
+            return result, *torch.autograd.grad(result, (skip, memory), weight)
+
+        return both
+
+    def blocks(t: torch.Tensor) -> torch.Tensor:
+        return F.unfold(t, 2, stride=2).mT  # [B, P, D]
+
+    def einsum(skip: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+        p, b = blocks(skip), blocks(memory)
+        s = torch.einsum("bpd,bnd->bpn", F.normalize(p, dim=2), F.normalize(b, dim=2)).softmax(2)
+        return F.fold(torch.einsum("bpn,bnd->bdp", s, b), (height, width), 2, stride=2)
+
+    def sdpa(skip: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+        p, b = blocks(skip), blocks(memory)
+        mixed = F.scaled_dot_product_attention(F.normalize(p, dim=2), F.normalize(b, dim=2), b, scale=1.0)
+        return F.fold(mixed.mT, (height, width), 2, stride=2)
+
+    products = 2 * 2 * places * textons * channels * 4 * batch * (3 if backward else 1)
+    moved = 4.0 * batch * channels * height * width * (8 if backward else 3)
+    name = "rearrange_textons, with gradients" if backward else "rearrange_textons"
+    case = Case(name, size, moved, float(products))
+    for backend in _backends(device):
+        call = timed(lambda p, b, backend=backend: fast.rearrange_textons(p, b, backend=backend))
+        case.candidates.append(Candidate(backend, call, agrees))
+    case.candidates.append(Candidate("unfold, einsum, fold", timed(einsum), agrees))
+    case.candidates.append(Candidate("unfold, SDPA, fold", timed(sdpa), agrees))
+    return case
+
+
+# --- nearest distance -------------------------------------------------------------------------------------
+
+
+def _nearest(size: str, device: str) -> Case:
+    count, length, entries = LATENTS[size]
+    g = torch.Generator().manual_seed(0)
+    z, memory = (torch.randn(n, length, generator=g).to(device) for n in (count, entries))
+    exact = torch.cdist(z.cpu().double(), memory.cpu().double()).min(1)
+    sample = {
+        b: reference.memory.nearest_distance(z[b].cpu().numpy(), memory.cpu().numpy()) for b in (0, count - 1)
+    }
+
+    def agrees(result: Any) -> None:
+        distance, index = result
+        _close(distance, exact.values.numpy(), 2e-3)
+        for b, (expected, nearest) in sample.items():
+            assert abs(float(distance[b]) - expected) <= 2e-3
+            assert int(index[b]) == nearest
+
+    moved = 4.0 * (count * length + entries * length + 3 * count)
+    case = Case("nearest_distance", size, moved, 2.0 * count * length * entries)
+    for backend in _backends(device):
+        call = lambda backend=backend: fast.nearest_distance(z, memory, backend=backend)  # noqa: E731
+        case.candidates.append(Candidate(backend, call, agrees))
+    case.candidates.append(Candidate("cdist, min", lambda: tuple(torch.cdist(z, memory).min(1)), agrees))
+    case.candidates.append(Candidate("the bare matrix product", lambda: z @ memory.T, None))
+    return case

@@ -1,0 +1,35 @@
+"""`make bench`: the microbenchmarks on this machine's CPU, written to bench/results/microbench-cpu.json."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from pathlib import Path
+
+from measure import measure
+from record import record
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help='cases whose name contains this, such as "512 x 512"')
+    parser.add_argument("--budget", type=float, default=1.0, help="seconds for each candidate of a case")
+    parser.add_argument("--out", type=Path, default=RESULTS / "microbench-cpu.json")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    found = record() | measure("cpu", options.budget, options.only)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"\nwritten to {options.out}")
+    wrong = [f"{r['function']}, {r['size']}: {name}" for r in found["results"] for name in r["failures"] if name in
+             ("eager", "numba")]  # fmt: skip
+    if wrong:
+        sys.exit(f"these do not agree with the oracle: {wrong}")
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,6 @@ Everything it needs comes with installed packages. The test pictures are written
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +86,6 @@ def make_dataset(folder: str | Path, seed: int = 0) -> Path:
     Every piece appears untouched and with a drawn defect, strong and fainter ones in turn.
     """
     folder = Path(folder)
-    shutil.rmtree(folder, ignore_errors=True)
     surface = _surface()
     half = surface.shape[1] // 2
     _write(folder / "train" / "good" / "left_half.png", surface[:, :half])

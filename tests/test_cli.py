@@ -236,7 +236,11 @@ def test_the_demos_pictures_are_a_data_set_with_every_kind_of_defect(tmp_path):
 
     examples = load_dataset(demo.make_dataset(tmp_path / "set", seed=1))
     assert {example.defect for example in examples} == {"good", *drawn_defects.KINDS}
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "mine.txt").touch()
+    demo.make_dataset(tmp_path / "again", seed=2)
     again = demo.make_dataset(tmp_path / "again", seed=1)
+    assert (again / "mine.txt").exists()
     left = read_picture(tmp_path / "set" / "train" / "good" / "left_half.png")
     assert left.shape == (512, 256)
     for example in examples:

@@ -38,7 +38,7 @@ check: $(READY)
 	cd build/check && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p fmrnet
 
 bench: $(READY)
-	$(BIN)/pip install --quiet --constraint constraints.txt '.[bench]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[bench]'
 	$(BIN)/python bench/run.py
 	$(BIN)/python bench/plot.py
 

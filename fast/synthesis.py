@@ -126,10 +126,9 @@ def synthesize(
     _checks.alike(image=image, source=source)
     compute = torch.promote_types(image.dtype, torch.float32)
     grid, line, dots, level, edge = (t.to(compute) for t in (grid, line, dots, level, edge))
-    shade = 1 - opacity.to(compute) * (
-        1 - destructive.to(compute)
-    )  # Eq 1 is I_o + shade * S * (source - I_o)
-    _check(image, kind, grid, line, dots, level, edge, shade)
+    destructive, opacity = destructive.to(compute), opacity.to(compute)
+    _check(image, kind, grid, line, dots, level=level, edge=edge, destructive=destructive, opacity=opacity)
+    shade = 1 - opacity * (1 - destructive)  # Eq 1 is I_o + shade * S * (source - I_o)
     chosen = choose(
         backend, image, lambda name: GRADIENT if name != "eager" and _learns(image, source) else None
     )
@@ -148,29 +147,20 @@ def _learns(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
-def _check(
-    image: Tensor,
-    kind: Tensor,
-    grid: Tensor,
-    line: Tensor,
-    dots: Tensor,
-    level: Tensor,
-    edge: Tensor,
-    shade: Tensor,
-) -> None:
+def _check(image: Tensor, kind: Tensor, grid: Tensor, line: Tensor, dots: Tensor, **scalars: Tensor) -> None:
     batch = image.shape[0]
     _checks.shaped("grid", grid, batch, "g", "g")
     _checks.shaped("line", line, batch, 7)
     _checks.shaped("dots", dots, batch, "J", 3)
-    for name, tensor in (("level", level), ("edge", edge), ("destructive and opacity", shade)):
+    for name, tensor in scalars.items():
         _checks.shaped(name, tensor, batch)
     if kind.shape != (batch,) or kind.is_floating_point():
         raise ValueError(f"kind is {kind.dtype} {tuple(kind.shape)}; expected integers ({batch},)")
     if image.device.type == "cpu" and not torch.compiler.is_compiling():
         if ((kind < 0) | (kind > 2)).any():
             raise ValueError(f"kind is {kind.tolist()}; expected 0 (blob), 1 (line) or 2 (dots)")
-        if not (edge > 0).all():
-            raise ValueError(f"edge is {edge.tolist()}; expected widths above 0")
+        if not (scalars["edge"] > 0).all():
+            raise ValueError(f"edge is {scalars['edge'].tolist()}; expected widths above 0")
 
 
 def _eager(

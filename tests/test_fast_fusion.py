@@ -55,7 +55,7 @@ def check(x, y, backend, modalities=fusion.MODALITIES, median=0):
 
 
 @every
-@settings(max_examples=15)
+@settings(max_examples=12)
 @given(data=st.data())
 def test_anomaly_map_is_the_oracle(backend, dtype, data):
     image, reconstruction = data.draw(pictures(side=12 if backend == "triton" else 40))
@@ -113,7 +113,7 @@ def test_similarities_are_the_oracle(dtype, pair):
 
 
 @every
-@settings(max_examples=10)
+@settings(max_examples=4)
 @given(pair=pictures(side=10))
 def test_what_holds_of_the_maps(backend, dtype, pair):
     x, y = (torch.from_numpy(t).to(device_of(backend), dtype) for t in pair)

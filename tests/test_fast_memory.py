@@ -76,6 +76,30 @@ def test_nearest_where_rounding_cannot_tell(backend: str) -> None:
     assert index.tolist()[0] in (3, 7)
 
 
+def test_nearest_of_pairs_far_apart_and_close_together(backend: str) -> None:
+    """Two entries differ by less than the products' rounding in float32: only exact differences tell them apart."""
+    bases = 10 * fill("normal", (40, 64), 1)
+    memory = rounded(np.concatenate([bases, bases + 1e-4 * fill("normal", (40, 64), 2)]), torch.float32)
+    z = rounded(memory + 2e-5 * fill("normal", (80, 64), 3), torch.float32)
+    distance, index = fast.nearest_distance(
+        on(backend, z, torch.float32), on(backend, memory, torch.float32), backend=backend
+    )
+    assert index.tolist() == list(range(80))
+    assert_close(distance, np.linalg.norm(z - memory, axis=1), dtype=torch.float32)
+
+
+def test_nearest_of_many_is_never_swapped(backend: str) -> None:
+    """Among 300 entries the two nearest are often closer than the rounding of bfloat16 products."""
+    z = rounded(fill("normal", (600, 64), 1), torch.float32)
+    memory = rounded(fill("normal", (300, 64), 2), torch.float32)
+    distance, index = fast.nearest_distance(
+        on(backend, z, torch.float32), on(backend, memory, torch.float32), backend=backend
+    )
+    right, nearest = zip(*(oracle.nearest_distance(row, memory) for row in z))
+    assert index.tolist() == list(nearest)
+    assert_close(distance, right, dtype=torch.float32)
+
+
 def test_nearest_in_chunks(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from fmrnet.fast import _memory_numba
 

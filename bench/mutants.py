@@ -1,0 +1,186 @@
+"""Break the kernels one line at a time and see the tests fail: `make mutants`.
+
+Works on a copy of the tree in a temporary folder. First the tests named here must pass there as they are; then
+each fault is put in, alone, and its tests must fail. Exit code 1 if one of them is not noticed. A few minutes.
+
+    python bench/mutants.py            all faults
+    python bench/mutants.py textons    those whose file name holds this word
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Fault(NamedTuple):
+    what: str
+    file: str
+    old: str
+    new: str
+    tests: str  # file::test, with [backend] where only one backend runs the line
+
+
+TEXTONS = "tests/test_fast_textons.py::"
+MEMORY = "tests/test_fast_memory.py::"
+FUSION = "tests/test_fast_fusion.py::"
+SYNTHESIS = "tests/test_fast_synthesis.py::"
+ORACLE, GRADIENTS, LARGE = "test_matches_oracle", "test_gradients", "test_large_pictures_match_oracle"
+
+# fmt: off
+# ruff: noqa: E501
+FAULTS = [
+    # textons, eager
+    Fault("least norm dropped", "fast/textons.py", "dim=2).clamp_min(EPS).reciprocal()[:, None]",
+          "dim=2).reciprocal()[:, None]", f"{TEXTONS}{ORACLE}[eager]"),
+    Fault("softmax over the places", "fast/textons.py", "torch.softmax(cosine / temperature, dim=2)",
+          "torch.softmax(cosine / temperature, dim=1)", f"{TEXTONS}{ORACLE}[eager]"),
+    Fault("temperature dropped", "fast/textons.py", "torch.softmax(cosine / temperature", "torch.softmax(cosine",
+          f"{TEXTONS}{ORACLE}[eager]"),
+    Fault("height and width swapped in mixing", "fast/textons.py", "maps = s.mT.reshape(batch, textons, h, w)",
+          "maps = s.mT.reshape(batch, textons, w, h)", f"{TEXTONS}{ORACLE}[eager]"),
+    Fault("half precision sums", "fast/textons.py", "compute = torch.promote_types(skip.dtype, torch.float32)",
+          "compute = torch.float16", f"{TEXTONS}{ORACLE}[eager]"),
+    Fault("filter of large pictures one pixel apart", "fast/textons.py", "padding=size, dilation=size",
+          "padding=1, dilation=1", f"{TEXTONS}{LARGE}[triton-places2-shared]"),
+    # textons, numba
+    Fault("last texton dropped", "fast/_textons_numba.py", "        for n in range(N):\n            s[p, n] = math.exp(",
+          "        for n in range(N - 1):\n            s[p, n] = math.exp(", f"{TEXTONS}{ORACLE}[numba]"),
+    Fault("cosine not divided by the texton's norm", "fast/_textons_numba.py", "s[p, n] * a[p] * c[n] - one",
+          "s[p, n] * a[p] * a[p] - one", f"{TEXTONS}{ORACLE}[numba]"),
+    Fault("row and column of a block swapped", "fast/_textons_numba.py", "((y % size) * size + z % size) * C, image",
+          "((z % size) * size + z % size) * C, image", f"{TEXTONS}{ORACLE}[numba]"),
+    Fault("mixing forgets the border", "fast/_textons_numba.py", "for m in range(max(0, 1 - y), min(3, h + 1 - y)):",
+          "for m in range(max(0, 1 - y), min(3, h - y)):", f"{TEXTONS}{ORACLE}[numba]"),
+    Fault("dense mixing transposed", "fast/_textons_numba.py", "target[i] += kernel[i, j, m, n] * source[j]",
+          "target[i] += kernel[j, i, m, n] * source[j]", f"{TEXTONS}{ORACLE}[numba]"),
+    Fault("softmax's mean missing from the gradient", "fast/_textons_numba.py", "s[p, n] * (ds[p, n] - mean)",
+          "s[p, n] * ds[p, n]", f"{TEXTONS}{GRADIENTS}[numba]"),
+    Fault("norm's part missing from the gradient to the memory", "fast/_textons_numba.py",
+          "_subtract(along_n[n] * c[n] * c[n], b[n], db[n])", "_subtract(along_n[n] * c[n], b[n], db[n])",
+          f"{TEXTONS}{GRADIENTS}[numba]"),
+    # textons, Triton
+    Fault("pictures of one program look at each other", "fast/_textons_triton.py",
+          "same = (q_image[:, None] == b_image[None, :]) & q_valid[:, None]", "same = q_valid[:, None]",
+          f"{TEXTONS}{ORACLE}[triton]"),
+    Fault("last chunk of a block dropped", "fast/_textons_triton.py",
+          "    for start in range(0, K * K * C, DEPTH):\n        d = start + tl.arange(0, DEPTH)\n        inside = d < K * K * C\n        tx",
+          "    for start in range(0, K * K * C - DEPTH + 1, DEPTH):\n        d = start + tl.arange(0, DEPTH)\n        inside = d < K * K * C\n        tx",
+          f"{TEXTONS}{ORACLE}[triton]"),
+    Fault("neighbours wrap at the right border", "fast/_textons_triton.py", "(x >= 0) & (x < w) & valid",
+          "(x >= 0) & valid", f"{TEXTONS}{ORACLE}[triton]"),
+    Fault("textons past the last one counted", "fast/_textons_triton.py",
+          "e = tl.where(b_valid[None, :], tl.exp((cosine - 1.0) * rate), 0.0)\n        total += tl.sum(e, 1)\n        G",
+          "e = tl.exp((cosine - 1.0) * rate)\n        total += tl.sum(e, 1)\n        G",
+          f"{TEXTONS}{LARGE}[triton-places2-None]"),
+    Fault("gradient to the skip not turned back by mixing", "fast/_textons_triton.py",
+          "back = tl.dot(tl.trans(near), ds", "back = tl.dot(near, ds", f"{TEXTONS}{GRADIENTS}[triton]"),
+    Fault("mean of another place", "fast/_textons_triton.py", "tl.store(at + B * P, mean / total, mask=q_valid)",
+          "tl.store(at + B * P, mean, mask=q_valid)", f"{TEXTONS}{LARGE}[triton-places2-None]"),
+    # nearest distance and patches
+    Fault("rounding not bounded", "fast/_memory_numba.py", "if score[j] - slack[j] <= least:",
+          "if score[j] + slack[j] <= least:", f"{MEMORY}test_nearest_of_many_is_never_swapped[numba]"),
+    Fault("score not doubled", "fast/_memory_numba.py", "score[j] = m_norm[j] * m_norm[j] - two * inner",
+          "score[j] = m_norm[j] * m_norm[j] - inner", f"{MEMORY}test_nearest_matches_oracle[numba]"),
+    Fault("chunks all written to the front", "fast/_memory_numba.py", "            index[here].numpy(),",
+          "            index.numpy(),", f"{MEMORY}test_nearest_in_chunks[numba]"),
+    Fault("entries of 0 beyond the last one", "fast/_memory_triton.py",
+          "score = tl.where((entry < L)[None, :], square[None, :] - 2.0 * inner, infinity)",
+          "score = square[None, :] - 2.0 * inner", f"{MEMORY}test_nearest_matches_oracle[triton]"),
+    Fault("rivals not settled", "fast/memory.py", "for row in (rivals.sum(1) > 1)", "for row in (rivals.sum(1) < 0)",
+          f"{MEMORY}test_nearest_of_pairs_far_apart_and_close_together[eager]"),
+    Fault("last patch not flush with the border", "fast/patches.py", "else [*starts, length - size]", "else starts",
+          f"{MEMORY}test_patches"),
+    Fault("triangle lopsided", "fast/patches.py", "torch.minimum(i + 1, size - i)", "torch.minimum(i + 1, size - i + 1)",
+          f"{MEMORY}test_patches"),
+    # anomaly map
+    Fault("border mirrored without the edge pixel", "fast/_fusion_numba.py", "return min(i, 2 * n - 1 - i)",
+          "return min(i, max(2 * n - 2 - i, 0))", f"{FUSION}test_anomaly_map_is_the_oracle"),
+    Fault("window one row short", "fast/_fusion_numba.py", "window[k * STRIDE + j], window[(2 * RADIUS - k) * STRIDE + j]",
+          "window[k * STRIDE + j], window[(2 * RADIUS - k - 1) * STRIDE + j]", f"{FUSION}test_anomaly_map_is_the_oracle"),
+    Fault("mean not taken off the tile", "fast/_fusion_numba.py", "            line[j] -= total", "            line[j] -= 0",
+          f"{FUSION}test_faint_defects_keep_their_digits"),
+    Fault("Prewitt's y looks along x", "fast/_fusion_numba.py", "sy = (h2 - h0) + (s[2 * STRIDE + o] - s[o]) + (k2 - k0)",
+          "sy = (k0 - h0) + (k1 - h1) + (k2 - h2)", f"{FUSION}test_anomaly_map_is_the_oracle"),
+    Fault("median one rank off", "fast/_fusion_numba.py", "col : col + n] = held[1, :n]", "col : col + n] = held[0, :n]",
+          f"{FUSION}test_median_is_the_oracle"),
+    Fault("channels not averaged", "fast/_fusion_triton.py", "gms = gms / channels", "gms = gms",
+          f"{FUSION}test_anomaly_map_is_the_oracle"),
+    Fault("variances not clamped", "fast/fusion.py", "(square_s - mu_s.square()).clamp_min(0)",
+          "(square_s - mu_s.square()).abs().clamp_min(1e-3)", f"{FUSION}test_anomaly_map_is_the_oracle"),
+    Fault("tile seam", "fast/_fusion_triton.py", "tile // across % down * (ROWS - 2 * RADIUS)\n    col",
+          "tile // across % down * (ROWS - RADIUS)\n    col", f"{FUSION}test_pictures_of_several_tiles"),
+    # synthesis
+    Fault("corners not on corner pixels", "fast/_synthesis_numba.py", "above = y * last / max(height - 1, 1)",
+          "above = y * last / max(height, 1)", f"{SYNTHESIS}test_synthesize_is_the_oracle"),
+    Fault("support not clamped", "fast/_synthesis_numba.py", "image.dtype.type(0.5), 0), 1)", "image.dtype.type(0.5), -1), 1)",
+          f"{SYNTHESIS}test_synthesize_is_the_oracle"),
+    Fault("line turned the other way", "fast/_synthesis_triton.py", "u = (x - cx) * tl.cos(angle) + (y - cy) * tl.sin(angle)",
+          "u = (x - cx) * tl.cos(angle) - (y - cy) * tl.sin(angle)", f"{SYNTHESIS}test_synthesize_is_the_oracle"),
+    Fault("only the first dot", "fast/synthesis.py", "field = torch.maximum(field, r - torch.hypot(x - cx, y - cy))",
+          "field = r - torch.hypot(x - cx, y - cy)", f"{SYNTHESIS}test_synthesize_is_the_oracle"),
+    # dispatch
+    Fault("a named backend falls back", "fast/_dispatch.py", "            raise BackendUnavailable(",
+          "            return 'eager'\n            raise BackendUnavailable(",
+          "tests/test_fast_interface.py::test_named_backend_runs_or_says_why"),
+    Fault("NaN let through", "fast/_checks.py", "        if bad:", "        if bad > tensor.numel():",
+          f"{TEXTONS}test_not_finite_is_rejected"),
+]
+# fmt: on
+
+
+def main() -> int:
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    faults = [fault for fault in FAULTS if word in fault.file]
+    with tempfile.TemporaryDirectory() as folder:
+        tree = _copy(Path(folder))
+        print(f"{len(faults)} faults; first the tests as they are")
+        whole = _tests(tree, sorted({fault.tests for fault in faults}))
+        if whole.returncode:
+            print(whole.stdout[-3000:], whole.stderr[-1000:])
+            return 1
+        missed = [fault for fault in faults if not _noticed(tree, fault)]
+    print(f"{len(faults) - len(missed)} of {len(faults)} faults noticed")
+    return 1 if missed else 0
+
+
+def _noticed(tree: Path, fault: Fault) -> bool:
+    path = tree / "package/fmrnet" / fault.file
+    right = path.read_text(encoding="utf-8")
+    if right.count(fault.old) < 1:
+        print(f"STALE    {fault.file}: {fault.what}: the line is no longer there")
+        return False
+    path.write_text(right.replace(fault.old, fault.new, 1), encoding="utf-8")
+    run = _tests(tree, [fault.tests])
+    path.write_text(right, encoding="utf-8")
+    noticed = run.returncode == 1  # tests failed; 2 and more: they did not run
+    print(f"{'noticed ' if noticed else 'MISSED  '} {fault.file}: {fault.what}", flush=True)
+    if run.returncode > 1:
+        print(run.stdout[-2000:], run.stderr[-500:])
+    return noticed
+
+
+def _tests(tree: Path, tests: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"CI": "1", "PYTHONPATH": str(tree / "package")}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+
+
+def _copy(tree: Path) -> Path:
+    """The tests, and the package as it is when installed, reference and fast inside it."""
+    leave = shutil.ignore_patterns("__pycache__", ".*")
+    shutil.copytree(ROOT / "fmrnet", tree / "package/fmrnet", ignore=leave)
+    for folder in ("reference", "fast"):
+        shutil.copytree(ROOT / folder, tree / "package/fmrnet" / folder, ignore=leave)
+    shutil.copytree(ROOT / "tests", tree / "tests", ignore=leave)
+    shutil.copy(ROOT / "pyproject.toml", tree)
+    return tree
+
+
+if __name__ == "__main__":
+    sys.exit(main())

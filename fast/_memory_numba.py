@@ -5,6 +5,8 @@ the measured rounding of z and m, |z.m - bf16 product| <= |dz| |m| + |z + dz| |d
 every entry that could be nearest becomes a candidate, and the result is that of the exact distances.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import numpy as np
 import torch
 from torch import Tensor

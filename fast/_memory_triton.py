@@ -1,5 +1,7 @@
 """`nearest_distance` on CUDA tensors: one pass over the memory finds the two best, differences decide."""
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import torch
 import triton
 import triton.language as tl

@@ -4,6 +4,8 @@ q  blocks of the skip [P, D]     b  textons [N, D]     both padded with rows of 
 s  similarity [P, N]             s* after mixing       a, c  inverse norms of q and b
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import math
 
 import numpy as np

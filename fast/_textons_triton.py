@@ -10,6 +10,8 @@ each part of D: the similarities are never in memory. Mixing is part of the smal
 the shared kernel is applied to the result, where it commutes with the deconvolution (see `textons`).
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import torch
 import triton
 import triton.language as tl

@@ -153,7 +153,8 @@ def _fused(z: Tensor, memory: Tensor, backend: str) -> tuple[Tensor, Tensor]:
         from ._memory_numba import nearest
     else:
         from ._memory_triton import nearest
-    return nearest(z, memory)
+    with torch.cuda.device_of(z):
+        return nearest(z, memory)
 
 
 @_fused.register_fake

@@ -201,7 +201,8 @@ def _no_autocast(device: str) -> AbstractContextManager[object]:
 def _fused(
     skip: Tensor, memory_features: Tensor, size: int, mixing: Tensor | None, temperature: float, backend: str
 ) -> Tensor:
-    return _kernels(backend).forward(skip, memory_features, size, mixing, temperature)
+    with torch.cuda.device_of(skip):
+        return _kernels(backend).forward(skip, memory_features, size, mixing, temperature)
 
 
 @torch.library.custom_op("fmrnet::rearrange_textons_backward", mutates_args=())
@@ -215,7 +216,8 @@ def _fused_backward(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients to skip, memory_features and mixing (of no elements where there is no mixing)."""
-    return _kernels(backend).backward(gradient, skip, memory_features, size, mixing, temperature)
+    with torch.cuda.device_of(skip):
+        return _kernels(backend).backward(gradient, skip, memory_features, size, mixing, temperature)
 
 
 def _kernels(backend: str) -> ModuleType:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import expit, logit
 from torch import Tensor
 
 from fmrnet import background
@@ -84,8 +85,9 @@ def calibrate(
 
     The pixel threshold is mean + k sigma of all their map values. The patch threshold is a quantile of all
     their patches' distances. The picture threshold comes from the maxima of the score over blocks of one patch:
-    a Gumbel distribution is fitted to them (by moments), and the threshold is what the largest of all blocks of a
-    picture passes with a probability of 1 %, but never less than the largest score seen.
+    a Gumbel distribution is fitted to them by moments (to their logits, where the fusion is learned), and the
+    threshold is what the largest of all blocks of a picture passes with a probability of 1 %, but never less
+    than the largest score seen.
 
     Parameters
     ----------
@@ -129,15 +131,23 @@ def calibrate(
         pixel_threshold=mean + k * std,
         patch_quantile=patch_quantile,
         patch_threshold=float(np.quantile(torch.cat(distances).numpy(), patch_quantile)),
-        picture_threshold=_largest_expected(maxima, max(1.0, pixels / model.config.patch_size**2)),
+        picture_threshold=_largest_expected(
+            maxima, max(1.0, pixels / model.config.patch_size**2), probabilities=model.config.learned_fusion
+        ),
         pictures=count,
     )
 
 
-def _largest_expected(maxima: Sequence[float], blocks: float) -> float:
-    """What the largest of `blocks` such maxima exceeds with probability FALSE_ALARMS, and no less than all seen."""
-    values = np.asarray(maxima)
+def _largest_expected(maxima: Sequence[float], blocks: float, *, probabilities: bool) -> float:
+    """What the largest of `blocks` such maxima exceeds with probability FALSE_ALARMS, and no less than all seen.
+
+    Probabilities end at 1, so theirs is found on the scale of their logits.
+    """
+    values = np.asarray(maxima, dtype=np.float64)
+    if probabilities:
+        values = logit(values.clip(1e-6, 1 - 1e-6))
     scale = values.std() * math.sqrt(6) / math.pi
     location = values.mean() - _EULER * scale
     expected = location + scale * (math.log(blocks) - math.log(-math.log1p(-FALSE_ALARMS)))
-    return float(max(expected, values.max()))
+    largest = max(expected, values.max())
+    return float(expit(largest) if probabilities else largest)

@@ -27,13 +27,13 @@ from fmrnet.training import train
 __all__ = ["FIGURES", "INTRODUCTION", "MODEL", "SHEET", "make_dataset", "run"]
 
 TEXTURE = "brick"  # skimage.data.brick, CC0, 512x512 grey
-PIECE = 128  # pixels; the half under inspection is cut into squares of this side
+PIECE = 128  # pixels; width of the bands, and side of the squares that the half under inspection is cut into
 ITERATIONS = (500, 350, 150)
 MODEL, SHEET, FIGURES, DATASET = "model.fmr", "demo.png", "figures.json", "dataset"
 
 INTRODUCTION = (
-    f"FMR-Net learns the left half of a photograph ({TEXTURE}, CC0, from scikit-image), then inspects\n"
-    "the right half, with and without defects. The defects are drawn, not photographed.\n"
+    f"FMR-Net learns one half of a photograph ({TEXTURE}, CC0, from scikit-image), every second upright band,\n"
+    "then inspects the other half, with and without defects. The defects are drawn, not photographed.\n"
 )
 
 
@@ -73,7 +73,7 @@ def run(out: str | Path, *, seed: int, iterations: int | None, bar: Bar) -> dict
     sheet(
         out / SHEET,
         [_row(inspector, example) for example in _choose(load_dataset(dataset))],
-        title=f"FMR-Net on {TEXTURE}: learnt from the left half of one photograph, inspecting the right half",
+        title=f"FMR-Net on {TEXTURE}: learnt from one half of a photograph, inspecting the other half",
         note=f"The defects are drawn. ROC-AUC of pixels {figures['pixel']['roc_auc']:.3f}, "
         f"of pictures {picture['roc_auc']:.3f}; mask at the threshold calibrated on good pictures.",
     )
@@ -81,19 +81,18 @@ def run(out: str | Path, *, seed: int, iterations: int | None, bar: Bar) -> dict
 
 
 def make_dataset(folder: str | Path, seed: int = 0) -> Path:
-    """Write the left half as training picture and pieces of the right half as test pictures; gives `folder`.
+    """Write every second band as training picture and pieces of the others as test pictures; gives `folder`.
 
-    Every piece appears untouched and with a drawn defect, strong and fainter ones in turn.
+    The bands are upright, PIECE wide: both halves see the whole width, and its perspective. Every piece
+    appears untouched and with a drawn defect, strong and fainter ones in turn.
     """
     folder = Path(folder)
     surface = _surface()
-    half = surface.shape[1] // 2
-    _write(folder / "train" / "good" / "left_half.png", surface[:, :half])
-    right = surface[:, half:]
+    bands = [surface[:, column : column + PIECE] for column in range(0, surface.shape[1] - PIECE + 1, PIECE)]
+    for index, band in enumerate(bands[::2]):
+        _write(folder / "train" / "good" / f"band_{index}.png", band)
     pieces = [
-        right[row : row + PIECE, column : column + PIECE]
-        for row in range(0, right.shape[0] - PIECE + 1, PIECE)
-        for column in range(0, right.shape[1] - PIECE + 1, PIECE)
+        band[row : row + PIECE] for band in bands[1::2] for row in range(0, len(band) - PIECE + 1, PIECE)
     ]
     for index, piece in enumerate(pieces):
         _write(folder / "test" / "good" / f"{index:02}.png", piece)

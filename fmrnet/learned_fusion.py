@@ -58,13 +58,16 @@ def _blurred(x: Tensor) -> Tensor:
 
 
 class LearnedFusion(nn.Module):
-    """Seven 3x3 convolutions, 32 channels wide, dilated up to 4: a pixel's answer rests on 31 x 31 pixels."""
+    """Seven 3x3 convolutions, 32 channels wide, dilated up to 4: a pixel's answer rests on 31 x 31 pixels.
+
+    Borders repeat the edge pixel: a defect at the border is as plain as one inside.
+    """
 
     def __init__(self, image_channels: int) -> None:
         super().__init__()
         widths = (3 * image_channels + 3, *[WIDTH] * (len(DILATIONS) - 1), 1)
         self.layers = nn.ModuleList(
-            nn.Conv2d(a, b, kernel_size=3, padding=d, dilation=d)
+            nn.Conv2d(a, b, kernel_size=3, padding=d, dilation=d, padding_mode="replicate")
             for a, b, d in zip(widths[:-1], widths[1:], DILATIONS, strict=True)
         )
         # Start by calling nearly everything good: the focal loss then begins small.

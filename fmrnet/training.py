@@ -375,8 +375,8 @@ def _load_checkpoint(
     for key, value in identity.items():
         if metadata.get(key) != value:
             raise ArtifactError(
-                f"{path}: {key.replace('_', ' ')} differs from this command's; resume with the same settings "
-                "and pictures, or start anew without --resume"
+                f"{path}: {_difference(key, metadata.get(key), value)} differs from this command's; resume with the "
+                "same settings and pictures, or start anew without --resume"
             )
     for name, module in _modules(networks).items():
         prefix = f"{name}."
@@ -386,6 +386,14 @@ def _load_checkpoint(
     position = metadata["position"]
     position["history"] = [tuple(entry) for entry in position["history"]]
     return Position(**position), tensors
+
+
+def _difference(key: str, saved: Any, given: Any) -> str:
+    if key == "config" and isinstance(saved, dict):
+        return "the setting " + ", ".join(k for k in given if saved.get(k) != given[k])
+    return {"good_sha256": "the set of good pictures", "natural_sha256": "the set of natural pictures"}.get(
+        key, key
+    )
 
 
 def _restore_moments(optimisers: Optimisers, tensors: dict[str, Tensor]) -> None:

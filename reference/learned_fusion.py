@@ -86,7 +86,7 @@ def learned_map(
 
 
 def dilated_conv(x: npt.ArrayLike, weight: npt.ArrayLike, dilation: int) -> Array:
-    """3 x 3 convolution whose taps lie `dilation` pixels apart, zero padding, the size is kept.
+    """3 x 3 convolution whose taps lie `dilation` pixels apart, edge pixels repeated, the size is kept.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def dilated_conv(x: npt.ArrayLike, weight: npt.ArrayLike, dilation: int) -> Arra
         raise ValueError(f"x {x.shape} and weight {W.shape}; expected (in, H, W) and (out, in, 3, 3)")
     _, height, width = x.shape
     d = dilation
-    padded = np.pad(x, ((0, 0), (d, d), (d, d)))
+    padded = np.pad(x, ((0, 0), (d, d), (d, d)), mode="edge")
     y = np.zeros((len(W), height, width))
     for m in range(3):
         for n in range(3):

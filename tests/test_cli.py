@@ -241,8 +241,8 @@ def test_the_demos_pictures_are_a_data_set_with_every_kind_of_defect(tmp_path):
     demo.make_dataset(tmp_path / "again", seed=2)
     again = demo.make_dataset(tmp_path / "again", seed=1)
     assert (again / "mine.txt").exists()
-    left = read_picture(tmp_path / "set" / "train" / "good" / "left_half.png")
-    assert left.shape == (512, 256)
+    bands = sorted((tmp_path / "set" / "train" / "good").iterdir())
+    assert [read_picture(band).shape for band in bands] == [(512, demo.PIECE)] * 2
     for example in examples:
         picture = read_picture(example.picture)
         assert picture.shape == (demo.PIECE, demo.PIECE)

@@ -44,9 +44,11 @@ def test_agrees_with_oracle_in_float64(seed, height, width, channels):
 def test_dilated_conv_is_pytorchs(seed, dilation, height, width):
     generator = np.random.default_rng(seed)
     x, weight = generator.normal(size=(3, height, width)), generator.normal(size=(5, 3, 3, 3))
-    expected = torch.nn.functional.conv2d(
-        torch.from_numpy(x)[None], torch.from_numpy(weight), padding=dilation, dilation=dilation
-    )[0]
+    layer = torch.nn.Conv2d(
+        3, 5, 3, padding=dilation, dilation=dilation, padding_mode="replicate", bias=False, dtype=torch.double
+    )
+    layer.weight.data = torch.from_numpy(weight)
+    expected = layer(torch.from_numpy(x)[None])[0].detach()
     assert np.allclose(oracle.dilated_conv(x, weight, dilation), expected, atol=1e-10)
 
 

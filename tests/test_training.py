@@ -206,10 +206,10 @@ def test_resume_with_other_settings_or_pictures(good, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "REPORT_STEPS", 2)
     with pytest.raises(Interrupted):
         learn(good, tmp_path / "a", progress=StopAt("phase 1"))
-    with pytest.raises(ArtifactError, match="config differs"):
+    with pytest.raises(ArtifactError, match="setting learning_rate differs"):
         learn(good, tmp_path / "a", config=replace(TINY, learning_rate=1e-4), resume=True)
     Image.new("L", (96, 96)).save(good / "0.png")
-    with pytest.raises(ArtifactError, match="good sha256 differs"):
+    with pytest.raises(ArtifactError, match="good pictures differs"):
         learn(good, tmp_path / "a", resume=True)
 
 

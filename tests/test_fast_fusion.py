@@ -262,7 +262,7 @@ def test_autocast_changes_nothing():
         assert torch.equal(fast.anomaly_map(x, y, backend="eager"), plain)
 
 
-def test_a_panel_takes_no_memory_but_its_map(monkeypatch):
+def test_a_panel_takes_no_memory_but_its_map():
     """2560 x 3840 x 3 in tiles: the scratch of a thread is two tiles, whatever the picture."""
     from fmrnet.fast import _fusion_numba as kernels
 

@@ -7,6 +7,8 @@ every entry that could be nearest becomes a candidate, and the result is that of
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -39,8 +41,12 @@ def nearest(z: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
             distance[here].numpy(),
             index[here].numpy(),
         )
-        spread(lambda start, stop, arrays=arrays: _settle(start, stop, *arrays), len(product))
+        spread(partial(_settle_rows, arrays), len(product))
     return distance, index
+
+
+def _settle_rows(arrays: tuple[object, ...], start: int, stop: int) -> None:
+    _settle(start, stop, *arrays)
 
 
 def _matrix_units() -> bool:

@@ -13,8 +13,10 @@ FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile on first call; kept on disk where a cache folder can be written, else once a process."""
-    options = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy"}
+    options: Any = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy"}
     try:
-        return numba.njit(cache=True, **options)(function)
+        kept: Callable[..., Any] = numba.njit(cache=True, **options)(function)
+        return kept
     except RuntimeError:  # no folder to keep it in
-        return numba.njit(**options)(function)
+        fresh: Callable[..., Any] = numba.njit(**options)(function)
+        return fresh

@@ -202,7 +202,8 @@ def _fused(
     skip: Tensor, memory_features: Tensor, size: int, mixing: Tensor | None, temperature: float, backend: str
 ) -> Tensor:
     with torch.cuda.device_of(skip):
-        return _kernels(backend).forward(skip, memory_features, size, mixing, temperature)
+        result: Tensor = _kernels(backend).forward(skip, memory_features, size, mixing, temperature)
+    return result
 
 
 @torch.library.custom_op("fmrnet::rearrange_textons_backward", mutates_args=())
@@ -216,8 +217,10 @@ def _fused_backward(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients to skip, memory_features and mixing (of no elements where there is no mixing)."""
+    result: tuple[Tensor, Tensor, Tensor]
     with torch.cuda.device_of(skip):
-        return _kernels(backend).backward(gradient, skip, memory_features, size, mixing, temperature)
+        result = _kernels(backend).backward(gradient, skip, memory_features, size, mixing, temperature)
+    return result
 
 
 def _kernels(backend: str) -> ModuleType:

@@ -40,7 +40,8 @@ class PicturePool:
     @property
     def largest_crop(self) -> int:
         """Side of the largest square that every picture holds."""
-        return min(side for p in self.pictures for side in p.shape[:2])
+        sides: list[int] = [side for p in self.pictures for side in p.shape[:2]]
+        return min(sides)
 
     def crops(self, count: int, size: int, generator: torch.Generator) -> Tensor:
         """`count` random crops, every place in every picture alike: (count, C, size, size) in [0, 1]."""

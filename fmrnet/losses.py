@@ -36,7 +36,8 @@ def latent_loss(r0: Tensor, r_pos: Tensor, logit_pos: Tensor, logit_neg: Tensor)
     """
     bce = bce_with_logits(logit_pos, torch.ones_like(logit_pos))
     bce = bce + bce_with_logits(logit_neg, torch.zeros_like(logit_neg))
-    return bce + torch.linalg.vector_norm(r_pos.float() - r0.float(), dim=1).mean()
+    distance: Tensor = torch.linalg.vector_norm(r_pos.float() - r0.float(), dim=1)
+    return bce + distance.mean()
 
 
 def weight_norms(weights: Iterable[Tensor]) -> Tensor:

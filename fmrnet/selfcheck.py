@@ -93,10 +93,10 @@ def _compare(case: _Case, backend: str, dtype: str) -> Row:
     chosen = {"backend": backend} if len(case.backends) > 1 else {}
     try:
         results = getattr(fast, case.name.partition(" ")[0])(**tensors, **case.options, **chosen)
-    except fast.BackendUnavailable as error:
-        return Row(case.name, backend, dtype, np.nan, np.nan, None, str(error))
-    except Exception as error:  # a broken compiler or driver is a finding, not the end of the check
-        return Row(case.name, backend, dtype, np.nan, np.nan, False, f"{type(error).__name__}: {error}")
+    except fast.BackendUnavailable as reason:
+        return Row(case.name, backend, dtype, np.nan, np.nan, None, str(reason))
+    except Exception as fault:  # a broken compiler or driver is a finding, not the end of the check
+        return Row(case.name, backend, dtype, np.nan, np.nan, False, f"{type(fault).__name__}: {fault}")
     error, allowed, ok = 0.0, 0.0, True
     for result, expected in zip(results if isinstance(results, tuple) else (results,), case.expected):
         off, limit = _difference(result, expected, TOLERANCES[dtype], case.scale)
@@ -179,7 +179,7 @@ def _cases(rng: np.random.Generator) -> Iterator[_Case]:
     made = []
     for i in range(3):
         one = {key: value[i] if value[i].ndim else float(value[i]) for key, value in drawn.items()}
-        made.append(synthesis.synthesize(_last(image[i]), _last(source[i]), kind=i, **one))  # type: ignore[arg-type]
+        made.append(synthesis.synthesize(_last(image[i]), _last(source[i]), kind=i, **one))
     right = [np.stack([picture.transpose(2, 0, 1) for picture, _ in made]), np.stack([s for _, s in made])]
     yield _Case("synthesize", {"image": image, "source": source, "kind": kinds} | drawn, {}, right, scale=8.0)
 

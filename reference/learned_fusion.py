@@ -82,7 +82,7 @@ def learned_map(
         x = dilated_conv(x, W, dilation) + b[:, None, None]
         if i < len(DILATIONS) - 1:
             x = np.where(x > 0, x, SLOPE * x)
-    return 1 / (1 + np.exp(-x[0]))
+    return np.asarray(1 / (1 + np.exp(-x[0])))
 
 
 def dilated_conv(x: npt.ArrayLike, weight: npt.ArrayLike, dilation: int) -> Array:

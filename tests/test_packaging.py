@@ -30,7 +30,9 @@ def wheel(tmp_path_factory):
 
 def test_holds_every_module_and_nothing_else(wheel):
     expected = {
-        f"{package}/{file.name}" for folder, package in SOURCES.items() for file in (ROOT / folder).glob("*.py")
+        f"{package}/{file.name}"
+        for folder, package in SOURCES.items()
+        for file in (ROOT / folder).glob("*.py")
     }
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert names == expected | {"fmrnet/py.typed"}
@@ -38,7 +40,17 @@ def test_holds_every_module_and_nothing_else(wheel):
 
 def test_works_outside_the_repository(wheel, tmp_path):
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", tmp_path / "site", wheel],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--target",
+            tmp_path / "site",
+            wheel,
+        ],
         check=True,
         capture_output=True,
     )
@@ -54,7 +66,11 @@ assert fmrnet.Config and fmrnet.train and fmrnet.load
     environment = {"PYTHONPATH": str(tmp_path / "site"), "PATH": "", "HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env=environment)
     console = subprocess.run(
-        [sys.executable, "-m", "fmrnet", "--version"], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "fmrnet", "--version"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert console.returncode == 0, console.stderr
     assert "0.1.0" in console.stdout

@@ -37,13 +37,17 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 def main() -> None:
     """Read the command line, train, evaluate, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--name", required=True)
     parser.add_argument("--preset", default="edge")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--iterations", type=int)
-    parser.add_argument("--models", type=Path, default=Path(tempfile.gettempdir()), help="where models are kept")
+    parser.add_argument(
+        "--models", type=Path, default=Path(tempfile.gettempdir()), help="where models are kept"
+    )
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="other numeric settings")
     given = parser.parse_args()
 
@@ -58,9 +62,11 @@ def main() -> None:
         iterations=given.iterations,
         seed=given.seed,
         resume=checkpoint_path(model).exists(),
-        progress=lambda phase, step, total, loss: print(f"{phase} {step}/{total} loss {loss:.3f}", flush=True)
-        if step % 200 == 0 or step == total
-        else None,
+        progress=lambda phase, step, total, loss: (
+            print(f"{phase} {step}/{total} loss {loss:.3f}", flush=True)
+            if step % 200 == 0 or step == total
+            else None
+        ),
     )
     found = {
         "name": given.name,
@@ -76,7 +82,9 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     write_json(RESULTS / f"{stem}.json", found)
     plot(inspector.provenance["loss_curve"], RESULTS / f"{stem}-loss.png", stem)
-    print(found["figures"]["pixel"], found["figures"]["picture"], found["pixel_roc_auc_of_products"], sep="\n")
+    print(
+        found["figures"]["pixel"], found["figures"]["picture"], found["pixel_roc_auc_of_products"], sep="\n"
+    )
 
 
 def products(inspector: Inspector, dataset: Path) -> dict[str, float | None]:
@@ -105,7 +113,9 @@ def plot(curve: list[tuple[int, int, float]], path: Path, title: str) -> None:
 
     names: dict[int, str] = {1: "phase 1, L_1", 2: "phase 2, L_2", 3: "learned fusion, focal"}
     phases = sorted({phase for phase, _, _ in curve})
-    figure, axes = plt.subplots(1, len(phases), figsize=(4 * len(phases), 3), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(phases), figsize=(4 * len(phases), 3), layout="constrained", squeeze=False
+    )
     for axis, phase in zip(axes[0], phases, strict=True):
         points: list[Any] = [(step, loss) for p, step, loss in curve if p == phase]
         axis.plot(*zip(*points, strict=True))

@@ -70,6 +70,9 @@ class LearnedFusion(nn.Module):
             nn.Conv2d(a, b, kernel_size=3, padding=d, dilation=d, padding_mode="replicate")
             for a, b, d in zip(widths[:-1], widths[1:], DILATIONS, strict=True)
         )
+        for layer in self.layers:  # PyTorch's own start lets the signal fade from layer to layer
+            nn.init.kaiming_normal_(layer.weight, a=SLOPE)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         # Start by calling nearly everything good: the focal loss then begins small.
         nn.init.constant_(self.layers[-1].bias, -math.log(99))  # type: ignore[arg-type]
 

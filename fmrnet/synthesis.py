@@ -19,6 +19,7 @@ from fmrnet import fast
 __all__ = ["GRID", "DefectParameters", "draw", "synthetic_defects"]
 
 GRID = 9  # lattice of the noise blobs
+SCALE = 64  # pixels; lines are up to twice as long, dots up to an eighth of it in radius
 DOTS = 6  # dots in a picture at most
 
 
@@ -36,7 +37,7 @@ class DefectParameters(TypedDict):
 
 
 def draw(count: int, size: int, generator: torch.Generator) -> DefectParameters:
-    """Parameters of `count` defects in patches of `size` x `size` pixels."""
+    """Parameters of `count` defects in crops of `size` x `size` pixels; widths and lengths do not grow with it."""
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(count, *shape, generator=generator)
@@ -57,22 +58,22 @@ def draw(count: int, size: int, generator: torch.Generator) -> DefectParameters:
         (
             centre,
             uniform(0, math.pi, 1),
-            log_uniform(size / 8, size, 1),
-            uniform(0, 1, 1) ** 2 * size / 10,
-            uniform(size / 4, 2 * size, 1),
+            log_uniform(SCALE / 8, SCALE, 1),
+            uniform(0, 1, 1) ** 2 * SCALE / 10,
+            uniform(SCALE / 4, 2 * SCALE, 1),
             uniform(0, 2 * math.pi, 1),
         ),
         dim=1,
     )
-    half_width = log_uniform(0.5, size / 10)
+    half_width = log_uniform(0.5, SCALE / 10)
 
-    spots = torch.cat((uniform(0, size, DOTS, 2), log_uniform(0.7, size / 8, DOTS, 1)), dim=2)
+    spots = torch.cat((uniform(0, size, DOTS, 2), log_uniform(0.7, SCALE / 8, DOTS, 1)), dim=2)
     absent = torch.arange(DOTS) > torch.randint(DOTS, (count, 1), generator=generator)
     spots[..., :2][absent] = -10.0 * size  # far outside the patch
 
-    softness = log_uniform(0.5, size / 8)
+    softness = log_uniform(0.5, SCALE / 8)
     level = torch.where(blob, uniform(0.0, 1.3), torch.where(line, -half_width, torch.zeros(count)))
-    edge = torch.where(blob, softness * 4 / size, softness)
+    edge = torch.where(blob, softness * 4 / SCALE, softness)
     return DefectParameters(
         kind=kind,
         grid=grid,

@@ -38,6 +38,7 @@ __all__ = ["CHECKPOINT_SUFFIX", "Interrupted", "checkpoint_path", "train"]
 CHECKPOINT_SUFFIX = ".checkpoint"
 CHECKPOINT_SECONDS = 60.0
 REPORT_STEPS = 10
+FUSION_RATE = 3e-3  # learning rate of the learned fusion
 
 Progress = Callable[[str, int, int, float], None]
 Optimisers = dict[str, torch.optim.Adam]
@@ -234,7 +235,7 @@ def _steps(
     generator = torch.Generator()
     count, size = config.batch_size, config.patch_size
     if position.phase == 3:  # the fusion looks at stitched pictures, so at crops of several patches
-        count, size = max(1, count // 4), min(2 * size, good.largest_crop, natural.largest_crop)
+        count, size = max(1, count * 3 // 8), min(size * 3 // 2, good.largest_crop, natural.largest_crop)
     for step in range(position.step, config.iterations[position.phase - 1]):
         generator.manual_seed((config.seed * len(PHASES) + position.phase - 1) * 2**32 + step)
         normal, positive = good.crops(2 * count, size, generator).to(device).chunk(2)
@@ -259,7 +260,7 @@ def _run_phase(
     saved = time.monotonic()
     recent: list[Tensor] = []
     for step in steps:
-        rate = config.learning_rate
+        rate = FUSION_RATE if position.phase == 3 else config.learning_rate
         if config.schedule == "cosine":
             rate *= 0.5 * (1 + math.cos(math.pi * position.step / total))
         for optimiser in optimisers.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -85,3 +86,13 @@ def test_make_targets_exist(page):
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make ([\w-]+)", page.read_text(), re.MULTILINE):
         assert f"\n{target}:" in makefile
+
+
+def test_tables_are_those_of_the_results():
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "bench" / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    assert all(f"<!-- {name} -->" in README for name in tables.TABLES)
+    assert tables.filled(README) == README, "run python bench/tables.py"

@@ -1,0 +1,78 @@
+"""Write the tables of the README from bench/results/*.json, between their markers. A test holds the README to it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parents[1] / "README.md"
+
+
+def accuracy() -> str:
+    """One line for each set of photographed defects: figures of the learned fusion and of Eq 23's product."""
+    lines = [
+        "| set, preset | good pictures | training | pixel ROC-AUC | AU-PRO | picture ROC-AUC | patch level "
+        "| pixel ROC-AUC by Eq 23 |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*-edge-*.json"))]
+    for result in found:
+        figures, training = result["figures"], result["training"]
+        pixel, picture, patch = figures["pixel"], figures["picture"], figures["patch_level"]
+        product = result["pixel_roc_auc_of_products"]["gms*ssim*residual"]
+        lines.append(
+            f"| {result['name']}, {result['preset']} | {training['good']['pictures']} "
+            f"| {training['seconds'] / 60:.0f} min | {pixel['roc_auc']:.3f} | {pixel['au_pro']:.3f} "
+            f"| {picture['roc_auc']:.3f} | {patch['roc_auc']:.3f} | {product:.3f} |"
+        )
+    return "\n".join([*lines, "", *{machine(result) for result in found}])
+
+
+def speed() -> str:
+    """One line for each microbenchmark: our fastest, the best peer, and their ratio."""
+    found = json.loads((RESULTS / "microbench-cpu.json").read_text())
+    lines = ["| function | size | this package | best peer | ratio |", "|---|---|---|---|---|"]
+    for result in found["results"]:
+        ours = [line for line in result["lines"] if line["ours"] and line["candidate"] != "eager"]
+        peers = [line for line in result["lines"] if not line["ours"]]
+        if not ours or not peers:
+            continue
+        best, peer = (min(group, key=lambda line: line["seconds"]) for group in (ours, peers))
+        lines.append(
+            f"| `{result['function']}` | {result['size']} | {_time(best)} | {_time(peer)}, {peer['candidate']} "
+            f"| {peer['seconds'] / best['seconds']:.1f}x |"
+        )
+    return "\n".join([*lines, "", machine(found)])
+
+
+def machine(found: dict[str, Any]) -> str:
+    """Where a result was measured."""
+    place = found.get("record", found)
+    cpu = place["machine"]
+    return (
+        f"Measured on {cpu['cpu']}, {cpu['threads']} thread{'s' * (cpu['threads'] > 1)}"
+        f"{' (bf16 matrix units)' * cpu['amx']}, torch {place['versions']['torch']}, {place['time'][:10]}."
+    )
+
+
+def _time(line: dict[str, Any]) -> str:
+    seconds = line["seconds"]
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+TABLES = {"accuracy": accuracy, "speed": speed}
+
+
+def filled(text: str) -> str:
+    """The README with its tables as the results have them."""
+    for name, table in TABLES.items():
+        pattern = re.compile(f"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        text = pattern.sub(lambda m, table=table: m[1] + table() + "\n" + m[2], text)  # type: ignore[misc]
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(filled(README.read_text()))

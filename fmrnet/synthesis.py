@@ -19,7 +19,9 @@ from fmrnet import fast
 __all__ = ["GRID", "DefectParameters", "draw", "synthetic_defects"]
 
 GRID = 9  # lattice of the noise blobs
-SCALE = 64  # pixels; lines are up to twice as long, dots up to an eighth of it in radius
+SCALE = (
+    64  # pixels; in a crop of this size lines are up to twice as long, dots up to an eighth of it in radius
+)
 DOTS = 6  # dots in a picture at most
 
 
@@ -37,7 +39,7 @@ class DefectParameters(TypedDict):
 
 
 def draw(count: int, size: int, generator: torch.Generator) -> DefectParameters:
-    """Parameters of `count` defects in crops of `size` x `size` pixels; widths and lengths do not grow with it."""
+    """Parameters of `count` defects in crops of `size` x `size` pixels."""
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(count, *shape, generator=generator)
@@ -72,8 +74,13 @@ def draw(count: int, size: int, generator: torch.Generator) -> DefectParameters:
     spots[..., :2][absent] = -10.0 * size  # far outside the patch
 
     softness = log_uniform(0.5, SCALE / 8)
+    if size > SCALE:  # in a larger crop, defects of every size from a patch's to the crop's
+        growth = log_uniform(1, size / SCALE)
+        lines[:, 3:6] *= growth[:, None]
+        half_width, softness = half_width * growth, softness * growth
+        spots[..., 2] *= growth[:, None]
     level = torch.where(blob, uniform(0.0, 1.3), torch.where(line, -half_width, torch.zeros(count)))
-    edge = torch.where(blob, softness * 4 / SCALE, softness)
+    edge = torch.where(blob, softness * 4 / size, softness)
     return DefectParameters(
         kind=kind,
         grid=grid,

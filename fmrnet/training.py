@@ -235,7 +235,7 @@ def _steps(
     generator = torch.Generator()
     count, size = config.batch_size, config.patch_size
     if position.phase == 3:  # the fusion looks at stitched pictures, so at crops of several patches
-        count, size = max(1, count * 3 // 8), min(size * 3 // 2, good.largest_crop, natural.largest_crop)
+        count, size = max(1, count // 4), min(size * 2, good.largest_crop, natural.largest_crop)
     for step in range(position.step, config.iterations[position.phase - 1]):
         generator.manual_seed((config.seed * len(PHASES) + position.phase - 1) * 2**32 + step)
         normal, positive = good.crops(2 * count, size, generator).to(device).chunk(2)

@@ -14,21 +14,21 @@ README = Path(__file__).parents[1] / "README.md"
 def accuracy() -> str:
     """One line for each set of photographed defects: figures of the learned fusion and of Eq 23's product."""
     lines = [
-        "| set, preset | good pictures | training | pixel ROC-AUC | AU-PRO | picture ROC-AUC | patch level "
+        "| set, preset, seed | good pictures | training | pixel ROC-AUC | AU-PRO | picture ROC-AUC | patch level "
         "| pixel ROC-AUC by Eq 23 |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*-edge-*.json"))]
-    for result in found:
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*-edge-*.json"))}
+    for name, result in found.items():
         figures, training = result["figures"], result["training"]
         pixel, picture, patch = figures["pixel"], figures["picture"], figures["patch_level"]
         product = result["pixel_roc_auc_of_products"]["gms*ssim*residual"]
         lines.append(
-            f"| {result['name']}, {result['preset']} | {training['good']['pictures']} "
+            f"| [{name}](bench/results/{name}.json) | {training['good']['pictures']} "
             f"| {training['seconds'] / 60:.0f} min | {pixel['roc_auc']:.3f} | {pixel['au_pro']:.3f} "
             f"| {picture['roc_auc']:.3f} | {patch['roc_auc']:.3f} | {product:.3f} |"
         )
-    return "\n".join([*lines, "", *{machine(result) for result in found}])
+    return "\n".join([*lines, "", *sorted({machine(result) for result in found.values()})])
 
 
 def speed() -> str:
@@ -36,13 +36,14 @@ def speed() -> str:
     found = json.loads((RESULTS / "microbench-cpu.json").read_text())
     lines = ["| function | size | this package | best peer | ratio |", "|---|---|---|---|---|"]
     for result in found["results"]:
-        ours = [line for line in result["lines"] if line["ours"] and line["candidate"] != "eager"]
+        ours = [line for line in result["lines"] if line["ours"]]
         peers = [line for line in result["lines"] if not line["ours"]]
         if not ours or not peers:
             continue
         best, peer = (min(group, key=lambda line: line["seconds"]) for group in (ours, peers))
         lines.append(
-            f"| `{result['function']}` | {result['size']} | {_time(best)} | {_time(peer)}, {peer['candidate']} "
+            f"| `{result['function']}` | {result['size']} | {_time(best)}, {best['candidate']} "
+            f"| {_time(peer)}, {peer['candidate']} "
             f"| {peer['seconds'] / best['seconds']:.1f}x |"
         )
     return "\n".join([*lines, "", machine(found)])

@@ -74,7 +74,9 @@ def rearrange_textons(
         if half_on_cpu and backend != "triton"
         else (skip, memory_features)
     )
-    name = choose(backend, wide[0], lambda name: _refusal(name, skip, memory_features, size, mixing))
+    name = choose(
+        backend, wide[0], lambda name: _refusal(name, skip, memory_features, size, mixing), cpu="eager"
+    )
     if mixing is not None:
         mixing = mixing.to(torch.promote_types(skip.dtype, torch.float32))
     if name == "eager":

@@ -73,7 +73,7 @@ def test_presets_agree_with_oracle_in_float32(name):
     model = random_model(config, seed=3).float()
     patch = np.random.default_rng(0).random((64, 64, 3)).astype(np.float32)
     weights = {name: value.numpy() for name, value in model.state_dict().items()}
-    expected = network.generate(patch, weights)
+    expected = network.generate(patch, weights, temperature=config.temperature)
     with torch.no_grad():
         features = model.encode(torch.from_numpy(patch.transpose(2, 0, 1))[None])
         found = model.decode(model.restore(features.z), features.skips)[0].numpy()

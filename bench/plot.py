@@ -45,7 +45,7 @@ def draw(found: dict[str, Any], target: Path) -> None:
         f"{name}; torch {found['versions']['torch']}; commit {found['commit'][:12]}; {found['time'][:10]}",
         fontsize=10, x=0.01, ha="left",
     )  # fmt: skip
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0, 1, 0.985))
     figure.savefig(target, dpi=110)
     plt.close(figure)
 

@@ -134,7 +134,7 @@ def _row(inspector: Inspector, example: Example) -> SheetRow:
     assert result.mask is not None
     return SheetRow(
         title=example.defect.replace("_", " "),
-        verdict=f"{'defective' if result.defective else 'good'}, score {result.score:.2f}",
+        verdict=f"{'defective' if result.defective else 'good'} {result.score:.2f}",
         picture=picture,
         reconstruction=inspector.reconstruct(picture),
         modalities=inspector.modality_maps(picture),

@@ -16,7 +16,10 @@ def tolerance(dtype: torch.dtype) -> Tolerance:
 def assert_close(
     actual: torch.Tensor, expected: ArrayLike, *, dtype: torch.dtype, scale: float | None = None
 ) -> None:
-    """|actual - expected| <= rtol * |expected| + atol * scale, elementwise, nothing non-finite.
+    """|actual - expected| <= rtol * |expected| + atol * scale + half a step, elementwise, nothing non-finite.
+
+    The step is that of the result's type beside zero, where even a correctly rounded result is off by half of it
+    (3e-8 in float16).
 
     `dtype` is the type the function computed on. `scale` is the magnitude at which the rounding happened: the
     largest expected value unless the result is a small difference of larger quantities (then name those).
@@ -29,7 +32,9 @@ def assert_close(
     assert np.isfinite(expected).all(), "the oracle's own result is not finite"
     limit = tolerance(dtype)
     magnitude = np.abs(expected).max() if scale is None else scale
-    excess = np.abs(values - expected) - (limit.rtol * np.abs(expected) + limit.atol * magnitude)
+    kind = torch.finfo(actual.dtype)
+    step = kind.smallest_normal * kind.eps
+    excess = np.abs(values - expected) - (limit.rtol * np.abs(expected) + limit.atol * magnitude + step / 2)
     assert np.isfinite(values).all(), f"{np.count_nonzero(~np.isfinite(values))} values are not finite"
     worst = np.unravel_index(excess.argmax(), excess.shape)
     assert excess[worst] <= 0, (

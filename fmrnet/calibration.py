@@ -24,6 +24,7 @@ __all__ = ["Calibration", "calibrate", "picture_score"]
 
 SCORE_WINDOW = 8  # pixels; the picture score is the largest mean of the anomaly map over such a square
 FALSE_ALARMS = 0.01  # share of good pictures that the picture threshold lets through as defective
+LEAST = 1e-12  # a perfectly flat surface gives thresholds of 0, and scores are multiples of a threshold
 _EULER = 0.5772156649015329
 
 
@@ -130,7 +131,7 @@ def calibrate(
         pixel_std=std,
         pixel_threshold=mean + k * std,
         patch_quantile=patch_quantile,
-        patch_threshold=float(np.quantile(torch.cat(distances).numpy(), patch_quantile)),
+        patch_threshold=max(float(np.quantile(torch.cat(distances).numpy(), patch_quantile)), LEAST),
         picture_threshold=_largest_expected(
             maxima, max(1.0, pixels / model.config.patch_size**2), probabilities=model.config.learned_fusion
         ),
@@ -150,4 +151,4 @@ def _largest_expected(maxima: Sequence[float], blocks: float, *, probabilities: 
     location = values.mean() - _EULER * scale
     expected = location + scale * (math.log(blocks) - math.log(-math.log1p(-FALSE_ALARMS)))
     largest = max(expected, values.max())
-    return float(expit(largest) if probabilities else largest)
+    return max(float(expit(largest) if probabilities else largest), LEAST)

@@ -90,6 +90,15 @@ def test_more_blocks_raise_the_picture_threshold(model):
     assert small < large
 
 
+def test_a_flat_surface_gives_thresholds_that_can_be_divided_by(model, monkeypatch):
+    nothing = torch.zeros(2, 2)
+    monkeypatch.setattr(background, "patch_distances", lambda *_: nothing)
+    monkeypatch.setattr(background, "anomaly_map", lambda *_: torch.zeros(128, 64))
+    found = calibrate(model, pictures(2), pixels=64 * 64)
+    assert found.patch_threshold > 0
+    assert found.picture_threshold > 0
+
+
 def test_no_pictures(model):
     with pytest.raises(DatasetError, match="no good pictures"):
         calibrate(model, [], pixels=1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fmrnet import fast
+from fmrnet.learned_fusion import HALF
 from fmrnet.model import Features, FMRNet
 
 __all__ = ["MODALITIES", "Encoded", "anomaly_map", "encode", "patch_distances", "restore", "restore_crops"]
@@ -75,7 +76,8 @@ def anomaly_map(model: FMRNet, picture: Tensor, background: Tensor) -> Tensor:
     From the learned fusion where the model has one, else the product of Eq 23.
     """
     if model.fusion is not None:
-        return torch.sigmoid(model.fusion(picture[None], background[None], model.std))[0]
+        score = model.fusion.standard_score(picture[None], background[None], model.mean, model.std)
+        return torch.sigmoid(score - HALF)[0]
     return fast.anomaly_map(
         picture[None], background[None], modalities=MODALITIES, median=model.config.median
     )[0]

@@ -24,6 +24,7 @@ __all__ = ["Calibration", "calibrate", "picture_score"]
 
 SCORE_WINDOW = 8  # pixels; the picture score is the largest mean of the anomaly map over such a square
 FALSE_ALARMS = 0.01  # share of good pictures that the picture threshold lets through as defective
+EDGE = 1e-6  # how near to 0 and 1 a probability's logit is taken
 LEAST = 1e-12  # a perfectly flat surface gives thresholds of 0, and scores are multiples of a threshold
 _EULER = 0.5772156649015329
 
@@ -33,9 +34,9 @@ class Calibration:
     """What counts as a defect, in the units of the maps and distances themselves."""
 
     k: float  # of the k-sigma threshold
-    pixel_mean: float  # of the anomaly map over the held-out good pictures
+    pixel_mean: float  # of the anomaly map over the held-out good pictures; of its logits if that is learned
     pixel_std: float
-    pixel_threshold: float  # pixel_mean + k * pixel_std
+    pixel_threshold: float  # pixel_mean + k * pixel_std, on the map's own scale
     patch_quantile: float
     patch_threshold: float  # that quantile of the held-out patches' distances to memory
     picture_threshold: float  # of `picture_score`
@@ -84,7 +85,8 @@ def calibrate(
 ) -> Calibration:
     """Thresholds from good pictures.
 
-    The pixel threshold is mean + k sigma of all their map values. The patch threshold is a quantile of all
+    The pixel threshold is mean + k sigma of all their map values (of the logits, where the fusion is learned:
+    there they are standard scores). The patch threshold is a quantile of all
     their patches' distances. The picture threshold comes from the maxima of the score over blocks of one patch:
     a Gumbel distribution is fitted to them by moments (to their logits, where the fusion is learned), and the
     threshold is what the largest of all blocks of a picture passes with a probability of 1 %, but never less
@@ -118,6 +120,8 @@ def calibrate(
         distances.append(background.patch_distances(model, encoded).flatten().cpu())
         anomaly_map = background.anomaly_map(model, picture, background.restore(model, encoded))
         values = anomaly_map.double()
+        if model.config.learned_fusion:
+            values = torch.logit(values, EDGE)
         sums += [values.numel(), values.sum().item(), values.square().sum().item()]
         blocks = torch.nn.functional.max_pool2d(_smoothed(anomaly_map)[None], block, ceil_mode=True)
         maxima.extend(blocks.flatten().tolist())
@@ -125,11 +129,12 @@ def calibrate(
         raise DatasetError("no good pictures to calibrate on")
     mean = float(sums[1] / sums[0])
     std = math.sqrt(max(sums[2] / sums[0] - mean**2, 0.0))
+    threshold = mean + k * std
     return Calibration(
         k=k,
         pixel_mean=mean,
         pixel_std=std,
-        pixel_threshold=mean + k * std,
+        pixel_threshold=float(expit(threshold)) if model.config.learned_fusion else threshold,
         patch_quantile=patch_quantile,
         patch_threshold=max(float(np.quantile(torch.cat(distances).numpy(), patch_quantile)), LEAST),
         picture_threshold=_largest_expected(
@@ -146,7 +151,7 @@ def _largest_expected(maxima: Sequence[float], blocks: float, *, probabilities: 
     """
     values = np.asarray(maxima, dtype=np.float64)
     if probabilities:
-        values = logit(values.clip(1e-6, 1 - 1e-6))
+        values = logit(values.clip(EDGE, 1 - EDGE))
     scale = values.std() * math.sqrt(6) / math.pi
     location = values.mean() - _EULER * scale
     expected = location + scale * (math.log(blocks) - math.log(-math.log1p(-FALSE_ALARMS)))

@@ -1,43 +1,71 @@
-"""A learned alternative to the product of Eq 23: seven small convolutions over what the comparison gives.
+"""A learned alternative to the product of Eq 23: seven small convolutions, and the residual's energy beside them.
 
-The product forgets what a defect looks like; this network is trained, after the generator, to find the supports
-of synthetic defects in the picture, its background and their differences. `fmrnet.reference.learned_fusion` is
-its oracle.
+The product forgets what a defect looks like. The convolutions are trained, after the generator, to find the
+supports of synthetic defects in the picture, its background and their differences. They know those defects best;
+the energy of the residual knows none and misses none by kind. Each is measured in standard deviations of what good
+pictures give, and the map rests on their mean. `fmrnet.reference.learned_fusion` is the oracle.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, leaky_relu
+from torch.nn.functional import conv2d, leaky_relu, pad, pixel_shuffle, pixel_unshuffle
 
 from fmrnet import fast
 from fmrnet.config import SLOPE
 
-__all__ = ["DILATIONS", "LearnedFusion", "fusion_inputs"]
+__all__ = ["DILATIONS", "LearnedFusion", "defect_labels", "fusion_inputs", "log_energy"]
 
 DILATIONS = (1, 1, 2, 2, 4, 4, 1)
 WIDTH = 32
-BLUR_SIGMA = 3.0  # pixels; of what shows broad changes of brightness
+FOLD = 2  # the convolutions work on blocks of 2 x 2 pixels, a quarter of the work and twice the view
+BLUR_SIGMA = 3.0  # pixels
 BLUR_RADIUS = 9
+VISIBLE = 0.3  # deviations of the texture, blurred: a synthetic defect that changes less is not learnt from
+NOT_COUNTED = -1.0  # label of the pixels that are neither good nor defective
+FLOOR = 1e-3  # of the residual's energy, in the texture's variances
+HALF = 3.0  # standard deviations; where the map is 1/2
 
 
-def fusion_inputs(image: Tensor, background: Tensor, std: Tensor) -> Tensor:
-    """What the network sees, (B, 3 C + 3, H, W), from a picture and its background (B, C, H, W) in [0, 1].
+def fusion_inputs(image: Tensor, background: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """What the convolutions see, (B, 4 C + 3, H, W), of a picture and its background (B, C, H, W) in [0, 1].
 
-    In units of the texture's deviation `std` (C,): the picture less the blurred background, the residual with
-    its sign, and the residual blurred; then 1 - GMS, 1 - SSIM and the residual's size, Eq 19, 21 and 22.
+    In units of the texture's deviation `std` (C,): the picture less the blurred background, the blurred picture
+    less the texture's `mean` (C,), the residual with its sign, and the residual blurred; then 1 - GMS, 1 - SSIM
+    and the residual's size, Eq 19, 21 and 22.
     """
-    scale = std[:, None, None]
+    centre, scale = mean[:, None, None], std[:, None, None]
     residual = (image - background) / scale
     maps = fast.modality_maps(image, background)
     size = maps["residual"] / std.mean()
     detail = (image - _blurred(background)) / scale
-    return torch.cat(
-        (detail, residual, _blurred(residual), torch.stack((maps["gms"], maps["ssim"], size), 1)), 1
-    )
+    level = (_blurred(image) - centre) / scale
+    compared = torch.stack((maps["gms"], maps["ssim"], size), 1)
+    return torch.cat((detail, level, residual, _blurred(residual), compared), 1)
+
+
+def log_energy(image: Tensor, background: Tensor, std: Tensor) -> Tensor:
+    """Logarithm of the residual's blurred size, (B, H, W), from pictures (B, C, H, W); the unit is mean(std)."""
+    square = (image - background).square().mean(1, keepdim=True) / std.mean() ** 2
+    return _blurred(square).squeeze(1).clamp_min(0).add(FLOOR).log() / 2
+
+
+def defect_labels(image: Tensor, synthetic: Tensor, support: Tensor, std: Tensor) -> Tensor:
+    """What the convolutions are to say of each pixel, (B, H, W): 1 defective, 0 good, NOT_COUNTED neither.
+
+    Defective is where S > 1/2 and the defect can be seen: where the change from I_o to I_s (B, C, H, W), blurred,
+    is more than VISIBLE. Good is where S is next to nothing.
+    """
+    change = ((synthetic - image) / std[:, None, None]).square().mean(1, keepdim=True)
+    seen = _blurred(change).squeeze(1) > VISIBLE**2
+    label = torch.full_like(support, NOT_COUNTED)
+    label[support < 0.02] = 0.0
+    label[(support > 0.5) & seen] = 1.0
+    return label
 
 
 def _blurred(x: Tensor) -> Tensor:
@@ -58,28 +86,65 @@ def _blurred(x: Tensor) -> Tensor:
 
 
 class LearnedFusion(nn.Module):
-    """Seven 3x3 convolutions, 32 channels wide, dilated up to 4: a pixel's answer rests on 31 x 31 pixels.
+    """Seven 3x3 convolutions, 32 channels wide, dilated up to 4, on blocks of 2 x 2 pixels: 62 x 62 in view.
 
-    Borders repeat the edge pixel: a defect at the border is as plain as one inside.
+    Borders repeat the edge pixel: a defect at the border is as plain as one inside. `forward` gives the logits that
+    training works on, `standard_score` what a map is made of.
     """
+
+    good_mean: Tensor  # (2,) of the logit and of the log energy over good pictures
+    good_std: Tensor
 
     def __init__(self, image_channels: int) -> None:
         super().__init__()
-        widths = (3 * image_channels + 3, *[WIDTH] * (len(DILATIONS) - 1), 1)
+        widths = (
+            (4 * image_channels + 3) * FOLD**2,
+            *[WIDTH] * (len(DILATIONS) - 1),
+            FOLD**2,
+        )
         self.layers = nn.ModuleList(
             nn.Conv2d(a, b, kernel_size=3, padding=d, dilation=d, padding_mode="replicate")
             for a, b, d in zip(widths[:-1], widths[1:], DILATIONS, strict=True)
         )
-        for layer in self.layers:  # PyTorch's own start lets the signal fade from layer to layer
+        self.norms = nn.ModuleList(nn.BatchNorm2d(WIDTH) for _ in DILATIONS[:-1])
+        for layer in self.layers:
             nn.init.kaiming_normal_(layer.weight, a=SLOPE)  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         # Start by calling nearly everything good: the focal loss then begins small.
+        nn.init.normal_(self.layers[-1].weight, std=0.02)  # type: ignore[arg-type]
         nn.init.constant_(self.layers[-1].bias, -math.log(99))  # type: ignore[arg-type]
+        self.register_buffer("good_mean", torch.zeros(2))
+        self.register_buffer("good_std", torch.ones(2))
 
-    def forward(self, image: Tensor, background: Tensor, std: Tensor) -> Tensor:
-        """Logit of each pixel being defective, (B, H, W)."""
-        x = fusion_inputs(image, background, std)
-        for layer in self.layers[:-1]:
-            x = leaky_relu(layer(x), SLOPE, inplace=True)
-        logit: Tensor = self.layers[-1](x)
-        return logit.squeeze(1)
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logit of each pixel being defective, (B, H, W), from `fusion_inputs` (B, 4 C + 3, H, W)."""
+        height, width = inputs.shape[2:]
+        x = pad(inputs, (0, -width % FOLD, 0, -height % FOLD), mode="replicate")
+        x = pixel_unshuffle(x, FOLD)
+        for layer, norm in zip(self.layers[:-1], self.norms, strict=True):
+            x = leaky_relu(norm(layer(x)), SLOPE, inplace=True)
+        logit: Tensor = pixel_shuffle(self.layers[-1](x), FOLD)
+        return logit.squeeze(1)[:, :height, :width]
+
+    def evidence(self, image: Tensor, background: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """The logit and the log energy of each pixel, (B, 2, H, W)."""
+        logit = self(fusion_inputs(image, background, mean, std))
+        return torch.stack((logit, log_energy(image, background, std)), 1)
+
+    def standard_score(self, image: Tensor, background: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """How many standard deviations a pixel lies above what good pictures give, (B, H, W): the evidence's mean."""
+        evidence = self.evidence(image, background, mean, std)
+        return ((evidence - self.good_mean[:, None, None]) / self.good_std[:, None, None]).mean(1)
+
+    @torch.no_grad()
+    def standardise(self, good: Iterable[tuple[Tensor, Tensor]], mean: Tensor, std: Tensor) -> None:
+        """Take the mean and deviation of the evidence from good pictures and their backgrounds, (C, H, W) each."""
+        sums = torch.zeros(3, 2, dtype=torch.float64, device=std.device)
+        for image, background in good:
+            values = self.evidence(image[None], background[None], mean, std)[0].flatten(1).double()
+            sums[0] += values.shape[1]
+            sums[1] += values.sum(1)
+            sums[2] += values.square().sum(1)
+        centre = sums[1] / sums[0]
+        self.good_mean.copy_(centre)
+        self.good_std.copy_((sums[2] / sums[0] - centre.square()).clamp_min(1e-6).sqrt())

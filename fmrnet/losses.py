@@ -67,18 +67,18 @@ def perceptual_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     return torch.stack(differences).mean()
 
 
-def focal_loss(logit: Tensor, support: Tensor, gamma: float = 2.0) -> Tensor:
+def focal_loss(logit: Tensor, label: Tensor, gamma: float = 2.0) -> Tensor:
     """Of the learned fusion: cross entropy in which pixels that are right already count little.
 
     Parameters
     ----------
     logit : Tensor
         Of each pixel being defective.
-    support : Tensor of the same shape in [0, 1]
-        S of the synthetic defect; above 0.5 is defective.
+    label : Tensor of the same shape
+        1 defective, 0 good, negative: not counted.
 
     Equivalent to: `reference.learned_fusion.focal_loss` on the logits' sigmoids.
     """
-    defective = (support > 0.5).to(logit.dtype)
-    entropy = bce_with_logits(logit, defective, reduction="none")
+    counted = label >= 0
+    entropy = bce_with_logits(logit[counted], label[counted].to(logit.dtype), reduction="none")
     return ((1 - torch.exp(-entropy)) ** gamma * entropy).mean()

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -23,13 +24,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fmrnet import artifact, data, devices, losses, memory
-from fmrnet.background import restore_crops
+from fmrnet import artifact, background, data, devices, losses, memory
 from fmrnet.calibration import calibrate
 from fmrnet.config import Config, preset
 from fmrnet.critics import AuxiliaryClassifier, Discriminator
 from fmrnet.errors import ArtifactError, FmrnetError
 from fmrnet.inspection import Inspector, load
+from fmrnet.learned_fusion import defect_labels, fusion_inputs
 from fmrnet.model import FMRNet
 from fmrnet.synthesis import synthetic_defects
 
@@ -39,6 +40,7 @@ CHECKPOINT_SUFFIX = ".checkpoint"
 CHECKPOINT_SECONDS = 60.0
 REPORT_STEPS = 10
 FUSION_RATE = 3e-3  # learning rate of the learned fusion
+CROPS_AT_ONCE = 16  # of the fusion's crops, when they are restored
 
 Progress = Callable[[str, int, int, float], None]
 Optimisers = dict[str, torch.optim.Adam]
@@ -78,7 +80,7 @@ class Networks:
         if phase == 3:
             self.model.eval().requires_grad_(False)
             assert self.model.fusion is not None
-            fusion = self.model.fusion.requires_grad_(True)
+            fusion = self.model.fusion.train().requires_grad_(True)
             return {"fusion": torch.optim.Adam(fusion.parameters(), rate, fused=True)}
         if phase == 2:
             self.model.encoder.eval().requires_grad_(False)
@@ -96,6 +98,15 @@ class Step:
     positive: Tensor
     synthetic: Tensor
     support: Tensor
+
+
+@dataclass
+class Crops:
+    """What the learned fusion learns from: pictures with synthetic defects, their backgrounds, and labels."""
+
+    image: Tensor  # (N, C, S, S) in [0, 1]
+    background: Tensor
+    label: Tensor  # (N, S, S), of `defect_labels`
 
 
 @dataclass
@@ -194,8 +205,14 @@ def train(
             if moments is not None:
                 _restore_moments(optimisers, moments)
                 moments = None
-            steps = _steps(config, position, good_pool, natural_pool, where)
-            _run_phase(networks, optimisers, steps, position, stop, out, identity, progress)
+            updates: Iterator[Callable[[], Tensor]]
+            if position.phase < 3:
+                steps = _steps(config, position, good_pool, natural_pool, where)
+                updates = (partial(_update, networks, optimisers, step, position.phase) for step in steps)
+            else:
+                batches = _fusion_batches(model, position, good_pool, natural_pool, where)
+                updates = (partial(_update_fusion, networks, optimisers, batch) for batch in batches)
+            _run_phase(networks, optimisers, updates, position, stop, out, identity, progress)
             if position.phase == 1:
                 networks.model.memory.copy_(memory.establish_bank(networks.model, good_pool))
             position.phase, position.step = position.phase + 1, 0
@@ -211,7 +228,10 @@ def train(
         "loss_curve": position.history,
     }
     model = networks.model.eval().requires_grad_(False)
-    good_pictures = (torch.from_numpy(p.transpose(2, 0, 1).copy()).to(where) for p in held_out)
+    good_pictures = [torch.from_numpy(p.transpose(2, 0, 1).copy()).to(where) for p in held_out]
+    if model.fusion is not None:
+        restored = ((p, background.restore(model, background.encode(model, p))) for p in good_pictures)
+        model.fusion.standardise(restored, model.mean, model.std)
     thresholds = calibrate(model, good_pictures, pixels=max(p.shape[0] * p.shape[1] for p in pictures))
     Inspector(model, thresholds, provenance).save(out)
     checkpoint_path(out).unlink(missing_ok=True)
@@ -234,20 +254,67 @@ def _steps(
     """The pictures of each remaining step of the phase, cut and synthesised from that step's own seed."""
     generator = torch.Generator()
     count, size = config.batch_size, config.patch_size
-    if position.phase == 3:  # the fusion looks at stitched pictures, so at crops of several patches
-        count, size = max(1, count // 4), min(size * 2, good.largest_crop, natural.largest_crop)
     for step in range(position.step, config.iterations[position.phase - 1]):
-        generator.manual_seed((config.seed * len(PHASES) + position.phase - 1) * 2**32 + step)
+        generator.manual_seed(_step_seed(config, position.phase, step))
         normal, positive = good.crops(2 * count, size, generator).to(device).chunk(2)
         contents = natural.crops(count, size, generator).to(device)
         synthetic, support = synthetic_defects(normal, contents, positive, generator)
         yield Step(normal, positive, synthetic, support)
 
 
+def _step_seed(config: Config, phase: int, step: int) -> int:
+    return (config.seed * len(PHASES) + phase - 1) * 2**32 + step
+
+
+@torch.no_grad()
+def _fusion_crops(
+    model: FMRNet, good: data.PicturePool, natural: data.PicturePool, device: torch.device
+) -> Crops:
+    """Crops of several patches, for the fusion looks at stitched pictures: as many as it has steps.
+
+    Restoring them costs more than a step on them does; each is seen about eight times, mirrored anew.
+    """
+    config, generator = model.config, torch.Generator()
+    size = min(config.patch_size * 2, good.largest_crop, natural.largest_crop)
+    parts = []
+    for first in range(0, config.iterations[2], CROPS_AT_ONCE):
+        generator.manual_seed(_step_seed(config, 3, 2**31 + first))
+        count = min(CROPS_AT_ONCE, config.iterations[2] - first)
+        normal, own = good.crops(2 * count, size, generator).to(device).chunk(2)
+        contents = natural.crops(count, size, generator).to(device)
+        synthetic, support = synthetic_defects(normal, contents, own, generator)
+        label = defect_labels(normal, synthetic, support, model.std)
+        restored = background.restore_crops(model, synthetic)
+        parts.append([tensor.half().cpu() for tensor in (synthetic, restored, label)])
+    return Crops(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def _fusion_batches(
+    model: FMRNet,
+    position: Position,
+    good: data.PicturePool,
+    natural: data.PicturePool,
+    device: torch.device,
+) -> Iterator[Crops]:
+    """A random batch of the crops for each remaining step, mirrored at random."""
+    config, generator = model.config, torch.Generator()
+    crops = _fusion_crops(model, good, natural, device)
+    for step in range(position.step, config.iterations[2]):
+        generator.manual_seed(_step_seed(config, 3, step))
+        chosen = torch.randint(len(crops.label), (max(1, config.batch_size // 4),), generator=generator)
+        mirrored = [axis for axis in (-1, -2) if torch.rand((), generator=generator) < 0.5]
+        yield Crops(
+            *(
+                tensor[chosen].to(device).float().flip(mirrored)
+                for tensor in (crops.image, crops.background, crops.label)
+            )
+        )
+
+
 def _run_phase(
     networks: Networks,
     optimisers: Optimisers,
-    steps: Iterator[Step],
+    updates: Iterator[Callable[[], Tensor]],
     position: Position,
     stop: Callable[[], bool],
     out: Path,
@@ -259,15 +326,14 @@ def _run_phase(
     started = time.monotonic() - position.seconds
     saved = time.monotonic()
     recent: list[Tensor] = []
-    for step in steps:
+    for update in updates:
         rate = FUSION_RATE if position.phase == 3 else config.learning_rate
         if config.schedule == "cosine":
             rate *= 0.5 * (1 + math.cos(math.pi * position.step / total))
         for optimiser in optimisers.values():
             for group in optimiser.param_groups:
                 group["lr"] = rate
-        update = _update_fusion if position.phase == 3 else _update
-        recent.append(update(networks, optimisers, step, position.phase))
+        recent.append(update())
         position.step += 1
         position.seconds = time.monotonic() - started
         if position.step % REPORT_STEPS == 0 or position.step == total:
@@ -336,14 +402,14 @@ def _update(networks: Networks, optimisers: Optimisers, step: Step, phase: int) 
     return loss.detach()
 
 
-def _update_fusion(networks: Networks, optimisers: Optimisers, step: Step, phase: int) -> Tensor:
-    """One step of the learned fusion, which is to find the supports; gives its focal loss (detached)."""
+def _update_fusion(networks: Networks, optimisers: Optimisers, batch: Crops) -> Tensor:
+    """One step of the learned fusion, which is to find the defects; gives its focal loss (detached)."""
     model = networks.model
     assert model.fusion is not None
-    background = restore_crops(model, step.synthetic)
-    with devices.autocast(background.device):
-        logit = model.fusion(step.synthetic, background, model.std)
-    loss = losses.focal_loss(logit.float(), step.support)
+    inputs = fusion_inputs(batch.image, batch.background, model.mean, model.std)
+    with devices.autocast(inputs.device):
+        logit = model.fusion(inputs.contiguous(memory_format=torch.channels_last))
+    loss = losses.focal_loss(logit.float(), batch.label)
     optimisers["fusion"].zero_grad()
     loss.backward()
     optimisers["fusion"].step()

@@ -1,7 +1,8 @@
 """The learned alternative to the product of Eq 23 (not in the paper): its oracle, in plain NumPy.
 
 I, R      picture and its restored background (H, W, C) in [0, 1]
-s         standard deviation of the texture per channel (C,)
+I_s, S    picture with a synthetic defect, and the defect's support
+m, s      mean and standard deviation of the texture per channel (C,)
 A_m1 ...  modality maps of Eq 19, 21 and 22
 """
 
@@ -17,72 +18,200 @@ from .fusion import modality_maps
 BLUR_SIGMA = 3.0  # pixels
 BLUR_RADIUS = 9
 DILATIONS = (1, 1, 2, 2, 4, 4, 1)
+FOLD = 2  # the convolutions work on blocks of 2 x 2 pixels
 SLOPE = 0.2  # of every leaky ReLU
+NORM_EPS = 1e-5  # of batch normalisation
+VISIBLE = 0.3  # blurred change from I_o to I_s, in deviations of the texture
+NOT_COUNTED = -1.0
+FLOOR = 1e-3  # of the residual's energy
+HALF = 3.0  # standard deviations; where the map is 1/2
 
 
-def fusion_inputs(image: npt.ArrayLike, background: npt.ArrayLike, std: npt.ArrayLike) -> Array:
-    """What the fusion network sees: detail, signed residual, blurred residual, and the three modality maps.
+def fusion_inputs(
+    image: npt.ArrayLike, background: npt.ArrayLike, mean: npt.ArrayLike, std: npt.ArrayLike
+) -> Array:
+    """What the convolutions see: detail, level, signed residual, blurred residual, and the three modality maps.
 
     Parameters
     ----------
     image, background : (H, W, C) in [0, 1]
         I and R.
-    std : (C,), positive
-        s.
+    mean, std : (C,), std positive
+        m and s.
 
     Returns
     -------
-    (3 C + 3, H, W)
-        (I - blur(R)) / s, (I - R) / s, blur((I - R) / s), then 1 - GMS, 1 - SSIM and residual / mean(s).
+    (4 C + 3, H, W)
+        (I - blur(R)) / s, (blur(I) - m) / s, (I - R) / s, blur((I - R) / s), then 1 - GMS, 1 - SSIM and
+        residual / mean(s).
 
     Raises
     ------
     ValueError
-        Pictures of different shape, or std not (C,).
+        Pictures of different shape, or mean or std not (C,).
     """
-    I, R = picture("image", image), picture("background", background)
-    same_shape("image", I, "background", R)
-    s = numbers("std", std, "(C,)")
-    if s.shape != I.shape[2:] or s.min() <= 0:
-        raise ValueError(f"std {s}; expected {I.shape[2]} positive numbers, one for each channel")
+    I, R, m, s = _checked(image, background, mean, std)
     maps = modality_maps(I, R)
     residual = (I - R) / s
-    detail = (I - _blurred(R)) / s
-    channels = np.concatenate([detail, residual, _blurred(residual)], axis=2).transpose(2, 0, 1)
+    detail, level = (I - _blurred(R)) / s, (_blurred(I) - m) / s
+    channels = np.concatenate([detail, level, residual, _blurred(residual)], axis=2).transpose(2, 0, 1)
     return np.concatenate([channels, [maps["gms"], maps["ssim"], maps["residual"] / s.mean()]])
 
 
-def learned_map(
-    image: npt.ArrayLike, background: npt.ArrayLike, std: npt.ArrayLike, weights: Mapping[str, npt.ArrayLike]
-) -> Array:
-    """Probability of each pixel being defective: seven 3 x 3 convolutions over `fusion_inputs`, a sigmoid.
+def log_energy(image: npt.ArrayLike, background: npt.ArrayLike, std: npt.ArrayLike) -> Array:
+    """Half the logarithm of the residual's blurred square, log(blur(A_m3^2 / mean(s)^2) + FLOOR) / 2.
 
     Parameters
     ----------
     image, background : (H, W, C) in [0, 1]
-    std : (C,)
-    weights : mapping of str to array
-        fusion.layers.{0..6}.weight (out, in, 3, 3) and .bias (out,), the names of the model's state.
+    std : (C,), positive
 
     Returns
     -------
-    (H, W) in [0, 1]
+    (H, W)
+    """
+    I, R, _, s = _checked(image, background, std, std)
+    square = ((I - R) ** 2).mean(2, keepdims=True) / s.mean() ** 2
+    return np.asarray(np.log(_blurred(square)[..., 0] + FLOOR) / 2)
+
+
+def defect_labels(
+    image: npt.ArrayLike, synthetic: npt.ArrayLike, support: npt.ArrayLike, std: npt.ArrayLike
+) -> Array:
+    """What the convolutions are to say of each pixel of a picture with a synthetic defect.
+
+    Parameters
+    ----------
+    image, synthetic : (H, W, C) in [0, 1]
+        I_o and I_s.
+    support : (H, W) in [0, 1]
+        S.
+    std : (C,), positive
+
+    Returns
+    -------
+    (H, W)
+        1 where S > 1/2 and the blurred change is more than VISIBLE, 0 where S < 0.02, else NOT_COUNTED.
+    """
+    I_o, I_s, _, s = _checked(image, synthetic, std, std)
+    S = numbers("support", support, "(H, W)")
+    seen = _blurred((((I_s - I_o) / s) ** 2).mean(2, keepdims=True))[..., 0] > VISIBLE**2
+    return np.where((S > 0.5) & seen, 1.0, np.where(S < 0.02, 0.0, NOT_COUNTED))
+
+
+def fusion_logit(inputs: npt.ArrayLike, weights: Mapping[str, npt.ArrayLike]) -> Array:
+    """Seven 3 x 3 convolutions on blocks of 2 x 2 pixels, batch norm and leaky ReLU after all but the last.
+
+    Parameters
+    ----------
+    inputs : (channels, H, W)
+        From `fusion_inputs`.
+    weights : mapping of str to array
+        fusion.layers.{0..6}.weight (out, in, 3, 3) and .bias (out,), fusion.norms.{0..5}.weight, .bias,
+        .running_mean and .running_var (out,): the names of the model's state.
+
+    Returns
+    -------
+    (H, W)
 
     Raises
     ------
     ValueError
-        As `fusion_inputs`, or a weight that is missing.
+        A weight is missing.
     """
-    x = fusion_inputs(image, background, std)
+
+    def weight(name: str) -> Array:
+        if f"fusion.{name}" not in weights:
+            raise ValueError(f"weights have no 'fusion.{name}'; expected a model with a learned fusion")
+        return np.asarray(weights[f"fusion.{name}"], dtype=np.float64)
+
+    x = numbers("inputs", inputs, "(channels, H, W)")
+    _, height, width = x.shape
+    x = space_to_depth(np.pad(x, ((0, 0), (0, -height % FOLD), (0, -width % FOLD)), mode="edge"), FOLD)
     for i, dilation in enumerate(DILATIONS):
-        names = (f"fusion.layers.{i}.weight", f"fusion.layers.{i}.bias")
-        if missing := [name for name in names if name not in weights]:
-            raise ValueError(f"weights have no {missing[0]!r}; expected a model with a learned fusion")
-        W, b = (np.asarray(weights[name], dtype=np.float64) for name in names)
-        x = dilated_conv(x, W, dilation) + b[:, None, None]
+        x = (
+            dilated_conv(x, weight(f"layers.{i}.weight"), dilation)
+            + weight(f"layers.{i}.bias")[:, None, None]
+        )
         if i < len(DILATIONS) - 1:
+            centre, variance = weight(f"norms.{i}.running_mean"), weight(f"norms.{i}.running_var")
+            gain = weight(f"norms.{i}.weight") / np.sqrt(variance + NORM_EPS)
+            x = (x - centre[:, None, None]) * gain[:, None, None] + weight(f"norms.{i}.bias")[:, None, None]
             x = np.where(x > 0, x, SLOPE * x)
-    return np.asarray(1 / (1 + np.exp(-x[0])))
+    return depth_to_space(x, FOLD)[0, :height, :width]
+
+
+def learned_map(
+    image: npt.ArrayLike,
+    background: npt.ArrayLike,
+    mean: npt.ArrayLike,
+    std: npt.ArrayLike,
+    weights: Mapping[str, npt.ArrayLike],
+) -> Array:
+    """The anomaly map: the mean of two standard scores, of the logit and of the log energy, through a sigmoid.
+
+    Parameters
+    ----------
+    image, background : (H, W, C) in [0, 1]
+    mean, std : (C,)
+    weights : mapping of str to array
+        As `fusion_logit`, with fusion.good_mean and fusion.good_std (2,): the evidence of good pictures.
+
+    Returns
+    -------
+    (H, W) in [0, 1]
+        1/2 at HALF standard deviations above good pictures.
+
+    Raises
+    ------
+    ValueError
+        As `fusion_inputs` and `fusion_logit`.
+    """
+    logit = fusion_logit(fusion_inputs(image, background, mean, std), weights)
+    evidence = np.stack([logit, log_energy(image, background, std)], axis=-1)
+    z = (evidence - np.asarray(weights["fusion.good_mean"])) / np.asarray(weights["fusion.good_std"])
+    return np.asarray(1 / (1 + np.exp(HALF - z.mean(-1))))
+
+
+def space_to_depth(x: npt.ArrayLike, size: int) -> Array:
+    """Blocks of size x size pixels as channels: (C, H, W) to (C size^2, H / size, W / size).
+
+    Parameters
+    ----------
+    x : (C, H, W)
+    size : int
+        Divides H and W.
+
+    Returns
+    -------
+    (C size^2, H / size, W / size)
+        Channel c size^2 + size row + column.
+    """
+    x = numbers("x", x, "(C, H, W)")
+    return np.concatenate(
+        [x[c : c + 1, m::size, n::size] for c in range(len(x)) for m in range(size) for n in range(size)]
+    )
+
+
+def depth_to_space(x: npt.ArrayLike, size: int) -> Array:
+    """The opposite of `space_to_depth`.
+
+    Parameters
+    ----------
+    x : (C size^2, H, W)
+    size : int
+
+    Returns
+    -------
+    (C, H size, W size)
+    """
+    x = numbers("x", x, "(C size^2, H, W)")
+    channels, height, width = x.shape
+    y = np.zeros((channels // size**2, height * size, width * size))
+    for i, plane in enumerate(x):
+        c, m, n = i // size**2, i // size % size, i % size
+        y[c, m::size, n::size] = plane
+    return y
 
 
 def dilated_conv(x: npt.ArrayLike, weight: npt.ArrayLike, dilation: int) -> Array:
@@ -112,15 +241,15 @@ def dilated_conv(x: npt.ArrayLike, weight: npt.ArrayLike, dilation: int) -> Arra
     return y
 
 
-def focal_loss(p: npt.ArrayLike, support: npt.ArrayLike, gamma: float = 2.0) -> float:
-    """Mean of -(1 - q)^gamma log q, where q is the probability given to what a pixel is.
+def focal_loss(p: npt.ArrayLike, label: npt.ArrayLike, gamma: float = 2.0) -> float:
+    """Mean of -(1 - q)^gamma log q over the counted pixels, where q is the probability given to what a pixel is.
 
     Parameters
     ----------
     p : array in (0, 1)
         Probability of each pixel being defective.
-    support : array of the same shape in [0, 1]
-        S of the synthetic defect; above 0.5 is defective.
+    label : array of the same shape
+        1 defective, 0 good, negative: not counted. From `defect_labels`.
     gamma : float
         How little the pixels count that are right already.
 
@@ -128,9 +257,20 @@ def focal_loss(p: npt.ArrayLike, support: npt.ArrayLike, gamma: float = 2.0) -> 
     -------
     float
     """
-    p, defective = np.asarray(p, dtype=np.float64), np.asarray(support) > 0.5
-    q = np.where(defective, p, 1 - p)
+    p, label = np.asarray(p, dtype=np.float64), np.asarray(label)
+    q = np.where(label == 1, p, 1 - p)[label >= 0]
     return float(np.mean(-((1 - q) ** gamma) * np.log(q)))
+
+
+def _checked(
+    image: npt.ArrayLike, other: npt.ArrayLike, mean: npt.ArrayLike, std: npt.ArrayLike
+) -> tuple[Array, Array, Array, Array]:
+    I, R = picture("image", image), picture("background", other)
+    same_shape("image", I, "background", R)
+    m, s = numbers("mean", mean, "(C,)"), numbers("std", std, "(C,)")
+    if m.shape != I.shape[2:] or s.shape != I.shape[2:] or s.min() <= 0:
+        raise ValueError(f"mean {m} and std {s}; expected {I.shape[2]} of each, one a channel, std positive")
+    return I, R, m, s
 
 
 def _blurred(x: Array) -> Array:

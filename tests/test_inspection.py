@@ -65,7 +65,8 @@ def test_learned_fusion_gives_the_map_and_agrees_with_its_oracle():
     picture = noise(70, 90, 1)
     found = inspector.inspect(picture, level="pixel").anomaly_map
     weights = {k: v.numpy() for k, v in inspector.model.state_dict().items()}
-    expected = learned_fusion.learned_map(picture, inspector.reconstruct(picture), weights["std"], weights)
+    restored = inspector.reconstruct(picture)
+    expected = learned_fusion.learned_map(picture, restored, weights["mean"], weights["std"], weights)
     assert np.abs(found - expected).max() < 1e-4
 
 

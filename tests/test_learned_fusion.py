@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmrnet import losses
-from fmrnet.learned_fusion import LearnedFusion, fusion_inputs
+from fmrnet.learned_fusion import HALF, LearnedFusion, defect_labels, fusion_inputs, log_energy
 from fmrnet.reference import learned_fusion as oracle
 
 sides = st.integers(9, 40)
@@ -22,21 +22,83 @@ def tensor(picture):
     return torch.from_numpy(picture.transpose(2, 0, 1))[None]
 
 
+def random_fusion(seed, channels):
+    torch.manual_seed(seed)
+    network = LearnedFusion(channels).double().eval()
+    for name, value in network.state_dict().items():
+        if value.is_floating_point():
+            torch.nn.init.normal_(value, std=0.15)
+            if name.endswith(("var", "std")):
+                value.abs_().add_(0.5)
+    weights = {f"fusion.{name}": value.numpy() for name, value in network.state_dict().items()}
+    return network, weights
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**20), height=sides, width=sides, channels=st.sampled_from([1, 3]))
 def test_agrees_with_oracle_in_float64(seed, height, width, channels):
     image, background = pair(seed, height, width, channels)
-    std = np.random.default_rng(seed).uniform(0.05, 0.5, channels)
-    torch.manual_seed(seed)
-    network = LearnedFusion(channels).double()
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.15)
-    weights = {f"fusion.{name}": value.numpy() for name, value in network.state_dict().items()}
-    arguments = (tensor(image), tensor(background), torch.from_numpy(std))
+    mean, std = np.random.default_rng(seed).uniform(0.05, 0.5, (2, channels))
+    network, weights = random_fusion(seed, channels)
+    arguments = (tensor(image), tensor(background), torch.from_numpy(mean), torch.from_numpy(std))
     with torch.no_grad():
-        inputs, found = fusion_inputs(*arguments)[0], torch.sigmoid(network(*arguments))[0]
-    assert np.abs(inputs.numpy() - oracle.fusion_inputs(image, background, std)).max() < 1e-9
-    assert np.abs(found.numpy() - oracle.learned_map(image, background, std, weights)).max() < 1e-9
+        inputs, logit = fusion_inputs(*arguments), network(fusion_inputs(*arguments))[0]
+        energy = log_energy(arguments[0], arguments[1], arguments[3])[0]
+        found = torch.sigmoid(network.standard_score(*arguments) - HALF)[0]
+    expected = oracle.fusion_inputs(image, background, mean, std)
+    assert np.abs(inputs[0].numpy() - expected).max() < 1e-9
+    assert np.abs(logit.numpy() - oracle.fusion_logit(expected, weights)).max() < 1e-9
+    assert np.abs(energy.numpy() - oracle.log_energy(image, background, std)).max() < 1e-9
+    assert np.abs(found.numpy() - oracle.learned_map(image, background, mean, std, weights)).max() < 1e-9
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**20), height=sides, width=sides, channels=st.sampled_from([1, 3]))
+def test_labels_agree_with_oracle(seed, height, width, channels):
+    image, change = pair(seed, height, width, channels)
+    generator = np.random.default_rng(seed)
+    support = np.clip(generator.uniform(-0.5, 1.5, (height, width)), 0, 1)
+    support[:, : width // 2] = 0
+    synthetic = np.clip(image + support[..., None] * (change - 0.5) * generator.uniform(0, 0.3), 0, 1)
+    std = generator.uniform(0.05, 0.5, channels)
+    found = defect_labels(
+        tensor(image), tensor(synthetic), torch.from_numpy(support)[None], torch.from_numpy(std)
+    )
+    assert np.array_equal(found[0].numpy(), oracle.defect_labels(image, synthetic, support, std))
+
+
+def test_a_defect_that_changes_nothing_is_not_learnt_from():
+    image = np.random.default_rng(0).random((40, 40, 1))
+    support = np.zeros((40, 40))
+    support[10:30, 10:30] = 1
+    labels = oracle.defect_labels(image, image, support, [0.2])
+    assert (labels[10:30, 10:30] == oracle.NOT_COUNTED).all()
+    assert (labels[:10] == 0).all()
+    labels = oracle.defect_labels(image, np.clip(image + support[..., None], 0, 1), support, [0.2])
+    assert (labels[10:30, 10:30] == 1).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**20), size=st.sampled_from([1, 2, 3]), blocks=st.integers(1, 5))
+def test_space_to_depth_is_pytorchs_and_comes_back(seed, size, blocks):
+    x = np.random.default_rng(seed).normal(size=(3, size * blocks, size * (blocks + 1)))
+    folded = oracle.space_to_depth(x, size)
+    assert np.array_equal(folded, torch.nn.functional.pixel_unshuffle(torch.from_numpy(x), size))
+    assert np.array_equal(oracle.depth_to_space(folded, size), x)
+
+
+def test_good_pictures_have_standard_scores_of_mean_0_and_deviation_below_1():
+    network, _ = random_fusion(3, 1)
+    mean, std = torch.tensor([0.5]).double(), torch.tensor([0.3]).double()
+    good = [tuple(torch.from_numpy(p.transpose(2, 0, 1)) for p in pair(i, 50, 41, 1)) for i in range(4)]
+    network.standardise(good, mean, std)
+    with torch.no_grad():
+        evidence = torch.stack([network.evidence(a[None], b[None], mean, std)[0] for a, b in good])
+        scores = torch.stack([network.standard_score(a[None], b[None], mean, std)[0] for a, b in good])
+    assert torch.allclose(network.good_mean, evidence.mean((0, 2, 3)))
+    assert torch.allclose(network.good_std, evidence.std((0, 2, 3)), rtol=1e-3)
+    assert abs(scores.mean()) < 1e-9
+    assert 0.5 < scores.std() <= 1.01
 
 
 @settings(max_examples=15, deadline=None)
@@ -56,26 +118,31 @@ def test_dilated_conv_is_pytorchs(seed, dilation, height, width):
 @given(seed=st.integers(0, 2**20), gamma=st.sampled_from([0.0, 2.0]))
 def test_focal_loss(seed, gamma):
     generator = np.random.default_rng(seed)
-    logit, support = generator.normal(size=(2, 5, 6)) * 4, generator.random((2, 5, 6))
-    found = losses.focal_loss(torch.from_numpy(logit), torch.from_numpy(support), gamma)
-    assert np.isclose(found.item(), oracle.focal_loss(1 / (1 + np.exp(-logit)), support, gamma), rtol=1e-6)
-    if gamma == 0:  # plain cross entropy
-        target = torch.from_numpy(support > 0.5).double()
-        plain = torch.nn.functional.binary_cross_entropy_with_logits(torch.from_numpy(logit), target)
+    logit, label = generator.normal(size=(2, 5, 6)) * 4, generator.choice([0.0, 1.0, -1.0], (2, 5, 6))
+    label[0, 0, 0] = 1
+    found = losses.focal_loss(torch.from_numpy(logit), torch.from_numpy(label), gamma)
+    assert np.isclose(found.item(), oracle.focal_loss(1 / (1 + np.exp(-logit)), label, gamma), rtol=1e-6)
+    if gamma == 0:  # plain cross entropy of the pixels that count
+        plain = torch.nn.functional.binary_cross_entropy_with_logits(
+            torch.from_numpy(logit[label >= 0]), torch.from_numpy(label[label >= 0])
+        )
         assert np.isclose(found.item(), plain.item())
 
 
-def test_a_brightness_added_to_both_pictures_changes_no_input_but_the_modality_maps():
+def test_a_brightness_added_to_both_pictures_changes_the_level_alone():
     image, background = pair(0, 30, 30, 1)
-    inputs = [oracle.fusion_inputs(image * 0.5 + o, background * 0.5 + o, [0.1])[:3] for o in (0.0, 0.4)]
-    assert np.allclose(*inputs)
+    inputs = [
+        oracle.fusion_inputs(image * 0.5 + o, background * 0.5 + o, [0.3], [0.1])[:4] for o in (0.0, 0.4)
+    ]
+    assert np.allclose(inputs[0][[0, 2, 3]], inputs[1][[0, 2, 3]])
+    assert np.allclose(inputs[1][1] - inputs[0][1], 4.0)
 
 
 def test_missing_weights_and_bad_shapes_are_named():
     image, background = pair(0, 12, 12, 1)
     with pytest.raises(ValueError, match=r"fusion\.layers\.0\.weight"):
-        oracle.learned_map(image, background, [0.1], {})
+        oracle.learned_map(image, background, [0.5], [0.1], {})
     with pytest.raises(ValueError, match="std"):
-        oracle.fusion_inputs(image, background, [0.1, 0.1])
+        oracle.fusion_inputs(image, background, [0.5], [0.1, 0.1])
     with pytest.raises(ValueError, match="background"):
-        oracle.fusion_inputs(image, background[:-1], [0.1])
+        oracle.fusion_inputs(image, background[:-1], [0.5], [0.1])

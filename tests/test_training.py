@@ -172,9 +172,9 @@ def test_fusion_phase_trains_the_fusion_alone(good, tmp_path, monkeypatch):
     begun = {}
     update = training._update_fusion
 
-    def watch(networks, optimisers, step, phase):
+    def watch(networks, optimisers, batch):
         begun.update({} if begun else {k: v.clone() for k, v in networks.model.state_dict().items()})
-        return update(networks, optimisers, step, phase)
+        return update(networks, optimisers, batch)
 
     monkeypatch.setattr(training, "_update_fusion", watch)
     learn(good, tmp_path / "a")

@@ -22,7 +22,7 @@ from fmrnet.model import FMRNet
 
 __all__ = ["Calibration", "calibrate", "picture_score"]
 
-SCORE_WINDOW = 8  # pixels; the picture score is the largest mean of the anomaly map over such a square
+SCORE_WINDOW = 4  # pixels; the picture score is the largest mean of the anomaly map over such a square
 FALSE_ALARMS = 0.01  # share of good pictures that the picture threshold lets through as defective
 EDGE = 1e-6  # how near to 0 and 1 a probability's logit is taken
 LEAST = 1e-12  # a perfectly flat surface gives thresholds of 0, and scores are multiples of a threshold
@@ -65,7 +65,7 @@ class Calibration:
 
 
 def picture_score(anomaly_map: Tensor) -> float:
-    """The largest mean of an anomaly map (H, W) over a square of 8 x 8 pixels."""
+    """The largest mean of an anomaly map (H, W) over a square of 4 x 4 pixels."""
     return _smoothed(anomaly_map).max().item()
 
 

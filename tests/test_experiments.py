@@ -203,7 +203,7 @@ def test_strips(call, dataset, model):
 def test_timing(call, model):
     found = call(timing, "--model", model, "--sizes", "64x128", "--rounds", "2", result="rough-timing.json")
     part = found["parts"]["cpu 64x128"]
-    assert part["patches"] == 2
+    assert part["patches"] == 3
     assert set(part["seconds"]) == {*timing.STAGES, "patch level", "pixel level"}
     assert (
         call(timing, "--sizes", "64x64", "--rounds", "1", result="edge-timing.json")["parts"]["cpu 64x64"][

@@ -273,6 +273,18 @@ class Results:
         return part
 
 
+def size_of(text: str) -> tuple[int, int]:
+    """
+    >>> size_of("1024x64")
+    (1024, 64)
+    """
+    try:
+        height, width = (int(side) for side in text.split("x"))
+    except ValueError:
+        raise ConfigError(f"size {text}: expected HEIGHTxWIDTH, such as 512x512") from None
+    return height, width
+
+
 def three(value: float | None) -> str:
     """
     >>> three(0.98765), three(None)

@@ -36,7 +36,6 @@ import fmrnet
 from fmrnet import background
 from fmrnet.calibration import calibrate
 from fmrnet.config import preset
-from fmrnet.errors import ConfigError
 from fmrnet.inspection import Inspector
 from fmrnet.model import FMRNet
 from fmrnet.progress import Bar
@@ -102,10 +101,7 @@ def untrained(name: str, device: str) -> Inspector:
 
 def measure(inspector: Inspector, size: str, rounds: int) -> dict[str, Any]:
     """Median and least seconds of each stage and of whole inspections of a picture of this size."""
-    try:
-        height, width = (int(side) for side in size.split("x"))
-    except ValueError:
-        raise ConfigError(f"--sizes {size}: expected HEIGHTxWIDTH, such as 512x512") from None
+    height, width = common.size_of(size)
     model, channels = inspector.model, inspector.config.image_channels
     array = np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
     picture = torch.from_numpy(array.transpose(2, 0, 1).astype(np.float32) / 255).to(inspector.device)

@@ -151,7 +151,7 @@ def test_components_switch_off_what_they_say(monkeypatch):
 
 def test_modalities(call, dataset, model):
     found = call(
-        modalities, dataset, "--name", "rough", "--model", model, result="rough-rough-modalities.json"
+        modalities, dataset, "--name", "rough", "--model", model, result="rough-modalities.json"
     )
     scores = found["parts"]["combinations"]["scores"]
     assert len(scores) == 8
@@ -160,13 +160,13 @@ def test_modalities(call, dataset, model):
 
 def test_noise(call, dataset, model, monkeypatch):
     words = (noise, dataset, "--name", "rough", "--model", model, "--levels")
-    found = call(*words, "0", "0.3", result="rough-rough-noise.json")["parts"]
+    found = call(*words, "0", "0.3", result="rough-noise.json")["parts"]
     clean = call(
-        modalities, dataset, "--name", "rough", "--model", model, result="rough-rough-modalities.json"
+        modalities, dataset, "--name", "rough", "--model", model, result="rough-modalities.json"
     )
     assert found["0"]["scores"] == clean["parts"]["combinations"]["scores"]
     assert found["0.3"]["scores"] != found["0"]["scores"]
-    again = call(*words, "0", "0.1", "0.3", result="rough-rough-noise.json")["parts"]
+    again = call(*words, "0", "0.1", "0.3", result="rough-noise.json")["parts"]
     assert set(again) == {"0", "0.1", "0.3"}
     assert again["0.3"] == found["0.3"]  # its time too: it was not done again
 
@@ -186,7 +186,7 @@ def test_speckle_replaces_a_share_of_pixels_and_more_at_greater_p():
 
 
 def test_strips(call, dataset, model):
-    found = call(strips, dataset, "--name", "rough", "--model", model, result="rough-rough-strips.json")
+    found = call(strips, dataset, "--name", "rough", "--model", model, result="rough-strips.json")
     levels = found["parts"]["levels"]
     for level in ("patch", "pixel_by_patches"):  # 2 x 2 patches in each of 3 pictures
         assert (

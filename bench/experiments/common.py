@@ -148,7 +148,7 @@ def model_of(given: argparse.Namespace, bar: Bar) -> tuple[Inspector, str, dict[
         "model_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "config": inspector.config.to_dict(),
     }
-    return inspector, f"{run.name}-{path.stem}" if given.model else run.stem, about
+    return inspector, (given.name or path.stem) if given.model else run.stem, about
 
 
 def trained(

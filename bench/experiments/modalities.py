@@ -3,7 +3,7 @@
     python bench/experiments/modalities.py DATASET [--name NAME] [--model FILE | --preset edge --seed 0 ...]
 
 Without --model, one is trained as surface.py does. Writes NAME-PRESET-SEED-modalities.json (with --model,
-NAME-MODEL-modalities.json) and .png: ROC-AUC of pixels and of pictures, and AU-PRO, of each.
+NAME-modalities.json) and .png: ROC-AUC of pixels and of pictures, and AU-PRO, of each.
 """
 
 from __future__ import annotations

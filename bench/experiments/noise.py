@@ -11,7 +11,7 @@ testing"), training and thresholds are as ever. The same pixels and values serve
 one p is spoilt alike at each greater one.
 
 Without --model, one is trained as surface.py does. Writes NAME-PRESET-SEED-noise.json (with --model,
-NAME-MODEL-noise.json) and .png. A level that is done is not done again.
+NAME-noise.json) and .png. A level that is done is not done again.
 """
 
 from __future__ import annotations

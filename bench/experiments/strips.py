@@ -12,7 +12,7 @@ and the same for whole strips at either level (without ROC-AUC where there are n
 inspection, overlapping as the model's settings say. The seconds are those of this run, reading the file included.
 
 Without --model, one is trained as surface.py does. Writes NAME-PRESET-SEED-strips.json (with --model,
-NAME-MODEL-strips.json) and .png, with the defective strip whose map tells its defect middling well beside its scores.
+NAME-strips.json) and .png, with the defective strip whose map tells its defect middling well beside its scores.
 """
 
 from __future__ import annotations

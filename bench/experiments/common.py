@@ -39,6 +39,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 LEARNED = "learned fusion"
 EQ_23 = "*".join(background.MODALITIES)
 PRODUCTS = [c for size in (1, 2, 3) for c in itertools.combinations(background.MODALITIES, size)]
+FIGURES = {"pixel_roc_auc": "pixel ROC-AUC", "au_pro": "AU-PRO", "picture_roc_auc": "picture ROC-AUC"}
 Scores = dict[str, dict[str, float | None]]
 
 
@@ -305,13 +306,27 @@ def figure(rows: int = 1, columns: int = 1, width: float = 5.0, height: float = 
     )
 
 
-def bars(axis: Any, values: list[float], place: int, places: int, label: str) -> None:
-    """Bars at 0, 1, 2, ..., the `place`-th of `places` beside each other, with their heights written on them."""
-    width = 0.8 / places
-    drawn = axis.bar(
-        [x + (place - (places - 1) / 2) * width for x in range(len(values))], values, width, label=label
+def bars(axis: Any, names: list[str], series: dict[str, list[float | None]]) -> None:
+    """For each name a group of bars, one of each series, from 0 to 1, their heights written on them."""
+    width = 0.8 / len(series)
+    for place, (label, given) in enumerate(series.items()):
+        middles = [x + (place - (len(series) - 1) / 2) * width for x in range(len(given))]
+        drawn = axis.bar(middles, [value or 0.0 for value in given], width, label=label)
+        axis.bar_label(drawn, [three(value) for value in given], fontsize=6, rotation=90, padding=2)
+    axis.set_xticks(range(len(names)), names, fontsize=8)
+    axis.set_ylim(0, 1.18)
+    axis.legend(fontsize=7, ncols=len(series), loc="upper left", bbox_to_anchor=(0, -0.2), frameon=False)
+
+
+def plot_scores(found: dict[str, Any], title: str, path: Path) -> None:
+    """Draw the figures of `scores`, a group of bars for each name."""
+    made, axes = figure(width=2 + 1.2 * len(found))
+    names = [name.replace("*", "\n× ") for name in found]
+    bars(
+        axes[0, 0], names, {label: [score[key] for score in found.values()] for key, label in FIGURES.items()}
     )
-    axis.bar_label(drawn, [f"{value:.3f}" for value in values], fontsize=6, rotation=90, padding=2)
+    axes[0, 0].set(title=title)
+    save(made, path)
 
 
 def save(made: Any, path: Path) -> None:

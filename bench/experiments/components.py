@@ -127,23 +127,13 @@ def measure(run: common.Run, letter: str, bar: Bar) -> dict[str, Any]:
 
 def plot(found: dict[str, Any], title: str, path: Path) -> None:
     """Bars of pixel ROC-AUC and AU-PRO, by Eq 23 and by the learned fusion."""
-    names = {
-        "A": "A: all",
-        "B": "B: no synthetic\ndefects",
-        "C": "C: no CMFM",
-        "D": "D: no GFRM",
-        "E": "E: none",
-    }
-    shown = {name: key for name, key in (("Eq 23", common.EQ_23), (common.LEARNED, common.LEARNED))
-             if key in found["A"]["scores"]}  # fmt: skip
+    names = ["A: all", "B: no synthetic\ndefects", "C: no CMFM", "D: no GFRM", "E: none"]
+    maps = [name for name in (common.EQ_23, common.LEARNED) if name in found["A"]["scores"]]
     made, axes = common.figure(1, 2, width=5.5)
-    for axis, figure in zip(axes[0], ("pixel_roc_auc", "au_pro")):
-        for place, (label, key) in enumerate(shown.items()):
-            values = [found[letter]["scores"][key][figure] or 0 for letter in VARIANTS]
-            common.bars(axis, values, place, len(shown), label)
-        axis.set_xticks(range(len(VARIANTS)), [names[letter] for letter in VARIANTS], fontsize=8)
-        axis.set(title={"pixel_roc_auc": "pixel ROC-AUC", "au_pro": "AU-PRO"}[figure], ylim=(0, 1.08))
-        axis.legend(loc="lower left", fontsize=8)
+    for axis, key in zip(axes[0], ("pixel_roc_auc", "au_pro")):
+        series = {name: [found[letter]["scores"][name][key] for letter in VARIANTS] for name in maps}
+        common.bars(axis, names, series)
+        axis.set(title=common.FIGURES[key])
     made.suptitle(title)
     common.save(made, path)
 

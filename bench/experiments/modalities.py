@@ -8,8 +8,6 @@ NAME-modalities.json) and .png: ROC-AUC of pixels and of pictures, and AU-PRO, o
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import common
 
 from fmrnet.progress import Bar
@@ -26,20 +24,7 @@ def main() -> None:
         )["scores"]
     for name, score in found.items():
         print(f"{name:22}", {key: common.three(value) for key, value in score.items()})
-    plot(found, stem, results.path.with_suffix(".png"))
-
-
-def plot(found: common.Scores, title: str, path: Path) -> None:
-    """A group of bars for each combination."""
-    figures = {"pixel_roc_auc": "pixel ROC-AUC", "au_pro": "AU-PRO", "picture_roc_auc": "picture ROC-AUC"}
-    made, axes = common.figure(width=11)
-    axis = axes[0, 0]
-    for place, (key, label) in enumerate(figures.items()):
-        common.bars(axis, [score[key] or 0 for score in found.values()], place, len(figures), label)
-    axis.set_xticks(range(len(found)), [name.replace("*", "\n× ") for name in found], fontsize=8)
-    axis.set(title=title, ylim=(0, 1.08))
-    axis.legend(loc="lower right", fontsize=8)
-    common.save(made, path)
+    common.plot_scores(found, stem, results.path.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@
     python bench/experiments/peers.py DATASET [--name NAME] [--peers patchcore padim draem] [--tile 256] [--epochs 700]
 
 Written for anomalib 2.7.0, whose PatchCore and PaDiM fetch ImageNet weights when first used. It has been run through
-with all three on drawn pictures, with untrained features and one epoch; not yet with weights on a real set. Pictures are cut into tiles of
-256 x 256 (less where a picture is smaller), the size that anomalib scales its input to, so that thin defects stay.
-Maps are stitched at the pictures' own size and scored with the same counts as ours; a picture's score is that of its
-worst tile. DRAEM's anomalous contents are the natural pictures that ours learns with; the rest is anomalib's default.
+with all three on drawn pictures, with untrained features and one epoch; not yet with weights on a real set.
+
+Pictures are cut into tiles of 256 x 256 (less where a picture is smaller), the size that anomalib scales its input to,
+so that thin defects stay. Maps are stitched at the pictures' own size and scored with the same counts as ours; a
+picture's score is that of its worst tile. DRAEM's anomalous contents are the natural pictures that ours learns with;
+the rest is anomalib's default.
 
 Writes NAME-peers.json and .png; a peer that is done is not done again. `bench/tables.py` shows its rows beside ours.
 """
@@ -68,9 +70,9 @@ def main() -> None:
     for peer, part in found.items():
         print(
             PEERS[peer],
-            {key: common.three(part[key]) for key in ("pixel_roc_auc", "au_pro", "picture_roc_auc")},
+            {key: common.three(part[key]) for key in common.FIGURES},
         )
-    plot(results.content["parts"], name, results.path.with_suffix(".png"))
+    common.plot_scores(results.content["parts"], name, results.path.with_suffix(".png"))
 
 
 def measure(peer: str, given: argparse.Namespace, bar: Bar) -> dict[str, Any]:
@@ -174,19 +176,6 @@ def write_natural_pictures(folder: Path) -> None:
 
 def _bytes(picture: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.round(picture * 255).astype(np.uint8)
-
-
-def plot(found: dict[str, Any], title: str, path: Path) -> None:
-    """A group of bars for each peer."""
-    figures = {"pixel_roc_auc": "pixel ROC-AUC", "au_pro": "AU-PRO", "picture_roc_auc": "picture ROC-AUC"}
-    made, axes = common.figure(width=6)
-    axis = axes[0, 0]
-    for place, (key, label) in enumerate(figures.items()):
-        common.bars(axis, [part[key] or 0 for part in found.values()], place, len(figures), label)
-    axis.set_xticks(range(len(found)), list(found))
-    axis.set(title=title, ylim=(0, 1.08))
-    axis.legend(loc="lower right", fontsize=8)
-    common.save(made, path)
 
 
 if __name__ == "__main__":

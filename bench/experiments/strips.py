@@ -140,11 +140,9 @@ def plot(found: dict[str, Any], inspector: Inspector, dataset: Path, title: str,
     ]
     upright = truth.shape[0] > truth.shape[1]
     made, axes = common.figure(len(rows) + 1, 1, width=11, height=1.7)
-    for place, (key, label) in enumerate(FIGURES.items()):
-        common.bars(axes[0, 0], [found[level][key] or 0 for level in LEVELS], place, len(FIGURES), label)
-    axes[0, 0].set_xticks(range(len(LEVELS)), list(LEVELS.values()), fontsize=8)
-    axes[0, 0].set(title=title, ylim=(0, 1.35))
-    axes[0, 0].legend(fontsize=7, ncols=len(FIGURES), loc="upper center")
+    series = {label: [found[level][key] for level in LEVELS] for key, label in FIGURES.items()}
+    common.bars(axes[0, 0], list(LEVELS.values()), series)
+    axes[0, 0].set(title=title)
     for axis, (label, picture, colours) in zip(axes[1:, 0], rows):
         axis.imshow(np.swapaxes(picture, 0, 1) if upright else picture, cmap=colours, aspect="auto")
         axis.set(xticks=[], yticks=[])

@@ -150,9 +150,7 @@ def test_components_switch_off_what_they_say(monkeypatch):
 
 
 def test_modalities(call, dataset, model):
-    found = call(
-        modalities, dataset, "--name", "rough", "--model", model, result="rough-modalities.json"
-    )
+    found = call(modalities, dataset, "--name", "rough", "--model", model, result="rough-modalities.json")
     scores = found["parts"]["combinations"]["scores"]
     assert len(scores) == 8
     assert all(0 <= value <= 1 for score in scores.values() for value in score.values())
@@ -161,9 +159,7 @@ def test_modalities(call, dataset, model):
 def test_noise(call, dataset, model, monkeypatch):
     words = (noise, dataset, "--name", "rough", "--model", model, "--levels")
     found = call(*words, "0", "0.3", result="rough-noise.json")["parts"]
-    clean = call(
-        modalities, dataset, "--name", "rough", "--model", model, result="rough-modalities.json"
-    )
+    clean = call(modalities, dataset, "--name", "rough", "--model", model, result="rough-modalities.json")
     assert found["0"]["scores"] == clean["parts"]["combinations"]["scores"]
     assert found["0.3"]["scores"] != found["0"]["scores"]
     again = call(*words, "0", "0.1", "0.3", result="rough-noise.json")["parts"]

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
+import re
+import shlex
 import sys
+from pathlib import Path
 
 import common
 import convert
 import numpy as np
 import peers
 import pytest
+import surface
+import tables
 from PIL import Image
-from tiny import ground
+from tiny import CONFIG, ground, make_inspector
 
+from fmrnet import config
 from fmrnet.data import load_good_pictures
 from fmrnet.evaluation import load_dataset
+from fmrnet.files import write_json
 from fmrnet.pictures import read_mask, read_picture
 
 
@@ -28,6 +36,14 @@ def square(shape, row, column, side=8):
     mask = np.zeros(shape, bool)
     mask[row : row + side, column : column + side] = True
     return mask
+
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = [
+    shlex.split(line)[1:]
+    for block in re.findall(r"```sh\n(.*?)```", (ROOT / "bench" / "README.md").read_text(), re.DOTALL)
+    for line in block.splitlines()
+]
 
 
 @pytest.fixture
@@ -160,3 +176,74 @@ def test_tiles_of_peers_come_together_again():
     found, score = peers.inspect(Copy(), picture, tile=64)
     assert np.allclose(found, picture.mean(2), atol=1e-6)
     assert score == picture.max()
+
+
+def test_documented_commands_run_unchanged(tmp_path, monkeypatch):
+    """From the sets' own layouts to the last table, on tiny pictures and without training."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("carpet", "grid", "leather", "tile", "wood"):
+        save(tmp_path / f"MVTEC/{name}/train/good/000.png", ground())
+        save(tmp_path / f"MVTEC/{name}/test/good/000.png", ground())
+        save(tmp_path / f"MVTEC/{name}/test/hole/000.png", ground())
+        save(tmp_path / f"MVTEC/{name}/ground_truth/hole/000_mask.png", square((96, 112), 40, 40))
+    for part, number in (("Train", 576), ("Test", 1), ("Test", 2)):
+        save(tmp_path / f"DAGM/Class1/{part}/{number:04}.PNG", ground())
+    save(tmp_path / "DAGM/Class1/Test/Label/0002_label.PNG", square((96, 112), 40, 40))
+    for number in (1, 2):
+        save(tmp_path / f"RSDDS/Type-I RSDDs dataset/Rail surface images/rail_{number}.jpg", ground())
+        save(
+            tmp_path / f"RSDDS/Type-I RSDDs dataset/GroundTruth/rail_{number}.jpg", square((96, 112), 80, 40)
+        )
+    small = {
+        "mvtec": (convert.mvtec, "64x96", 1, None),
+        "dagm": (convert.dagm, "64x96", 1, 1),
+        "rsdds": (convert.rsdds, "96x64", 1, 1),
+    }
+    monkeypatch.setattr(convert, "SETS", small)
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+
+    monkeypatch.setitem(config.PRESETS, "paper", CONFIG)
+
+    def train(run, bar, path, good, wanted):
+        assert run.preset == "paper"
+        assert (good / "train" / "good").is_dir()
+        inspector = make_inspector()
+        inspector.provenance["seconds"] = 0
+        inspector.save(path)
+        return inspector
+
+    measure, measured = surface.measure, []
+
+    def measure_once(run, inspector, bar):
+        measured[:] = measured or [measure(run, inspector, bar)]
+        return measured[0]
+
+    monkeypatch.setattr(surface, "measure", measure_once)
+    monkeypatch.setattr(common, "train", train)
+    for script, *words in COMMANDS:
+        monkeypatch.setattr(sys, "argv", [script, *words])
+        importlib.import_module(Path(script).stem).main()
+    assert {path.name for path in tmp_path.glob("*.json")} == {
+        "carpet-paper-0.json",
+        "surfaces-paper.json",
+        "dagm-paper.json",
+        "wood-paper-0-components.json",
+        "tile-paper-0-modalities.json",
+        "carpet-paper-0-noise.json",
+        "rails-paper-0-strips.json",
+        "paper-timing.json",
+    }
+
+
+def test_peers_stand_in_the_table_of_results(tmp_path, monkeypatch):
+    figures = {"pixel_roc_auc": 0.9, "au_pro": 0.8, "picture_roc_auc": None}
+    part = {"good_pictures": 4, "training_seconds": 90.0, **figures}
+    write_json(
+        tmp_path / "rough-peers.json", {"name": "rough", "anomalib": "2.7.0", "parts": {"PaDiM": part}}
+    )
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    (line,) = tables.peers()
+    head, rule = tables.accuracy().splitlines()[:2]
+    assert line.count("|") == head.count("|") == rule.count("|")
+    assert line in tables.accuracy()
+    assert "PaDiM of anomalib 2.7.0 | 4 | 2 min | 0.900 | 0.800 | - |" in line

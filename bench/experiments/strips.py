@@ -12,7 +12,7 @@ and the same for whole strips at either level (without ROC-AUC where there are n
 inspection, overlapping as the model's settings say. The seconds are those of this run, reading the file included.
 
 Without --model, one is trained as surface.py does. Writes NAME-PRESET-SEED-strips.json (with --model,
-NAME-strips.json) and .png, with the defective strip whose map tells its defect middling well beside its scores.
+NAME-strips.json) and .png, where one strip is shown: of the defective ones, that with the median pixel ROC-AUC.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def by_patches(inspector: Inspector, values: NDArray[Any]) -> NDArray[np.float32
 
 
 def plot(found: dict[str, Any], inspector: Inspector, dataset: Path, title: str, path: Path) -> None:
-    """Bars for each level, above the middling strip: as it is, its patches' distances, its map, its mask."""
+    """Bars for each level, above the strip of median ROC-AUC: as it is, its patches' distances, its map, its mask."""
     told = found["pixel_roc_auc_of_strips"]
     chosen = dataset / sorted(told, key=lambda name: told[name])[len(told) // 2]
     result = inspector.inspect(chosen, level="pixel")

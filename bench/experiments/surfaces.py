@@ -45,6 +45,7 @@ def main() -> None:
     """Read the command line, do what is not done yet, sum up."""
     parser = common.parser(__doc__ or "")
     parser.add_argument("datasets", nargs="+", metavar="[NAME=]FOLDER")
+    parser.add_argument("--name", default="surfaces", help="of the summary, in file names")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     given = parser.parse_args()
     results: dict[str, list[dict[str, Any]]] = {}
@@ -60,7 +61,7 @@ def main() -> None:
         for key in FIGURES
         if len(values := [s[key]["mean"] for s in summaries.values() if key in s]) == len(summaries)
     }
-    stem = "-".join(["surfaces", given.preset, *sorted(given.set)])
+    stem = "-".join([given.name, given.preset, *sorted(given.set)])
     found = {"record": record.record(), "seeds": given.seeds, "summary": summaries}
     write_json(given.out / f"{stem}.json", found)
     print(table(summaries))

@@ -167,7 +167,7 @@ def plot(found: dict[str, Any], title: str, path: Path) -> None:
     axis.set_yticks(range(len(found)), list(found))
     axis.invert_yaxis()
     axis.set(title=title, xlabel="milliseconds")
-    axis.legend(fontsize=7, loc="lower right")
+    axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     common.save(made, path)
 
 

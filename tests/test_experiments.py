@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 
@@ -126,6 +127,22 @@ def test_components(call, dataset, no_training):
     assert len({part["scores"]["residual"]["pixel_roc_auc"] for part in found.values()}) == 5
     no_training()
     assert call(*words, result="rough-edge-0-components.json")["parts"] == found
+
+
+def test_a_stopped_training_goes_on(call, dataset, monkeypatch, capsys):
+    stop = contextlib.nullcontext(lambda: True)
+    words = (few, dataset, "--name", "rough", "--counts", "2")
+    with monkeypatch.context() as stopping:
+        stopping.setattr(training, "_stop_signal", lambda: stop)
+        with pytest.raises(SystemExit) as left:
+            common.command(lambda: call(*words, result="rough-edge-0-few.json"))
+    assert left.value.code == 130
+    assert capsys.readouterr().err == "stopped; repeat the command to go on\n"
+    resumed = []
+    train = common.fmrnet.train
+    monkeypatch.setattr(common.fmrnet, "train", lambda *w, **n: resumed.append(n["resume"]) or train(*w, **n))
+    assert list(call(*words, result="rough-edge-0-few.json")["parts"]) == ["2"]
+    assert resumed == [True]
 
 
 def test_components_switch_off_what_they_say(monkeypatch):

@@ -88,9 +88,15 @@ def _value(text: str) -> Any:
 
 
 def command(work: Callable[[], None]) -> None:
-    """Run an experiment's main function; a user's mistake is one line on standard error and exit code 2."""
+    """Run an experiment's main function; a user's mistake is one line on standard error and exit code 2.
+
+    A stopped training (Ctrl-C) is one line, too, and exit code 130.
+    """
     try:
         work()
+    except training.Interrupted:
+        print("stopped; repeat the command to go on", file=sys.stderr)
+        sys.exit(130)
     except FmrnetError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

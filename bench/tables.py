@@ -18,7 +18,7 @@ def accuracy() -> str:
         "| pixel ROC-AUC by Eq 23 |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*-edge-*.json"))}
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*-edge-*[0-9].json"))}
     for name, result in found.items():
         figures, training = result["figures"], result["training"]
         pixel, picture, patch = figures["pixel"], figures["picture"], figures["patch_level"]
@@ -28,7 +28,23 @@ def accuracy() -> str:
             f"| {training['seconds'] / 60:.0f} min | {pixel['roc_auc']:.3f} | {pixel['au_pro']:.3f} "
             f"| {picture['roc_auc']:.3f} | {patch['roc_auc']:.3f} | {product:.3f} |"
         )
+    lines += peers()
     return "\n".join([*lines, "", *sorted({machine(result) for result in found.values()})])
+
+
+def peers() -> list[str]:
+    """A line like those above for each peer of bench/experiments/peers.py on each set."""
+    lines = []
+    for path in sorted(RESULTS.glob("*-peers.json")):
+        found = json.loads(path.read_text())
+        for peer, part in found["parts"].items():
+            figures = [part[key] for key in ("pixel_roc_auc", "au_pro", "picture_roc_auc")]
+            lines.append(
+                f"| [{found['name']}](bench/results/{path.name}), {peer} of anomalib {found['anomalib']} "
+                f"| {part['good_pictures']} | {part['training_seconds'] / 60:.0f} min "
+                f"| {' | '.join('-' if value is None else f'{value:.3f}' for value in figures)} | - | - |"
+            )
+    return lines
 
 
 def speed() -> str:

@@ -123,6 +123,16 @@ class FMRNet(nn.Module):
         """Eq 4 and 5: the latent's replacement, a convex combination of the memory entries. (B, K) -> (B, K)."""
         return fast.recall(self.addressing(z), self.memory)
 
+    def rearrange(self, level: int, skip: Tensor, features: Tensor) -> Tensor:
+        """The GFRM of a level, 0 the deepest: the skip rebuilt from the textons of the decoder's features, Eq 6-9."""
+        return fast.rearrange_textons(
+            skip,
+            features,
+            size=self.config.texton_size,
+            mixing=self.mixing[level] if self.mixing is not None else None,
+            temperature=self.config.temperature,
+        )
+
     def decode(self, latent: Tensor, skips: tuple[Tensor, Tensor]) -> Tensor:
         """Picture in the network's own scale, (B, C, patch_size, patch_size), from a latent and the skips.
 
@@ -135,14 +145,7 @@ class FMRNet(nn.Module):
         for level, block in enumerate(self.decoder):
             x = block(x)
             if level < 2:
-                rearranged = fast.rearrange_textons(
-                    skips[level],
-                    x,
-                    size=config.texton_size,
-                    mixing=self.mixing[level] if self.mixing is not None else None,
-                    temperature=config.temperature,
-                )
-                x = torch.cat((x, rearranged), dim=1)
+                x = torch.cat((x, self.rearrange(level, skips[level], x)), dim=1)
         decoded: Tensor = self.output(x)
         return decoded
 

@@ -1,0 +1,186 @@
+"""Lay out MVTec AD, DAGM 2007 and RSDDs as the experiments read them, at the paper's sizes and splits (Table I).
+
+    python bench/experiments/convert.py mvtec MVTEC/carpet SETS/carpet
+    python bench/experiments/convert.py dagm DAGM/Class1 SETS/dagm1
+    python bench/experiments/convert.py rsdds "RSDDS/Type-I RSDDs dataset" SETS/rails
+
+What is read, and what the paper says of the split:
+
+    mvtec   train/good, test/<class>, ground_truth/<class>/<name>_mask.png. The first 70 good pictures to learn
+            from, every test picture, 512 x 512.
+    dagm    Train and Test, each with <name>.PNG and Label/<name>_label.PNG for the defective ones. The first 70
+            good pictures of Train, the first 30 of Test, and all defective ones of both (150), 512 x 512.
+    rsdds   "Rail surface images" and "GroundTruth", under the same names. All pictures are defective: of the
+            first 50 by number, the stretches without defect of at least a patch (64 rows); the other 17 of
+            Type-I to test on, 1024 x 64 (upright).
+
+Which pictures the paper took is not said; here the first by name. --size (HEIGHTxWIDTH), --train and --test change the
+numbers. Masks stay white on what was at least half defective (if that is nothing, on what was at all). The folder
+is there when all of it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import common
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fmrnet.errors import DatasetError
+from fmrnet.evaluation import load_dataset
+from fmrnet.pictures import list_pictures, read_mask, read_picture, write_picture
+from fmrnet.progress import Bar
+
+PATCH = 64  # rows that a stretch of rail must have to learn from it
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One picture of the set, where it goes (train or test, and the class), and its mask if it has a defect."""
+
+    picture: Path
+    part: str
+    kind: str
+    mask: Path | None = None
+
+
+def mvtec(folder: Path, train: int, test: int | None) -> list[Source]:
+    """A class of MVTec AD."""
+    good = [Source(picture, "train", "good") for picture in _pictures(folder / "train" / "good")]
+    shown = [
+        Source(example.picture, "test", example.defect, example.mask) for example in load_dataset(folder)
+    ]
+    kept = [s for s in shown if s.mask is None][:test] + [s for s in shown if s.mask]
+    return _first(good, train, folder) + kept
+
+
+def dagm(folder: Path, train: int, test: int | None) -> list[Source]:
+    """A class of DAGM 2007: a picture with a label is defective."""
+    good: dict[str, list[Source]] = {"train": [], "test": []}
+    defective = []
+    for part in good:
+        pictures = _pictures(folder / part.capitalize())
+        labels = folder / part.capitalize() / "Label"
+        masks = {
+            p.stem.lower().removesuffix("_label"): p
+            for p in (list_pictures(labels) if labels.is_dir() else [])
+        }
+        for picture in pictures:
+            if mask := masks.get(picture.stem.lower()):
+                defective.append(Source(picture, "test", "defect", mask))
+            else:
+                good[part].append(Source(picture, part, "good"))
+    return _first(good["train"], train, folder) + good["test"][:test] + defective
+
+
+def rsdds(folder: Path, train: int, test: int | None) -> list[Source]:
+    """A type of RSDDs: every rail is defective."""
+    pictures = sorted(_pictures(folder / "Rail surface images"), key=lambda p: (len(p.stem), p.stem))
+    masks = {p.stem: p for p in _pictures(folder / "GroundTruth")}
+    if missing := [p.name for p in pictures if p.stem not in masks]:
+        raise DatasetError(f"{folder / 'GroundTruth'} has no mask for {', '.join(missing)}")
+    learn = [Source(p, "train", "good", masks[p.stem]) for p in pictures]
+    return _first(learn, train, folder) + [
+        Source(p, "test", "defect", masks[p.stem]) for p in pictures[train:][:test]
+    ]
+
+
+SETS = {  # reader, size, good pictures to learn from, good pictures (rails: pictures) to test on
+    "mvtec": (mvtec, "512x512", 70, None),
+    "dagm": (dagm, "512x512", 70, 30),
+    "rsdds": (rsdds, "1024x64", 50, 17),
+}
+
+
+def main() -> None:
+    """Read the command line, convert."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    sets = parser.add_subparsers(dest="set", required=True)
+    for name, (_, size, train, test) in SETS.items():
+        one = sets.add_parser(name)
+        one.add_argument("source", type=Path)
+        one.add_argument("target", type=Path, help="a new folder, in the MVTec layout")
+        one.add_argument("--size", default=size, metavar="HEIGHTxWIDTH")
+        one.add_argument("--train", type=int, default=train)
+        one.add_argument("--test", type=int, default=test)
+    given = parser.parse_args()
+    sources = SETS[given.set][0](given.source, given.train, given.test)
+    with Bar() as bar:
+        convert(sources, given.target, common.size_of(given.size), bar)
+    print(f"{given.target}: {len(list_pictures(given.target / 'train' / 'good'))} pictures to learn from, "
+          f"{len(load_dataset(given.target))} to test on")  # fmt: skip
+
+
+def convert(sources: list[Source], target: Path, size: tuple[int, int], bar: Bar) -> None:
+    """Write the pictures at one size (height, width) into a new folder in the MVTec layout."""
+    if target.exists():
+        raise DatasetError(f"{target} exists; give a folder that is to be made, or delete it")
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    for done, source in enumerate(sources):
+        bar.show("converting", done, len(sources))
+        folder = unfinished / source.part / source.kind
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = resized(np.round(read_picture(source.picture) * 255).astype(np.uint8), size)
+        mask = None if source.mask is None else resized_mask(read_mask(source.mask), size)
+        if source.part == "train":
+            for number, (start, stop) in enumerate(stretches(mask, size[0])):
+                write_picture(folder / f"{source.picture.stem}_{number}.png", picture[start:stop])
+        else:
+            write_picture(folder / f"{source.picture.stem}.png", picture)
+            if mask is not None:
+                (unfinished / "ground_truth" / source.kind).mkdir(parents=True, exist_ok=True)
+                write_picture(
+                    unfinished / "ground_truth" / source.kind / f"{source.picture.stem}_mask.png", mask
+                )
+    bar.show("converting", len(sources), len(sources))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished.rename(target)
+
+
+def resized(picture: Bytes, size: tuple[int, int]) -> Bytes:
+    """(H, W) or (H, W, 3) at another size, smoothed where it shrinks."""
+    return np.asarray(Image.fromarray(picture).resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+def resized_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """(H, W) at another size: what is at least half defective, or if that is nothing, what is at all."""
+    share = np.asarray(Image.fromarray(mask.astype(np.float32)).resize(size[::-1], Image.Resampling.BOX))
+    return share >= 0.5 if (share >= 0.5).any() else share > 0
+
+
+def stretches(mask: NDArray[np.bool_] | None, height: int) -> Iterator[tuple[int, int]]:
+    """Runs of at least PATCH rows without a defect: first row, and the row after the last."""
+    free = np.ones(height, bool) if mask is None else ~mask.any(1)
+    for is_free, rows in itertools.groupby(range(height), key=lambda row: bool(free[row])):
+        run = list(rows)
+        if is_free and len(run) >= PATCH:
+            yield run[0], run[-1] + 1
+
+
+def _pictures(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder; see convert.py --help for the layouts that are read")
+    return list_pictures(folder)
+
+
+def _first(good: list[Source], count: int, folder: Path) -> list[Source]:
+    if len(good) < count:
+        raise DatasetError(
+            f"{folder} has {len(good)} pictures to learn from; expected {count}, or give --train"
+        )
+    return good[:count]
+
+
+if __name__ == "__main__":
+    common.command(main)

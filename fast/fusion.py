@@ -203,10 +203,10 @@ def _anomaly_map(
     """Fused (B, H, W) and the wanted modality maps (B, M, H, W), or (B, 0, H, W) if not kept."""
     fused, maps = _empty(image, wanted, keep or median > 1)
     kernels = importlib.import_module(f"{__package__}._fusion_{backend}")
-    kernels.anomaly_map(
+    seen = kernels.anomaly_map(
         image, reconstruction, wanted, gaussian(SIGMA, WINDOW), (C0, C1, C2), fused=fused, maps=maps
     )
-    _finite(fused, image, reconstruction)
+    _finite(seen, image, reconstruction)
     if median > 1:
         raw, maps = maps, torch.empty_like(maps)
         kernels.median_filter(raw, median, filtered=maps)

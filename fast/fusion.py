@@ -87,7 +87,10 @@ def median_filter(maps: Tensor, window: int) -> Tensor:
     """
     _odd("window", window)
     radius = window // 2
-    return _pad(maps, radius).unfold(-2, window, 1).unfold(-2, window, 1).flatten(-2).median(-1).values
+    windows = _pad(maps, radius).unfold(-2, window, 1).unfold(-2, window, 1).flatten(-2)
+    if torch.compiler.is_exporting():  # ONNX knows no median; a sort hides NaN behind the numbers
+        return windows.sort(-1).values[..., window * window // 2]
+    return windows.median(-1).values
 
 
 def modality_maps(

@@ -18,14 +18,16 @@ WIDTHS = {"zmm": 16, "ymm": 8, "xmm": 4}
 
 
 def loops() -> dict[str, tuple]:
-    line, stride = np.zeros(kernels.STRIDE, np.float32), kernels.STRIDE
-    rows, total = np.zeros(11 * stride, np.float32), np.zeros(kernels.COLS, np.float32)
-    taps, one = (np.float32(0.1),) * (kernels.RADIUS + 1), np.float32(1)
+    n, one = kernels.COLS, np.float32(1)
+    s, d = np.zeros((2, 12 * kernels.STRIDE), np.float32)
+    first, second = np.zeros((2, 4 * kernels.STRIDE), np.float32)
+    planes = s.reshape(-1, kernels.STRIDE), d.reshape(-1, kernels.STRIDE)
+    taps, total = (np.float32(0.1),) * (kernels.RADIUS + 1), np.zeros((2, n), np.float32)
     return {
-        "_down": (rows, stride, taps, line, line.copy()),
-        "_add_ssim": (line, line, line, line, kernels.COLS, taps, one, one, (one,) * 3, total),
-        "_add_gms": (rows, rows, kernels.COLS, one, total),
-        "_add_square": (line, kernels.COLS, one, total),
+        "_down": (s, d, kernels.STRIDE, taps, first, second),
+        "_add_ssim": (first, n, taps, one, one, (one,) * 3, total[0]),
+        "_add_gms": (*planes, 2, n, one, total),
+        "_add_square": (planes[1], 2, n, one, total),
     }
 
 

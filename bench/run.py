@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -21,7 +22,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "microbench-cpu.json")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    found = record() | measure("cpu", options.budget, options.only)
+    found = record() | {"panel_memory": _panel_memory()} | measure("cpu", options.budget, options.only)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(found, indent=1) + "\n")
     print(f"\nwritten to {options.out}")
@@ -29,6 +30,13 @@ def main() -> None:
              ("eager", "numba")]  # fmt: skip
     if wrong:
         sys.exit(f"these do not agree with the oracle: {wrong}")
+
+
+def _panel_memory() -> dict[str, int]:
+    """From a process of its own: the peak is of a process's whole life."""
+    script = str(Path(__file__).with_name("memory.py"))
+    found: dict[str, int] = json.loads(subprocess.check_output([sys.executable, script]))
+    return found
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The anomaly map on the CPU: a tile of the two pictures at a time, each pixel read once, a tile kept.
 
 The formulas stand in `fusion`. The means of the tile are taken off s and d, so that variances lose no digits
-far from 0. The inner loops run along rows of constant stride; LLVM makes vector instructions of them.
+far from 0. The inner loops run along rows of constant stride; LLVM makes vector instructions of them, the
+better the longer they are: a tile is wide.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
@@ -9,14 +10,17 @@ far from 0. The inner loops run along rows of constant stride; LLVM makes vector
 from collections.abc import Sequence
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, from_numpy
 
 from ._numba import compiled
 from ._threads import spread
 
-ROWS, COLS = 64, 128  # a tile
+ROWS, COLS = 64, 512  # a tile
 RADIUS = 5  # of the Gaussian
-STRIDE = COLS + 2 * RADIUS  # a scratch row: the tile's columns and their halo
+LANES = 16  # lines are worked on in whole vectors; what is computed beyond the tile is never read
+STRIDE = (
+    COLS + LANES
+)  # a scratch row: the tile's columns, their halo of 2 * RADIUS, filled up to whole vectors
 
 
 def anomaly_map(
@@ -28,16 +32,21 @@ def anomaly_map(
     *,
     fused: Tensor,
     maps: Tensor,
-) -> None:
-    """Fill fused (B, H, W) and, if there are any, maps (B, M, H, W) from pictures (B, C, H, W)."""
+) -> Tensor:
+    """Fill fused (B, H, W) and, if there are any, maps (B, M, H, W) from pictures (B, C, H, W).
+
+    Returns the sums of the tiles of `fused`: not finite where it is not.
+    """
     x, y, out, kept = (t.detach().numpy() for t in (image, reconstruction, fused, maps))
     dtype = x.dtype.type
     taps = tuple(dtype(w) for w in weights[: RADIUS + 1])
     c0, c1, c2 = constants
     scaled = (dtype(9 * 4 * c0), dtype(2 * c1), dtype(2 * c2))
     batch, _, height, width = x.shape
-    tiles = batch * -(-height // ROWS) * -(-width // COLS)
-    spread(lambda start, stop: _tiles(start, stop, x, y, tuple(wanted), taps, scaled, out, kept), tiles)
+    totals = np.empty(batch * -(-height // ROWS) * -(-width // COLS), x.dtype)
+    arguments = x, y, tuple(wanted), taps, scaled, out, kept, totals
+    spread(lambda start, stop: _tiles(start, stop, *arguments), len(totals))
+    return from_numpy(totals)
 
 
 def median_filter(maps: Tensor, window: int, *, filtered: Tensor) -> None:
@@ -47,46 +56,35 @@ def median_filter(maps: Tensor, window: int, *, filtered: Tensor) -> None:
 
 
 @compiled
-def _tiles(start, stop, x, y, wanted, taps, constants, fused, maps):
+def _tiles(start, stop, x, y, wanted, taps, constants, fused, maps, totals):
     kind = fused.dtype.type
     _, channels, height, width = x.shape
     down, across = -(-height // ROWS), -(-width // COLS)
-    scratch = np.empty((ROWS + 2 * RADIUS) * STRIDE * 2, fused.dtype)
-    s, d = scratch[: len(scratch) // 2], scratch[len(scratch) // 2 :]
-    lines = np.empty((4, STRIDE), fused.dtype)
-    mean_s, square_s, mean_d, square_d = lines[0], lines[1], lines[2], lines[3]
+    size = (ROWS + 2 * RADIUS) * STRIDE
+    s, d = np.empty(size, fused.dtype), np.empty(size, fused.dtype)
+    blurred = np.empty(4 * STRIDE, fused.dtype), np.empty(4 * STRIDE, fused.dtype)  # of two rows
     sums = np.empty((3, ROWS, COLS), fused.dtype)
     share = kind(1) / kind(channels)
     for tile in range(start, stop):
         b, row, col = tile // (down * across), tile // across % down * ROWS, tile % across * COLS
         rows, cols = min(ROWS, height - row), min(COLS, width - col)
-        n = cols + 2 * RADIUS
-        sums[:] = 0
-        for c in range(channels):
-            _load(x[b, c], y[b, c], row, col, rows + 2 * RADIUS, n, s, d)
-            shift_s, shift_d = _centre(s, rows + 2 * RADIUS, n), _centre(d, rows + 2 * RADIUS, n)
+        n = _whole(cols)
+        for m in range(3):
             for r in range(rows):
-                if wanted[0]:
-                    near = slice((r + RADIUS - 1) * STRIDE, (r + RADIUS + 2) * STRIDE)
-                    _add_gms(s[near], d[near], cols, constants[0], sums[0, r])
-                if wanted[1]:
-                    window = slice(r * STRIDE, (r + 2 * RADIUS + 1) * STRIDE)
-                    _down(s[window], n, taps, mean_s, square_s)
-                    _down(d[window], n, taps, mean_d, square_d)
-                    _add_ssim(
-                        mean_s,
-                        square_s,
-                        mean_d,
-                        square_d,
-                        cols,
-                        taps,
-                        shift_s,
-                        shift_d,
-                        constants,
-                        sums[1, r],
-                    )
-                if wanted[2]:
-                    _add_square(d[(r + RADIUS) * STRIDE + RADIUS :], cols, shift_d, sums[2, r])
+                sums[m, r, :n] = 0
+        for c in range(channels):
+            shift_s, shift_d = _shifts(x[b, c], y[b, c], slice(row, row + rows), slice(col, col + cols))
+            _load(x[b, c], y[b, c], row, col, rows + rows % 2, cols, shift_s, shift_d, s, d)
+            if wanted[0]:
+                _add_gms(s.reshape(-1, STRIDE), d.reshape(-1, STRIDE), rows, n, constants[0], sums[0])
+            if wanted[1]:
+                for r in range(0, rows, 2):
+                    _down(s[r * STRIDE :], d[r * STRIDE :], _whole(n + 2 * RADIUS), taps, *blurred)
+                    for i in range(min(2, rows - r)):
+                        _add_ssim(blurred[i], n, taps, shift_s, shift_d, constants, sums[1, r + i])
+            if wanted[2]:
+                _add_square(d.reshape(-1, STRIDE), rows, n, shift_d, sums[2])
+        total = kind(0)
         for r in range(rows):
             out = fused[b, row + r, col : col + cols]
             out[:] = 1
@@ -104,6 +102,15 @@ def _tiles(start, stop, x, y, wanted, taps, constants, fused, maps):
                     if maps.shape[1]:
                         maps[b, at, row + r, col : col + cols] = values
                     at += 1
+            for j in range(cols):
+                total += out[j]
+        totals[tile] = total
+
+
+@compiled
+def _whole(n):
+    """n columns, filled up to whole vectors."""
+    return -(-n // LANES) * LANES
 
 
 @compiled
@@ -114,74 +121,111 @@ def _mirror(i, n):
 
 
 @compiled
-def _load(x, y, row, col, rows, n, s, d):
-    """s, d = x + y, x - y over the tile at (row, col) of two planes with its halo, borders mirrored."""
-    height, width = x.shape
-    first = min(max(RADIUS - col, 0), n)
-    last = max(min(width - col + RADIUS, n), first)  # first..last lies inside the picture
-    for r in range(rows):
-        i = _mirror(row - RADIUS + r, height)
-        xr, yr = x[i], y[i]
-        sr, dr = s[r * STRIDE : r * STRIDE + n], d[r * STRIDE : r * STRIDE + n]
-        xi, yi = (
-            xr[col - RADIUS + first : col - RADIUS + last],
-            yr[col - RADIUS + first : col - RADIUS + last],
-        )
-        si, di = sr[first:last], dr[first:last]
-        for j in range(last - first):
-            si[j] = xi[j] + yi[j]
-            di[j] = xi[j] - yi[j]
-        for j in range(n - last + first):
-            at = j if j < first else last + j - first
-            k = _mirror(col - RADIUS + at, width)
-            sr[at] = xr[k] + yr[k]
-            dr[at] = xr[k] - yr[k]
+def _shifts(x, y, rows, cols):
+    """Means of x + y and of x - y over every eighth row of a tile: near enough to those of the whole."""
+    s = d = x.dtype.type(0)
+    xt, yt = x[rows, cols][::8], y[rows, cols][::8]
+    for r in range(len(xt)):
+        xr, yr = xt[r], yt[r]
+        for j in range(len(xr)):
+            s += xr[j] + yr[j]
+            d += xr[j] - yr[j]
+    count = x.dtype.type(xt.size)
+    return s / count, d / count
 
 
 @compiled
-def _centre(a, rows, n):
-    """Take the mean off the tile, and return it."""
-    total = a.dtype.type(0)
+def _load(x, y, row, col, rows, cols, shift_s, shift_d, s, d):
+    """s, d = x + y, x - y less their shifts over the tile at (row, col) with its halo, borders mirrored."""
+    height, width = x.shape
+    n = cols + 2 * RADIUS
+    first = min(max(RADIUS - col, 0), n)
+    last = max(min(width - col + RADIUS, n), first)  # first..last lies inside the picture
+    for r in range(rows + 2 * RADIUS):
+        i = _mirror(row - RADIUS + r, height)
+        sr, dr = s[r * STRIDE : (r + 1) * STRIDE], d[r * STRIDE : (r + 1) * STRIDE]
+        inside = slice(col - RADIUS + first, col - RADIUS + last)
+        xi, yi, si, di = x[i, inside], y[i, inside], sr[first:last], dr[first:last]
+        for j in range(last - first):
+            si[j] = (xi[j] + yi[j]) - shift_s
+            di[j] = (xi[j] - yi[j]) - shift_d
+        for j in range(n - last + first):
+            at = j if j < first else last + j - first
+            k = _mirror(col - RADIUS + at, width)
+            sr[at] = (x[i, k] + y[i, k]) - shift_s
+            dr[at] = (x[i, k] - y[i, k]) - shift_d
+        for j in range(n, _whole(_whole(cols) + 2 * RADIUS)):  # denormal numbers left there would be slow
+            sr[j] = dr[j] = 0
+
+
+@compiled
+def _add_gms(s, d, rows, n, c0, total):
+    """total += 1 - GMS; the Prewitt filters are undivided: c0 comes times 36.
+
+    (g_x - g_y)^2 is (g_x^2 - g_y^2)^2 / (g_x + g_y)^2, which takes one root: that of g_x^2 g_y^2.
+    """
+    sixteen, least = s.dtype.type(16), s.dtype.type(1e-30)  # for 0 / 0
     for r in range(rows):
-        line = a[r * STRIDE : r * STRIDE + n]
         for j in range(n):
-            total += line[j]
-    total /= a.dtype.type(rows * n)
-    for r in range(rows):
-        line = a[r * STRIDE : r * STRIDE + n]
-        for j in range(n):
-            line[j] -= total
+            sx, sy = _prewitt(s, r + RADIUS - 1, j + RADIUS - 1)
+            dx, dy = _prewitt(d, r + RADIUS - 1, j + RADIUS - 1)
+            square_x = (sx + dx) * (sx + dx) + (sy + dy) * (sy + dy)
+            square_y = (sx - dx) * (sx - dx) + (sy - dy) * (sy - dy)
+            both, quarter, root = square_x + square_y, sx * dx + sy * dy, np.sqrt(square_x * square_y)
+            total[r, j] += sixteen * quarter * quarter / ((both + root + root + least) * (both + c0))
+
+
+@compiled
+def _prewitt(a, r, j):
+    """Three times the gradients along x and y of the 3 x 3 pixels from (r, j)."""
+    h0, h1, h2 = a[r, j], a[r + 1, j], a[r + 2, j]
+    k0, k1, k2 = a[r, j + 2], a[r + 1, j + 2], a[r + 2, j + 2]
+    return (k0 - h0) + (k1 - h1) + (k2 - h2), (h2 - h0) + (a[r + 2, j + 1] - a[r, j + 1]) + (k2 - k0)
+
+
+@compiled
+def _down(s, d, n, taps, first, second):
+    """The Gaussian down the columns of s, its squares, d and its squares: windows from the first row and the second."""
+    for j in range(n):
+        first[j], first[STRIDE + j] = _gaussian(s, j, taps), _gaussian_of_squares(s, j, taps)
+        second[j], second[STRIDE + j] = (
+            _gaussian(s, STRIDE + j, taps),
+            _gaussian_of_squares(s, STRIDE + j, taps),
+        )
+    for j in range(n):
+        first[2 * STRIDE + j], first[3 * STRIDE + j] = _gaussian(d, j, taps), _gaussian_of_squares(d, j, taps)
+        second[2 * STRIDE + j], second[3 * STRIDE + j] = (
+            _gaussian(d, STRIDE + j, taps),
+            _gaussian_of_squares(d, STRIDE + j, taps),
+        )
+
+
+@compiled
+def _gaussian(a, at, taps):
+    """Down the column of a[at]."""
+    total = taps[RADIUS] * a[at + RADIUS * STRIDE]
+    for i in range(RADIUS):
+        total += taps[i] * (a[at + i * STRIDE] + a[at + (2 * RADIUS - i) * STRIDE])
     return total
 
 
 @compiled
-def _down(window, n, taps, mean, square):
-    """The Gaussian down each column of the rows in `window`, and of their squares."""
-    for j in range(n):
-        t = window[RADIUS * STRIDE + j]
-        m = taps[RADIUS] * t
-        q = taps[RADIUS] * (t * t)
-        for k in range(RADIUS):
-            a, b = window[k * STRIDE + j], window[(2 * RADIUS - k) * STRIDE + j]
-            m += taps[k] * (a + b)
-            q += taps[k] * (a * a + b * b)
-        mean[j] = m
-        square[j] = q
+def _gaussian_of_squares(a, at, taps):
+    total = taps[RADIUS] * (a[at + RADIUS * STRIDE] * a[at + RADIUS * STRIDE])
+    for i in range(RADIUS):
+        p, q = a[at + i * STRIDE], a[at + (2 * RADIUS - i) * STRIDE]
+        total += taps[i] * (p * p + q * q)
+    return total
 
 
 @compiled
-def _add_ssim(mean_s, square_s, mean_d, square_d, n, taps, shift_s, shift_d, constants, total):
+def _add_ssim(blurred, n, taps, shift_s, shift_d, constants, total):
     """total += 1 - SSIM, after the Gaussian along the row."""
     _, c1, c2 = constants
-    zero = mean_s.dtype.type(0)
+    zero = blurred.dtype.type(0)
     for j in range(n):
-        ms, qs = taps[RADIUS] * mean_s[j + RADIUS], taps[RADIUS] * square_s[j + RADIUS]
-        md, qd = taps[RADIUS] * mean_d[j + RADIUS], taps[RADIUS] * square_d[j + RADIUS]
-        for i in range(RADIUS):
-            ms += taps[i] * (mean_s[j + i] + mean_s[j + 2 * RADIUS - i])
-            qs += taps[i] * (square_s[j + i] + square_s[j + 2 * RADIUS - i])
-            md += taps[i] * (mean_d[j + i] + mean_d[j + 2 * RADIUS - i])
-            qd += taps[i] * (square_d[j + i] + square_d[j + 2 * RADIUS - i])
+        ms, qs = _across(blurred, j, taps), _across(blurred, STRIDE + j, taps)
+        md, qd = _across(blurred, 2 * STRIDE + j, taps), _across(blurred, 3 * STRIDE + j, taps)
         var_s, var_d = max(qs - ms * ms, zero), max(qd - md * md, zero)
         ms, md = ms + shift_s, md + shift_d
         k = ms * ms + md * md + c1
@@ -190,29 +234,19 @@ def _add_ssim(mean_s, square_s, mean_d, square_d, n, taps, shift_s, shift_d, con
 
 
 @compiled
-def _add_gms(s, d, n, c0, total):
-    """total += 1 - GMS, from three rows of s and d; the Prewitt filters are undivided: c0 comes times 36."""
-    for j in range(n):
-        o = j + RADIUS
-        h0, h1, h2 = s[o - 1], s[STRIDE + o - 1], s[2 * STRIDE + o - 1]
-        k0, k1, k2 = s[o + 1], s[STRIDE + o + 1], s[2 * STRIDE + o + 1]
-        sx = (k0 - h0) + (k1 - h1) + (k2 - h2)
-        sy = (h2 - h0) + (s[2 * STRIDE + o] - s[o]) + (k2 - k0)
-        h0, h1, h2 = d[o - 1], d[STRIDE + o - 1], d[2 * STRIDE + o - 1]
-        k0, k1, k2 = d[o + 1], d[STRIDE + o + 1], d[2 * STRIDE + o + 1]
-        dx = (k0 - h0) + (k1 - h1) + (k2 - h2)
-        dy = (h2 - h0) + (d[2 * STRIDE + o] - d[o]) + (k2 - k0)
-        g_x = (sx + dx) * (sx + dx) + (sy + dy) * (sy + dy)
-        g_y = (sx - dx) * (sx - dx) + (sy - dy) * (sy - dy)
-        apart = np.sqrt(g_x) - np.sqrt(g_y)
-        total[j] += apart * apart / (g_x + g_y + c0)
+def _across(a, at, taps):
+    """Along the row from a[at]; written out, so that LLVM sees that no index is negative."""
+    total = taps[0] * (a[at] + a[at + 10]) + taps[1] * (a[at + 1] + a[at + 9])
+    total += taps[2] * (a[at + 2] + a[at + 8]) + taps[3] * (a[at + 3] + a[at + 7])
+    return total + taps[4] * (a[at + 4] + a[at + 6]) + taps[5] * a[at + 5]
 
 
 @compiled
-def _add_square(d, n, shift, total):
-    for j in range(n):
-        t = d[j] + shift
-        total[j] += t * t
+def _add_square(d, rows, n, shift, total):
+    for r in range(rows):
+        for j in range(n):
+            t = d[r + RADIUS, j + RADIUS] + shift
+            total[r, j] += t * t
 
 
 @compiled

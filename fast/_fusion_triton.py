@@ -28,8 +28,11 @@ def anomaly_map(
     *,
     fused: Tensor,
     maps: Tensor,
-) -> None:
-    """Fill fused (B, H, W) and, if there are any, maps (B, M, H, W) from pictures (B, C, H, W)."""
+) -> Tensor:
+    """Fill fused (B, H, W) and, if there are any, maps (B, M, H, W) from pictures (B, C, H, W).
+
+    Returns `fused`, which is not finite where a picture is not.
+    """
     batch, channels, height, width = image.shape
     centre, falloff = weights[5], math.log(weights[5] / weights[4])
     down, across = triton.cdiv(height, ROWS - 2 * RADIUS.value), triton.cdiv(width, COLS)
@@ -41,6 +44,7 @@ def anomaly_map(
                 ROWS=ROWS, COLS=COLS, SMALL=min(height, width) < 16, KEEP=maps.shape[1],
                 GMS=int(wanted[0]), SSIM=int(wanted[1]), RESIDUAL=int(wanted[2]), num_warps=8, num_stages=1,
             )  # fmt: skip
+    return fused
 
 
 def median_filter(maps: Tensor, window: int, *, filtered: Tensor) -> None:

@@ -1,7 +1,7 @@
 """Run a compiled loop on several threads, with no OpenMP: safe to call from any thread and after a fork."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
@@ -9,20 +9,32 @@ import torch
 
 __all__ = ["spread"]
 
+PARTS = 4  # for each thread
+
 
 def spread(work: Callable[[int, int], object], count: int) -> None:
-    """Call work(start, stop) on parts of range(count), one part to each of torch's threads.
+    """Call work(start, stop) on parts of range(count), on as many threads as torch uses, this one among them.
 
-    `work` must release the GIL (numba: ``nogil=True``) and touch nothing that another part writes.
+    There are more parts than threads, and a thread that is done with one takes the next: after an operation of
+    torch its OpenMP threads keep a core each busy for some milliseconds, waiting for another, and whichever
+    of ours shares that core is slow. `work` must release the GIL (numba: ``nogil=True``) and touch nothing
+    that another part writes.
     """
-    parts = max(1, min(torch.get_num_threads(), count))
-    bounds = [count * i // parts for i in range(parts + 1)]
-    others = [_pool(os.getpid()).submit(work, *bounds[i : i + 2]) for i in range(1, parts)]
+    threads = max(1, min(torch.get_num_threads(), count))
+    parts = 1 if threads == 1 else min(PARTS * threads, count)
+    left = iter([(count * i // parts, count * (i + 1) // parts) for i in range(parts)])
+    others = [_pool(os.getpid()).submit(_take, work, left) for _ in range(threads - 1)]
     try:
-        work(*bounds[:2])
+        _take(work, left)
     finally:
         for other in others:
-            other.result()
+            if not other.cancel():
+                other.result()
+
+
+def _take(work: Callable[[int, int], object], left: Iterator[tuple[int, int]]) -> None:
+    for start, stop in left:  # a list's iterator gives each item to one thread
+        work(start, stop)
 
 
 @lru_cache(maxsize=1)

@@ -87,7 +87,10 @@ def median_filter(maps: Tensor, window: int) -> Tensor:
     """
     _odd("window", window)
     radius = window // 2
-    return _pad(maps, radius).unfold(-2, window, 1).unfold(-2, window, 1).flatten(-2).median(-1).values
+    windows = _pad(maps, radius).unfold(-2, window, 1).unfold(-2, window, 1).flatten(-2)
+    if torch.compiler.is_exporting():  # ONNX knows no median; a sort hides NaN behind the numbers
+        return windows.sort(-1).values[..., window * window // 2]
+    return windows.median(-1).values
 
 
 def modality_maps(
@@ -203,10 +206,10 @@ def _anomaly_map(
     """Fused (B, H, W) and the wanted modality maps (B, M, H, W), or (B, 0, H, W) if not kept."""
     fused, maps = _empty(image, wanted, keep or median > 1)
     kernels = importlib.import_module(f"{__package__}._fusion_{backend}")
-    kernels.anomaly_map(
+    seen = kernels.anomaly_map(
         image, reconstruction, wanted, gaussian(SIGMA, WINDOW), (C0, C1, C2), fused=fused, maps=maps
     )
-    _finite(fused, image, reconstruction)
+    _finite(seen, image, reconstruction)
     if median > 1:
         raw, maps = maps, torch.empty_like(maps)
         kernels.median_filter(raw, median, filtered=maps)

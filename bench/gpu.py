@@ -1,4 +1,5 @@
-"""One call on a machine with a GPU: check every Triton kernel against the oracle, then time, then write the JSON.
+"""One call on a machine with a GPU: check every Triton kernel against the oracle and train a little, then time, then
+write the JSON.
 
 python bench/gpu.py [--out bench/results/microbench-gpu.json]
 """
@@ -38,8 +39,9 @@ def main() -> None:
             "pytest",
             "-q",
             "-k",
-            "triton",
+            "triton or gpu",
             *map(str, sorted(ROOT.glob("tests/test_fast_*.py"))),
+            "tests/test_training.py",
         ]
         tests = subprocess.run(command, cwd=ROOT).returncode
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -23,7 +23,7 @@ from fmrnet.model import FMRNet
 __all__ = ["Calibration", "calibrate", "picture_score"]
 
 SCORE_WINDOW = 4  # pixels; the picture score is the largest mean of the anomaly map over such a square
-FALSE_ALARMS = 0.01  # share of good pictures that the picture threshold lets through as defective
+FALSE_ALARMS = 0.05  # share of good pictures that the picture threshold lets through as defective
 EDGE = 1e-6  # how near to 0 and 1 a probability's logit is taken
 LEAST = 1e-12  # a perfectly flat surface gives thresholds of 0, and scores are multiples of a threshold
 _EULER = 0.5772156649015329
@@ -89,7 +89,7 @@ def calibrate(
     there they are standard scores). The patch threshold is a quantile of all
     their patches' distances. The picture threshold comes from the maxima of the score over blocks of one patch:
     a Gumbel distribution is fitted to them by moments (to their logits, where the fusion is learned), and the
-    threshold is what the largest of all blocks of a picture passes with a probability of 1 %, but never less
+    threshold is what the largest of all blocks of a picture passes with a probability of 5 %, but never less
     than the largest score seen.
 
     Parameters

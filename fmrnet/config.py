@@ -141,7 +141,6 @@ PRESETS = {
         temperature=0.1,  # at 1 the softmax is nearly flat, and nothing of the skip comes through
         iterations=(2_000, 2_000, 1_600),
         schedule="cosine",
-        k=4.0,  # at 3, up to three good pixels in a hundred pass; at 4, a tenth of that on most surfaces
         weight_lat=0.02,  # at 1 normal latents fall together, and the background cannot be told from them
     ),
 }

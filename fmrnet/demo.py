@@ -28,7 +28,7 @@ __all__ = ["FIGURES", "INTRODUCTION", "MODEL", "SHEET", "make_dataset", "run"]
 
 TEXTURE = "brick"  # skimage.data.brick, CC0, 512x512 grey
 PIECE = 128  # pixels; width of the bands, and side of the squares that the half under inspection is cut into
-ITERATIONS = (500, 350, 150)
+ITERATIONS = (500, 350, 250)
 MODEL, SHEET, FIGURES, DATASET = "model.fmr", "demo.png", "figures.json", "dataset"
 
 INTRODUCTION = (

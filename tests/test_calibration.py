@@ -69,7 +69,7 @@ def test_picture_threshold_lets_few_good_pictures_through(seed, blocks, spread):
         list(generator.gumbel(1, spread, 400)), blocks, probabilities=False
     )
     largest = generator.gumbel(1, spread, (4000, blocks)).max(1)
-    assert (largest > threshold).mean() <= 0.04
+    assert (largest > threshold).mean() <= 3 * calibration.FALSE_ALARMS  # 400 maxima are an estimate
 
 
 def test_picture_threshold_is_never_below_a_good_picture_seen():

@@ -175,6 +175,18 @@ def test_faint_defects_keep_their_digits(backend, scale):
     assert torch.allclose(ssim, exact, rtol=1e-2, atol=1e-13)
 
 
+@pytest.mark.parametrize(("low", "contrast"), [(0.9, 0.1), (0.95, 0.01)])
+@pytest.mark.parametrize("backend", ["eager", "numba"])
+def test_bright_pictures_keep_their_digits(backend, low, contrast):
+    """Far from 0 the variance is a small difference of large squares, unless the mean is taken off first."""
+    g = torch.Generator().manual_seed(5)
+    x = low + contrast * torch.rand(1, 1, 48, 48, generator=g)
+    y = x + 1e-3 * (torch.rand(x.shape, generator=g) - 0.5)
+    ssim = fast.modality_maps(x, y, modalities=("ssim",), backend=backend)["ssim"].double()
+    exact = fast.modality_maps(x.double(), y.double(), modalities=("ssim",), backend="eager")["ssim"]
+    assert torch.allclose(ssim, exact, rtol=2e-5, atol=1e-13)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # in Triton's interpreter

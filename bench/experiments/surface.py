@@ -48,6 +48,7 @@ def measure(run: common.Run, inspector: Inspector, bar: Bar) -> dict[str, Any]:
         },
     }
     found["figures"]["dataset"] = run.dataset.name
+    del found["figures"]["model"]  # its settings, thresholds and training stand above
     del found["training"]["command"]  # the record above has it without the folders of one machine
     write_json(run.out / f"{run.stem}.json", found)
     plot(inspector.provenance["loss_curve"], run.out / f"{run.stem}-loss.png", run.stem)

@@ -15,6 +15,7 @@ from fmrnet.errors import DatasetError, PictureError
 from fmrnet.pictures import list_pictures, read_picture, to_channels
 
 __all__ = [
+    "GoodPool",
     "PicturePool",
     "default_natural_pictures",
     "hold_out",
@@ -23,7 +24,9 @@ __all__ = [
 ]
 
 Stored = NDArray[np.uint16]  # pictures in memory: half of float32, and lossless for 8 and 16 bit
+Place = tuple[int, int, int]  # which picture, and the row and column of a crop's upper left pixel
 _SCALE = 65535
+RARITY_STEP = 16  # pixels between the places where a texture's rarity is taken
 
 
 class PicturePool:
@@ -45,14 +48,19 @@ class PicturePool:
 
     def crops(self, count: int, size: int, generator: torch.Generator) -> Tensor:
         """`count` random crops, every place in every picture alike: (count, C, size, size) in [0, 1]."""
+        return self._cut(self._even(count, size, generator), size)
+
+    def _even(self, count: int, size: int, generator: torch.Generator) -> list[Place]:
         edges = np.cumsum([(p.shape[0] - size + 1) * (p.shape[1] - size + 1) for p in self.pictures])
-        places = torch.randint(int(edges[-1]), (count,), generator=generator).numpy()
-        which = np.searchsorted(edges, places, side="right")
-        patches = []
-        for place, index in zip(places, which, strict=True):
-            picture = self.pictures[index]
-            row, column = divmod(int(edges[index] - 1 - place), picture.shape[1] - size + 1)
-            patches.append(picture[row : row + size, column : column + size])
+        chosen = torch.randint(int(edges[-1]), (count,), generator=generator).numpy()
+        places = []
+        for number, index in zip(chosen, np.searchsorted(edges, chosen, side="right"), strict=True):
+            row, column = divmod(int(edges[index] - 1 - number), self.pictures[index].shape[1] - size + 1)
+            places.append((int(index), row, column))
+        return places
+
+    def _cut(self, places: Sequence[Place], size: int) -> Tensor:
+        patches = [self.pictures[i][row : row + size, column : column + size] for i, row, column in places]
         stacked = np.ascontiguousarray(np.stack(patches).transpose(0, 3, 1, 2), dtype=np.float32)
         return torch.from_numpy(stacked).div_(_SCALE)
 
@@ -80,6 +88,73 @@ class PicturePool:
             sha.update(str(picture.shape).encode())
             sha.update(np.ascontiguousarray(picture).data)
         return sha.hexdigest()
+
+
+class GoodPool(PicturePool):
+    """Good pictures, of which every other crop is drawn by how rare its texture is.
+
+    A selvage, a seam or the edge of a sheet takes a hundredth of the surface and is as good as the rest of it.
+    Drawn evenly, it is hardly learnt, and then stands out in every good picture. How rare a place is, is its
+    squared Mahalanobis distance from all others in what its patch looks like: mean, and logarithms of the
+    deviation and of the mean steps down and across. Over all places these distances average to the number of
+    such figures, whatever the surface: an even texture is drawn nearly evenly.
+
+    Parameters
+    ----------
+    pictures : sequence of (H, W, C) float arrays in [0, 1], of at least a patch
+    patch_size : int
+        Pixels.
+    """
+
+    def __init__(self, pictures: Sequence[NDArray[np.float32]], patch_size: int) -> None:
+        super().__init__(pictures)
+        self.patch_size = patch_size
+        looks = [_looks(picture, patch_size) for picture in pictures]
+        self._grids = [look.shape[:2] for look in looks]
+        flat = np.concatenate([look.reshape(-1, look.shape[2]) for look in looks])
+        flat = flat - flat.mean(0)
+        inverse = np.linalg.pinv(flat.T @ flat / len(flat), rcond=1e-9, hermitian=True)
+        rarity = np.einsum("ni,ij,nj->n", flat, inverse, flat)
+        self._edges = np.cumsum(rarity + 1e-6)  # where all is alike, all places are
+
+    def crops(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        """`count` random crops, every other one by its rarity: (count, C, size, size) in [0, 1]."""
+        even = self._even(count - count // 2, size, generator)
+        rare = self._rare(count // 2, size, generator)
+        return self._cut([(rare if i % 2 else even)[i // 2] for i in range(count)], size)
+
+    def _rare(self, count: int, size: int, generator: torch.Generator) -> list[Place]:
+        """Crops around patches drawn by rarity, each moved by up to half a step."""
+        drawn = torch.rand(count, generator=generator, dtype=torch.float64).numpy() * self._edges[-1]
+        numbers = np.minimum(np.searchsorted(self._edges, drawn, side="right"), len(self._edges) - 1)
+        moves = torch.randint(RARITY_STEP, (count, 2), generator=generator).numpy() - RARITY_STEP // 2
+        starts = np.cumsum([0, *(rows * columns for rows, columns in self._grids)])
+        places = []
+        for number, move in zip(numbers, moves, strict=True):
+            index = int(np.searchsorted(starts, number, side="right")) - 1
+            cell = np.array(divmod(number - starts[index], self._grids[index][1]))
+            corner = cell * RARITY_STEP + move - (size - self.patch_size) // 2
+            row, column = np.clip(corner, 0, np.array(self.pictures[index].shape[:2]) - size)
+            places.append((index, int(row), int(column)))
+        return places
+
+
+def _looks(picture: NDArray[np.float32], size: int) -> NDArray[np.float64]:
+    """What each patch of a picture (H, W, C) looks like, RARITY_STEP pixels apart: (rows, columns, C + 3)."""
+    from scipy.ndimage import uniform_filter
+
+    picture = picture.astype(np.float64)
+    grey = picture.mean(2, keepdims=True)
+    down = np.abs(np.diff(grey, axis=0, append=grey[-1:]))
+    across = np.abs(np.diff(grey, axis=1, append=grey[:, -1:]))
+    planes = np.concatenate((picture, grey**2, grey, down, across), axis=2)
+    means = uniform_filter(planes, (size, size, 1))
+    means = means[size // 2 : picture.shape[0] - size // 2 + 1 : RARITY_STEP]
+    means = means[:, size // 2 : picture.shape[1] - size // 2 + 1 : RARITY_STEP]
+    channels = picture.shape[2]
+    deviation = np.sqrt(np.maximum(means[..., channels] - means[..., channels + 1] ** 2, 0))
+    contrasts = np.stack((deviation, means[..., channels + 2], means[..., channels + 3]), axis=2)
+    return np.concatenate((means[..., :channels], np.log(contrasts + 1 / 255)), axis=2)
 
 
 def load_good_pictures(folder: str | Path, patch_size: int) -> tuple[list[NDArray[np.float32]], int]:

@@ -11,7 +11,16 @@ from fmrnet import fast
 from fmrnet.learned_fusion import HALF
 from fmrnet.model import Features, FMRNet
 
-__all__ = ["MODALITIES", "Encoded", "anomaly_map", "encode", "patch_distances", "restore", "restore_crops"]
+__all__ = [
+    "MODALITIES",
+    "Comparison",
+    "Encoded",
+    "compare",
+    "encode",
+    "patch_distances",
+    "restore",
+    "restore_crops",
+]
 
 MODALITIES = ("gms", "ssim", "residual")
 BATCH = 256  # patches at a time: bounds the memory that the network's inner layers take
@@ -33,6 +42,23 @@ class Encoded:
     picture: Tensor
     origins: Tensor
     features: list[Features]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What differs between a picture and its background.
+
+    Attributes
+    ----------
+    anomaly_map : Tensor, (H, W)
+        The fused map, for pixels.
+    alarm_map : Tensor, (H, W)
+        What the picture score is the largest of: the learned fusion's logit in standard deviations above good
+        pictures, 0 or more; or the map itself.
+    """
+
+    anomaly_map: Tensor
+    alarm_map: Tensor
 
 
 @torch.no_grad()
@@ -70,14 +96,15 @@ def restore_crops(model: FMRNet, crops: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def anomaly_map(model: FMRNet, picture: Tensor, background: Tensor) -> Tensor:
-    """What differs between a picture and its restored background, both (C, H, W): the fused map (H, W).
+def compare(model: FMRNet, picture: Tensor, background: Tensor) -> Comparison:
+    """What differs between a picture and its restored background, both (C, H, W).
 
     From the learned fusion where the model has one, else the product of Eq 23.
     """
     if model.fusion is not None:
-        score = model.fusion.standard_score(picture[None], background[None], model.mean, model.std)
-        return torch.sigmoid(score - HALF)[0]
-    return fast.anomaly_map(
+        scores = model.fusion.standard_scores(picture[None], background[None], model.mean, model.std)[0]
+        return Comparison(torch.sigmoid(scores.mean(0) - HALF), scores[0].clamp_min(0))
+    product = fast.anomaly_map(
         picture[None], background[None], modalities=MODALITIES, median=model.config.median
     )[0]
+    return Comparison(product, product)

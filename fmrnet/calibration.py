@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import expit, logit
+from scipy.special import expit
 from torch import Tensor
 
 from fmrnet import background
@@ -22,7 +22,7 @@ from fmrnet.model import FMRNet
 
 __all__ = ["Calibration", "calibrate", "picture_score"]
 
-SCORE_WINDOW = 4  # pixels; the picture score is the largest mean of the anomaly map over such a square
+SCORE_WINDOW = 4  # pixels; the picture score is the largest mean of the alarm map over such a square
 FALSE_ALARMS = 0.05  # share of good pictures that the picture threshold lets through as defective
 EDGE = 1e-6  # how near to 0 and 1 a probability's logit is taken
 LEAST = 1e-12  # a perfectly flat surface gives thresholds of 0, and scores are multiples of a threshold
@@ -64,15 +64,13 @@ class Calibration:
         return cls(**values)
 
 
-def picture_score(anomaly_map: Tensor) -> float:
-    """The largest mean of an anomaly map (H, W) over a square of 4 x 4 pixels."""
-    return _smoothed(anomaly_map).max().item()
+def picture_score(alarm_map: Tensor) -> float:
+    """The largest mean of an alarm map (H, W) over a square of 4 x 4 pixels."""
+    return _smoothed(alarm_map).max().item()
 
 
-def _smoothed(anomaly_map: Tensor) -> Tensor:
-    return torch.nn.functional.avg_pool2d(anomaly_map[None, None], SCORE_WINDOW, stride=SCORE_WINDOW // 2)[
-        0, 0
-    ]
+def _smoothed(alarm_map: Tensor) -> Tensor:
+    return torch.nn.functional.avg_pool2d(alarm_map[None, None], SCORE_WINDOW, stride=SCORE_WINDOW // 2)[0, 0]
 
 
 def calibrate(
@@ -88,9 +86,8 @@ def calibrate(
     The pixel threshold is mean + k sigma of all their map values (of the logits, where the fusion is learned:
     there they are standard scores). The patch threshold is a quantile of all
     their patches' distances. The picture threshold comes from the maxima of the score over blocks of one patch:
-    a Gumbel distribution is fitted to them by moments (to their logits, where the fusion is learned), and the
-    threshold is what the largest of all blocks of a picture passes with a probability of 5 %, but never less
-    than the largest score seen.
+    a Gumbel distribution is fitted to them by moments, and the threshold is what the largest of all blocks of a
+    picture passes with a probability of 5 %, but never less than the largest score seen.
 
     Parameters
     ----------
@@ -118,12 +115,12 @@ def calibrate(
         count += 1
         encoded = background.encode(model, picture)
         distances.append(background.patch_distances(model, encoded).flatten().cpu())
-        anomaly_map = background.anomaly_map(model, picture, background.restore(model, encoded))
-        values = anomaly_map.double()
+        found = background.compare(model, picture, background.restore(model, encoded))
+        values = found.anomaly_map.double()
         if model.config.learned_fusion:
             values = torch.logit(values, EDGE)
         sums += [values.numel(), values.sum().item(), values.square().sum().item()]
-        blocks = torch.nn.functional.max_pool2d(_smoothed(anomaly_map)[None], block, ceil_mode=True)
+        blocks = torch.nn.functional.max_pool2d(_smoothed(found.alarm_map)[None], block, ceil_mode=True)
         maxima.extend(blocks.flatten().tolist())
     if not count:
         raise DatasetError("no good pictures to calibrate on")
@@ -137,23 +134,15 @@ def calibrate(
         pixel_threshold=float(expit(threshold)) if model.config.learned_fusion else threshold,
         patch_quantile=patch_quantile,
         patch_threshold=max(float(np.quantile(torch.cat(distances).numpy(), patch_quantile)), LEAST),
-        picture_threshold=_largest_expected(
-            maxima, max(1.0, pixels / model.config.patch_size**2), probabilities=model.config.learned_fusion
-        ),
+        picture_threshold=_largest_expected(maxima, max(1.0, pixels / model.config.patch_size**2)),
         pictures=count,
     )
 
 
-def _largest_expected(maxima: Sequence[float], blocks: float, *, probabilities: bool) -> float:
-    """What the largest of `blocks` such maxima exceeds with probability FALSE_ALARMS, and no less than all seen.
-
-    Probabilities end at 1, so theirs is found on the scale of their logits.
-    """
+def _largest_expected(maxima: Sequence[float], blocks: float) -> float:
+    """What the largest of `blocks` such maxima exceeds with probability FALSE_ALARMS, and no less than all seen."""
     values = np.asarray(maxima, dtype=np.float64)
-    if probabilities:
-        values = logit(values.clip(EDGE, 1 - EDGE))
     scale = values.std() * math.sqrt(6) / math.pi
     location = values.mean() - _EULER * scale
     expected = location + scale * (math.log(blocks) - math.log(-math.log1p(-FALSE_ALARMS)))
-    largest = max(expected, values.max())
-    return max(float(expit(largest) if probabilities else largest), LEAST)
+    return max(float(expected), float(values.max()), LEAST)

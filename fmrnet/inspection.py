@@ -115,9 +115,9 @@ class Inspector:
             seconds = time.perf_counter() - started
             return Result(exceeds, exceeds > 1, "patch", patch_scores, None, None, seconds)
         restored = background.restore(self.model, encoded)
-        anomaly_map = background.anomaly_map(self.model, picture, restored)
-        score = picture_score(anomaly_map) / self.calibration.picture_threshold
-        found = anomaly_map.cpu().numpy()
+        compared = background.compare(self.model, picture, restored)
+        score = picture_score(compared.alarm_map) / self.calibration.picture_threshold
+        found = compared.anomaly_map.cpu().numpy()
         mask = found > self.calibration.pixel_threshold
         seconds = time.perf_counter() - started
         return Result(score, score > 1, "pixel", patch_scores, found, mask, seconds)

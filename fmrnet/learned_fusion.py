@@ -3,7 +3,8 @@
 The product forgets what a defect looks like. The convolutions are trained, after the generator, to find the
 supports of synthetic defects in the picture, its background and their differences. They know those defects best;
 the energy of the residual knows none and misses none by kind. Each is measured in standard deviations of what good
-pictures give, and the map rests on their mean. `fmrnet.reference.learned_fusion` is the oracle.
+pictures give, and the map rests on their mean: the energy helps to say where a defect is. Whether there is one at
+all, the logit alone says better. `fmrnet.reference.learned_fusion` is the oracle.
 """
 
 from __future__ import annotations
@@ -49,8 +50,11 @@ def fusion_inputs(image: Tensor, background: Tensor, mean: Tensor, std: Tensor) 
 
 
 def log_energy(image: Tensor, background: Tensor, std: Tensor) -> Tensor:
-    """Logarithm of the residual's blurred size, (B, H, W), from pictures (B, C, H, W); the unit is mean(std)."""
-    square = (image - background).square().mean(1, keepdim=True) / std.mean() ** 2
+    """Logarithm of the residual's blurred size, (B, H, W), from pictures (B, C, H, W); the unit is mean(std).
+
+    No pixel counts for more than one unit: a speck of noise is not to outshine a broad defect.
+    """
+    square = ((image - background).square().mean(1, keepdim=True) / std.mean() ** 2).clamp_max(1)
     return _blurred(square).squeeze(1).clamp_min(0).add(FLOOR).log() / 2
 
 
@@ -89,7 +93,7 @@ class LearnedFusion(nn.Module):
     """Seven 3x3 convolutions, 32 channels wide, dilated up to 4, on blocks of 2 x 2 pixels: 62 x 62 in view.
 
     Borders repeat the edge pixel: a defect at the border is as plain as one inside. `forward` gives the logits that
-    training works on, `standard_score` what a map is made of.
+    training works on, `standard_scores` what a map is made of.
     """
 
     good_mean: Tensor  # (2,) of the logit and of the log energy over good pictures
@@ -131,10 +135,10 @@ class LearnedFusion(nn.Module):
         logit = self(fusion_inputs(image, background, mean, std))
         return torch.stack((logit, log_energy(image, background, std)), 1)
 
-    def standard_score(self, image: Tensor, background: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        """How many standard deviations a pixel lies above what good pictures give, (B, H, W): the evidence's mean."""
+    def standard_scores(self, image: Tensor, background: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """The evidence in standard deviations above what good pictures give, (B, 2, H, W)."""
         evidence = self.evidence(image, background, mean, std)
-        return ((evidence - self.good_mean[:, None, None]) / self.good_std[:, None, None]).mean(1)
+        return (evidence - self.good_mean[:, None, None]) / self.good_std[:, None, None]
 
     @torch.no_grad()
     def standardise(self, good: Iterable[tuple[Tensor, Tensor]], mean: Tensor, std: Tensor) -> None:

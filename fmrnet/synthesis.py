@@ -16,13 +16,14 @@ from torch import Tensor
 
 from fmrnet import fast
 
-__all__ = ["GRID", "DefectParameters", "draw", "synthetic_defects"]
+__all__ = ["GRID", "DefectParameters", "draw", "speckled", "synthetic_defects"]
 
 GRID = 9  # lattice of the noise blobs
 SCALE = (
     64  # pixels; in a crop of this size lines are up to twice as long, dots up to an eighth of it in radius
 )
 DOTS = 6  # dots in a picture at most
+MOST_SPECKLE = 0.2  # of a picture's pixels
 
 
 class DefectParameters(TypedDict):
@@ -133,3 +134,16 @@ def synthetic_defects(
         destructive=parameters["destructive"].to(device),
         opacity=parameters["opacity"].to(device),
     )
+
+
+def speckled(image: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Pictures (B, C, H, W), of which a share loses pixels to noise: up to a fifth, to random values in [0, 1].
+
+    The noise of section IV.D: a pixel is replaced, in all channels, with a probability p; here p is uniform.
+    """
+    count, _, height, width = image.shape
+    p = MOST_SPECKLE * torch.rand(count, 1, 1, 1, generator=generator)
+    p *= torch.rand(count, 1, 1, 1, generator=generator) < share
+    hit = torch.rand(count, 1, height, width, generator=generator) < p
+    values = torch.rand(image.shape, generator=generator)
+    return torch.where(hit.to(image.device), values.to(image.device), image)

@@ -32,7 +32,7 @@ from fmrnet.errors import ArtifactError, FmrnetError
 from fmrnet.inspection import Inspector, load
 from fmrnet.learned_fusion import defect_labels, fusion_inputs
 from fmrnet.model import FMRNet
-from fmrnet.synthesis import synthetic_defects
+from fmrnet.synthesis import speckled, synthetic_defects
 
 __all__ = ["CHECKPOINT_SUFFIX", "Interrupted", "checkpoint_path", "train"]
 
@@ -259,6 +259,8 @@ def _steps(
         normal, positive = good.crops(2 * count, size, generator).to(device).chunk(2)
         contents = natural.crops(count, size, generator).to(device)
         synthetic, support = synthetic_defects(normal, contents, positive, generator)
+        if position.phase == 2:
+            synthetic = speckled(synthetic, config.speckle, generator)
         yield Step(normal, positive, synthetic, support)
 
 
@@ -284,6 +286,7 @@ def _fusion_crops(
         contents = natural.crops(count, size, generator).to(device)
         synthetic, support = synthetic_defects(normal, contents, own, generator)
         label = defect_labels(normal, synthetic, support, model.std)
+        synthetic = speckled(synthetic, config.speckle, generator)
         restored = background.restore_crops(model, synthetic)
         parts.append([tensor.half().cpu() for tensor in (synthetic, restored, label)])
     return Crops(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))

@@ -59,7 +59,7 @@ def fusion_inputs(
 
 
 def log_energy(image: npt.ArrayLike, background: npt.ArrayLike, std: npt.ArrayLike) -> Array:
-    """Half the logarithm of the residual's blurred square, log(blur(A_m3^2 / mean(s)^2) + FLOOR) / 2.
+    """Half the logarithm of the residual's blurred square, log(blur(min(A_m3^2 / mean(s)^2, 1)) + FLOOR) / 2.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def log_energy(image: npt.ArrayLike, background: npt.ArrayLike, std: npt.ArrayLi
     (H, W)
     """
     I, R, _, s = _checked(image, background, std, std)
-    square = ((I - R) ** 2).mean(2, keepdims=True) / s.mean() ** 2
+    square = np.minimum(((I - R) ** 2).mean(2, keepdims=True) / s.mean() ** 2, 1)
     return np.asarray(np.log(_blurred(square)[..., 0] + FLOOR) / 2)
 
 
@@ -141,14 +141,14 @@ def fusion_logit(inputs: npt.ArrayLike, weights: Mapping[str, npt.ArrayLike]) ->
     return depth_to_space(x, FOLD)[0, :height, :width]
 
 
-def learned_map(
+def standard_scores(
     image: npt.ArrayLike,
     background: npt.ArrayLike,
     mean: npt.ArrayLike,
     std: npt.ArrayLike,
     weights: Mapping[str, npt.ArrayLike],
 ) -> Array:
-    """The anomaly map: the mean of two standard scores, of the logit and of the log energy, through a sigmoid.
+    """The logit and the log energy of each pixel, in standard deviations above what good pictures give.
 
     Parameters
     ----------
@@ -159,8 +159,7 @@ def learned_map(
 
     Returns
     -------
-    (H, W) in [0, 1]
-        1/2 at HALF standard deviations above good pictures.
+    (H, W, 2)
 
     Raises
     ------
@@ -169,8 +168,24 @@ def learned_map(
     """
     logit = fusion_logit(fusion_inputs(image, background, mean, std), weights)
     evidence = np.stack([logit, log_energy(image, background, std)], axis=-1)
-    z = (evidence - np.asarray(weights["fusion.good_mean"])) / np.asarray(weights["fusion.good_std"])
-    return np.asarray(1 / (1 + np.exp(HALF - z.mean(-1))))
+    centre, deviation = np.asarray(weights["fusion.good_mean"]), np.asarray(weights["fusion.good_std"])
+    return np.asarray((evidence - centre) / deviation)
+
+
+def learned_map(standard_scores: npt.ArrayLike) -> Array:
+    """The anomaly map: the mean of the two standard scores through a sigmoid.
+
+    Parameters
+    ----------
+    standard_scores : (H, W, 2)
+
+    Returns
+    -------
+    (H, W) in [0, 1]
+        1/2 at HALF standard deviations above good pictures.
+    """
+    z = numbers("standard_scores", standard_scores, "(H, W, 2)").mean(-1)
+    return np.asarray(1 / (1 + np.exp(HALF - z)))
 
 
 def space_to_depth(x: npt.ArrayLike, size: int) -> Array:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fmrnet.data import (
+    GoodPool,
     PicturePool,
     default_natural_pictures,
     hold_out,
@@ -23,13 +24,20 @@ def picture(shape, seed, channels=1):
     return np.random.default_rng(seed).random((*shape, channels), dtype=np.float32)
 
 
-@settings(max_examples=25, deadline=None)
+def good_pool(pictures):
+    return GoodPool(pictures, patch_size=64)
+
+
+@settings(max_examples=50, deadline=None)
 @given(
-    shapes=st.lists(sizes, min_size=1, max_size=4), channels=st.sampled_from([1, 3]), seed=st.integers(0, 99)
+    pool=st.sampled_from([PicturePool, good_pool]),
+    shapes=st.lists(sizes, min_size=1, max_size=4),
+    channels=st.sampled_from([1, 3]),
+    seed=st.integers(0, 99),
 )
-def test_crops_are_places_of_the_pictures(shapes, channels, seed):
+def test_crops_are_places_of_the_pictures(pool, shapes, channels, seed):
     pictures = [picture(shape, i, channels) for i, shape in enumerate(shapes)]
-    crops = PicturePool(pictures).crops(5, 64, torch.Generator().manual_seed(seed))
+    crops = pool(pictures).crops(5, 64, torch.Generator().manual_seed(seed))
     assert crops.shape == (5, channels, 64, 64)
     for crop in crops.permute(0, 2, 3, 1).numpy():
         windows = (np.lib.stride_tricks.sliding_window_view(p, crop.shape) for p in pictures)
@@ -42,8 +50,37 @@ def test_every_place_is_as_likely():
     assert abs(crops.mean().item() - 7 / 8) < 0.02
 
 
-def test_same_generator_same_crops():
-    pool = PicturePool([picture((80, 70), 0)])
+@pytest.mark.parametrize("size", [64, 128])
+def test_a_rare_texture_is_drawn_often(size):
+    """A selvage: a fiftieth of the length of a strip, coarser than the cloth."""
+    strip = picture((256, 3200), 0)
+    strip[:, 1600:1664] = np.repeat(np.repeat(strip[::8, 1600:1664:8], 8, 0), 8, 1)
+    places = np.broadcast_to(np.arange(3200, dtype=np.float32)[:, None] / 3200, strip.shape)
+    share = {}
+    for name, pool in {"even": PicturePool, "rare": good_pool}.items():
+        drawn = pool([strip])
+        drawn.pictures = [np.round(places * 65535).astype(np.uint16)]  # a crop then says where it is from
+        left = drawn.crops(2000, size, torch.Generator().manual_seed(0))[:, 0, 0, 0].numpy() * 3200
+        share[name] = ((left > 1600 - size) & (left < 1664)).mean()
+    assert share["rare"] > 4 * share["even"]
+
+
+def test_an_even_texture_is_drawn_nearly_evenly():
+    flat = [np.full((64, 64, 1), 0.5, np.float32), np.full((64, 64 + 112, 1), 0.5, np.float32)]
+    pool = good_pool(flat)
+    pool.pictures = [np.round(p * (65535 * i)).astype(np.uint16) for i, p in enumerate(flat)]
+    crops = pool.crops(4000, 64, torch.Generator().manual_seed(0))
+    # 1 and 113 places; in steps of 16 pixels 1 and 8
+    assert abs((crops == 0).float().mean().item() - (1 / 114 + 1 / 9) / 2) < 0.02
+
+    noise = good_pool([picture((512, 512), 0)])
+    rarity = np.diff(noise._edges)
+    assert np.quantile(rarity, 0.99) < 5 * rarity.mean()
+
+
+@pytest.mark.parametrize("pool", [PicturePool, good_pool])
+def test_same_generator_same_crops(pool):
+    pool = pool([picture((80, 70), 0)])
     draw = [pool.crops(4, 64, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
     assert torch.equal(draw[0], draw[1])
     assert not torch.equal(draw[0], draw[2])

@@ -243,9 +243,9 @@ def test_maps_are_those_of_inspection(model):
     found = common.maps(inspector, picture)
     restored = background.restore(inspector.model, background.encode(inspector.model, picture))
     product = common.fast.anomaly_map(picture[None], restored[None], median=inspector.config.median)[0]
-    torch.testing.assert_close(found[common.EQ_23], product)
+    torch.testing.assert_close(found[common.EQ_23].anomaly_map, product)
     result = inspector.inspect(ground(seed=9), level="pixel")
-    torch.testing.assert_close(found[common.LEARNED].numpy(), result.anomaly_map)
+    torch.testing.assert_close(found[common.LEARNED].anomaly_map.numpy(), result.anomaly_map)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmrnet import losses
-from fmrnet.learned_fusion import HALF, LearnedFusion, defect_labels, fusion_inputs, log_energy
+from fmrnet.learned_fusion import LearnedFusion, defect_labels, fusion_inputs, log_energy
 from fmrnet.reference import learned_fusion as oracle
 
 sides = st.integers(9, 40)
@@ -44,12 +44,13 @@ def test_agrees_with_oracle_in_float64(seed, height, width, channels):
     with torch.no_grad():
         inputs, logit = fusion_inputs(*arguments), network(fusion_inputs(*arguments))[0]
         energy = log_energy(arguments[0], arguments[1], arguments[3])[0]
-        found = torch.sigmoid(network.standard_score(*arguments) - HALF)[0]
+        scores = network.standard_scores(*arguments)[0].permute(1, 2, 0)
     expected = oracle.fusion_inputs(image, background, mean, std)
     assert np.abs(inputs[0].numpy() - expected).max() < 1e-9
     assert np.abs(logit.numpy() - oracle.fusion_logit(expected, weights)).max() < 1e-9
     assert np.abs(energy.numpy() - oracle.log_energy(image, background, std)).max() < 1e-9
-    assert np.abs(found.numpy() - oracle.learned_map(image, background, mean, std, weights)).max() < 1e-9
+    expected = oracle.standard_scores(image, background, mean, std, weights)
+    assert np.abs(scores.numpy() - expected).max() < 1e-9
 
 
 @settings(max_examples=20, deadline=None)
@@ -94,7 +95,7 @@ def test_good_pictures_have_standard_scores_of_mean_0_and_deviation_below_1():
     network.standardise(good, mean, std)
     with torch.no_grad():
         evidence = torch.stack([network.evidence(a[None], b[None], mean, std)[0] for a, b in good])
-        scores = torch.stack([network.standard_score(a[None], b[None], mean, std)[0] for a, b in good])
+        scores = torch.cat([network.standard_scores(a[None], b[None], mean, std) for a, b in good]).mean(1)
     assert torch.allclose(network.good_mean, evidence.mean((0, 2, 3)))
     assert torch.allclose(network.good_std, evidence.std((0, 2, 3)), rtol=1e-3)
     assert abs(scores.mean()) < 1e-9
@@ -138,10 +139,18 @@ def test_a_brightness_added_to_both_pictures_changes_the_level_alone():
     assert np.allclose(inputs[1][1] - inputs[0][1], 4.0)
 
 
+def test_one_wild_pixel_counts_no_more_than_one_deviation():
+    image = np.full((40, 40, 1), 0.5)
+    spoilt = [image.copy() for _ in range(2)]
+    for picture, change in zip(spoilt, (0.2, 0.5), strict=True):
+        picture[20, 20] += change
+    assert np.array_equal(*(oracle.log_energy(p, image, [0.1]) for p in spoilt))
+
+
 def test_missing_weights_and_bad_shapes_are_named():
     image, background = pair(0, 12, 12, 1)
     with pytest.raises(ValueError, match=r"fusion\.layers\.0\.weight"):
-        oracle.learned_map(image, background, [0.5], [0.1], {})
+        oracle.standard_scores(image, background, [0.5], [0.1], {})
     with pytest.raises(ValueError, match="std"):
         oracle.fusion_inputs(image, background, [0.5], [0.1, 0.1])
     with pytest.raises(ValueError, match="background"):

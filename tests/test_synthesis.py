@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fmrnet import fast
 from fmrnet.reference import synthesis as oracle
-from fmrnet.synthesis import draw, synthetic_defects
+from fmrnet.synthesis import MOST_SPECKLE, draw, speckled, synthetic_defects
 
 
 def pictures(seed, *shape):
@@ -66,3 +66,18 @@ def test_seed_fixes_the_defects():
     found = [synthetic_defects(image, natural, own, torch.Generator().manual_seed(s))[0] for s in (5, 5, 6)]
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**20), channels=st.sampled_from([1, 3]), share=st.floats(0, 1))
+def test_speckle_replaces_whole_pixels_of_some_pictures(seed, channels, share):
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.full((40, channels, 32, 32), 2.0)  # no value that noise could take
+    spoilt = speckled(image, share, generator)
+    hit = (spoilt != 2).all(1)
+    assert torch.equal(hit, (spoilt != 2).any(1))
+    assert spoilt[spoilt != 2].ge(0).all()
+    assert spoilt[spoilt != 2].lt(1).all()
+    parts = hit.float().mean((1, 2))
+    assert parts.max() < MOST_SPECKLE + 0.06
+    assert abs((parts > 0).float().mean() - share) < 0.3

@@ -206,13 +206,14 @@ def pictures(
     bar.show(label, len(examples), len(examples))
 
 
-def maps(inspector: Inspector, picture: Tensor) -> dict[str, Tensor]:
-    """Every product of modalities, and the learned fusion where the model has one: anomaly maps (H, W)."""
+def maps(inspector: Inspector, picture: Tensor) -> dict[str, background.Comparison]:
+    """Every product of modalities, and the learned fusion where the model has one: maps (H, W)."""
     restored = background.restore(inspector.model, background.encode(inspector.model, picture))
     each = fast.modality_maps(picture[None], restored[None], median=inspector.config.median)
-    found = {"*".join(names): torch.stack([each[name][0] for name in names]).prod(0) for names in PRODUCTS}
+    products = {"*".join(names): torch.stack([each[name][0] for name in names]).prod(0) for names in PRODUCTS}
+    found = {name: background.Comparison(product, product) for name, product in products.items()}
     if inspector.config.learned_fusion:
-        found[LEARNED] = background.anomaly_map(inspector.model, picture, restored)
+        found[LEARNED] = background.compare(inspector.model, picture, restored)
     return found
 
 
@@ -234,8 +235,10 @@ def scores(
         seen = picture if spoil is None else spoil(picture, number)
         defective.append(bool(truth.any()))
         for name, found in maps(inspector, seen).items():
-            counts.setdefault(name, PixelCounts()).add(found.cpu().numpy(), np.zeros_like(truth), truth)
-            whole.setdefault(name, []).append(picture_score(found))
+            counts.setdefault(name, PixelCounts()).add(
+                found.anomaly_map.cpu().numpy(), np.zeros_like(truth), truth
+            )
+            whole.setdefault(name, []).append(picture_score(found.alarm_map))
     return {
         name: {
             "pixel_roc_auc": count.roc_auc(),

@@ -182,8 +182,9 @@ def _pack(x, image, shape, strides, size, planar, rows):
                 for c in range(C):
                     row[4 * c + k] = x[at + c * step]
             elif step == 1:
+                source, target = x[at : at + C], row[k * C : k * C + C]
                 for c in range(C):
-                    row[k * C + c] = x[at + c]
+                    target[c] = source[c]
             else:
                 for c in range(C):
                     row[k * C + c] = x[at + c * step]
@@ -212,8 +213,9 @@ def _unpack(rows, size, planar, x, image, shape, strides):
                 for c in range(C):
                     x[at + c * step] = row[4 * c + k]
             elif step == 1:
+                source, target = row[k * C : k * C + C], x[at : at + C]
                 for c in range(C):
-                    x[at + c] = row[k * C + c]
+                    target[c] = source[c]
             else:
                 for c in range(C):
                     x[at + c * step] = row[k * C + c]

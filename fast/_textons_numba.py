@@ -1,6 +1,6 @@
 """`rearrange_textons` on CPU tensors: one picture at a time, its blocks and similarities in cache.
 
-q  blocks of the skip [P, D]     b  textons [N, D]     both padded with rows of zeros to a multiple of 4
+q  blocks of the skip [P, D]     b  textons [N, D]     both padded with zeros: rows to a multiple of 4, D by PAD
 s  similarity [P, N]             s* after mixing       a, c  inverse norms of q and b
 """
 
@@ -16,6 +16,7 @@ from ._numba import compiled
 from ._threads import spread
 
 EPS = 1e-12
+PAD = 16  # zeros behind every block: with rows a power of two apart, a few cache lines would serve them all
 
 
 def forward(
@@ -66,7 +67,7 @@ def _forward(
     start, stop, skip, q_shape, q_strides, memory, b_shape, b_strides, size, kernel, kind, rate,
     out, out_shape, out_strides,
 ):  # fmt: skip
-    h, w, D = q_shape[2] // size, q_shape[3] // size, size * size * q_shape[1]
+    h, w, D = q_shape[2] // size, q_shape[3] // size, size * size * q_shape[1] + PAD
     P, N = h * w, (b_shape[2] // size) * (b_shape[3] // size)
     planar = size == 2 and q_strides[3] == 1
     q = np.zeros((_up(P), D), skip.dtype)
@@ -96,7 +97,7 @@ def _backward(
     """With dG the gradient: ds* = dG b^T, ds = mix^T(ds*), and through softmax and cosine E = d cosine * a c:
     dq = E b - (rows of E * cosine / (a c)) a^2 q;   db = s*^T dG + E^T q - (columns of the same) c^2 b.
     """
-    h, w, D = q_shape[2] // size, q_shape[3] // size, size * size * q_shape[1]
+    h, w, D = q_shape[2] // size, q_shape[3] // size, size * size * q_shape[1] + PAD
     P, N = h * w, (b_shape[2] // size) * (b_shape[3] // size)
     planar = size == 2 and q_strides[3] == 1
     q = np.zeros((_up(P), D), skip.dtype)
@@ -165,8 +166,8 @@ def _pack(x, image, shape, strides, size, planar, rows):
     _, C, H, W = shape
     w, step = W // size, strides[1]
     if planar and strides[3] == 1:
-        for y in range(H // 2):
-            for c in range(C):
+        for c in range(C):
+            for y in range(H // 2):
                 at = image * strides[0] + c * step + 2 * y * strides[2]
                 upper, lower = x[at : at + W], x[at + strides[2] : at + strides[2] + W]
                 for z in range(w):
@@ -196,14 +197,16 @@ def _unpack(rows, size, planar, x, image, shape, strides):
     _, C, H, W = shape
     w, step = W // size, strides[1]
     if planar and strides[3] == 1:
-        for y in range(H // 2):
-            for c in range(C):
+        flat, D = rows.reshape(-1), rows.shape[1]
+        for c in range(C):
+            for y in range(H // 2):
                 at = image * strides[0] + c * step + 2 * y * strides[2]
                 upper, lower = x[at : at + W], x[at + strides[2] : at + strides[2] + W]
                 for z in range(w):
-                    row = rows[y * w + z]
-                    upper[2 * z], upper[2 * z + 1] = row[4 * c], row[4 * c + 1]
-                    lower[2 * z], lower[2 * z + 1] = row[4 * c + 2], row[4 * c + 3]
+                    to = (y * w + z) * D + 4 * c
+                    block = flat[to : to + 4]
+                    upper[2 * z], upper[2 * z + 1] = block[0], block[1]
+                    lower[2 * z], lower[2 * z + 1] = block[2], block[3]
         return
     for y in range(H):
         for z in range(W):

@@ -161,7 +161,9 @@ def _up(rows):
 def _pack(x, image, shape, strides, size, planar, rows):
     """A picture's blocks from the memory of (B, C, H, W), one a row.
 
-    The order within a block is (row, column, channel), or with `planar`, where K = 2, (channel, row, column).
+    The order within a block is (row, column, channel), or with `planar`, where K = 2, (channel, row, column):
+    as in memory, which is read from end to end. An index into a slice that counts up from 0 needs no check
+    for a negative one, and only without it are such loops vectorised.
     """
     _, C, H, W = shape
     w, step = W // size, strides[1]

@@ -2,8 +2,9 @@
 
 * A backend asked for by name runs or raises `BackendUnavailable`, which says why. It is never replaced.
 * The automatic choice (``backend=None``) takes the environment variable ``FMRNET_BACKEND`` if it is set, else
-  Triton for CUDA tensors and numba for CPU tensors (eager for the textons, where matrix products are most of
-  the work and measured faster), and falls back to eager where that one cannot run.
+  Triton for CUDA tensors and numba for CPU tensors (for the textons up to `textons.NUMBA_FASTER` similarities;
+  beyond, matrix products are most of the work and eager is measured faster), and falls back to eager where
+  that one cannot run.
 * `torch.export` (and so ONNX) sees eager PyTorch unless a backend is named: an exported program then holds
   only ATen operations and needs neither this package, numba nor Triton to run.
 """

@@ -1,6 +1,6 @@
 """`rearrange_textons` on CPU tensors: one picture at a time, its blocks and similarities in cache.
 
-q  blocks of the skip [P, D]     b  textons [N, D]     both padded with rows of zeros to a multiple of 4
+q  blocks of the skip [P, D]     b  textons [N, D]     both padded with zeros: rows to a multiple of 4, D by PAD
 s  similarity [P, N]             s* after mixing       a, c  inverse norms of q and b
 """
 
@@ -16,6 +16,7 @@ from ._numba import compiled
 from ._threads import spread
 
 EPS = 1e-12
+PAD = 16  # zeros behind every block: with rows a power of two apart, a few cache lines would serve them all
 
 
 def forward(
@@ -66,16 +67,17 @@ def _forward(
     start, stop, skip, q_shape, q_strides, memory, b_shape, b_strides, size, kernel, kind, rate,
     out, out_shape, out_strides,
 ):  # fmt: skip
-    h, w, D = q_shape[2] // size, q_shape[3] // size, size * size * q_shape[1]
+    h, w, D = q_shape[2] // size, q_shape[3] // size, size * size * q_shape[1] + PAD
     P, N = h * w, (b_shape[2] // size) * (b_shape[3] // size)
+    planar = size == 2 and q_strides[3] == 1
     q = np.zeros((_up(P), D), skip.dtype)
     b = np.zeros((_up(N), D), skip.dtype)
     G = np.empty((_up(P), D), skip.dtype)
     s = np.empty((_up(P), _up(N)), skip.dtype)
     mixed = np.zeros((_up(P), _up(N)), skip.dtype)
     for i in range(start, stop):
-        _pack(skip, i, q_shape, q_strides, size, q)
-        _pack(memory, i, b_shape, b_strides, size, b)
+        _pack(skip, i, q_shape, q_strides, size, planar, q)
+        _pack(memory, i, b_shape, b_strides, size, planar, b)
         a, c = _inverse_norms(q), _inverse_norms(b)
         _inner(q, b, s)
         _softmax(s, a, c, P, N, rate)
@@ -84,7 +86,7 @@ def _forward(
             _combine(mixed, b, G)
         else:
             _combine(s, b, G)
-        _unpack(G, size, out, i, out_shape, out_strides)
+        _unpack(G, size, planar, out, i, out_shape, out_strides)
 
 
 @compiled
@@ -95,8 +97,9 @@ def _backward(
     """With dG the gradient: ds* = dG b^T, ds = mix^T(ds*), and through softmax and cosine E = d cosine * a c:
     dq = E b - (rows of E * cosine / (a c)) a^2 q;   db = s*^T dG + E^T q - (columns of the same) c^2 b.
     """
-    h, w, D = q_shape[2] // size, q_shape[3] // size, size * size * q_shape[1]
+    h, w, D = q_shape[2] // size, q_shape[3] // size, size * size * q_shape[1] + PAD
     P, N = h * w, (b_shape[2] // size) * (b_shape[3] // size)
+    planar = size == 2 and q_strides[3] == 1
     q = np.zeros((_up(P), D), skip.dtype)
     b = np.zeros((_up(N), D), skip.dtype)
     dG = np.zeros((_up(P), D), skip.dtype)
@@ -108,9 +111,9 @@ def _backward(
     mixed = np.zeros((_up(P), _up(N)), skip.dtype)
     E = np.zeros((_up(P), _up(N)), skip.dtype)
     for i in range(start, stop):
-        _pack(skip, i, q_shape, q_strides, size, q)
-        _pack(memory, i, b_shape, b_strides, size, b)
-        _pack(gradient, i, g_shape, g_strides, size, dG)
+        _pack(skip, i, q_shape, q_strides, size, planar, q)
+        _pack(memory, i, b_shape, b_strides, size, planar, b)
+        _pack(gradient, i, g_shape, g_strides, size, planar, dG)
         a, c = _inverse_norms(q), _inverse_norms(b)
         _inner(q, b, product)
         _copy(product, s)
@@ -145,8 +148,8 @@ def _backward(
         for n in range(N):
             if c[n] * skip.dtype.type(EPS) < 1:
                 _subtract(along_n[n] * c[n] * c[n], b[n], db[n])
-        _unpack(dq, size, d_skip, i, dq_shape, dq_strides)
-        _unpack(db, size, d_memory, i, db_shape, db_strides)
+        _unpack(dq, size, planar, d_skip, i, dq_shape, dq_strides)
+        _unpack(db, size, planar, d_memory, i, db_shape, db_strides)
 
 
 @compiled
@@ -155,37 +158,72 @@ def _up(rows):
 
 
 @compiled
-def _pack(x, image, shape, strides, size, rows):
-    """A picture's blocks from the memory of (B, C, H, W), one a row."""
+def _pack(x, image, shape, strides, size, planar, rows):
+    """A picture's blocks from the memory of (B, C, H, W), one a row.
+
+    The order within a block is (row, column, channel), or with `planar`, where K = 2, (channel, row, column):
+    as in memory, which is read from end to end. An index into a slice that counts up from 0 needs no check
+    for a negative one, and only without it are such loops vectorised.
+    """
     _, C, H, W = shape
-    step = strides[1]
+    w, step = W // size, strides[1]
+    if planar and strides[3] == 1:
+        for c in range(C):
+            for y in range(H // 2):
+                at = image * strides[0] + c * step + 2 * y * strides[2]
+                upper, lower = x[at : at + W], x[at + strides[2] : at + strides[2] + W]
+                for z in range(w):
+                    row = rows[y * w + z]
+                    row[4 * c], row[4 * c + 1] = upper[2 * z], upper[2 * z + 1]
+                    row[4 * c + 2], row[4 * c + 3] = lower[2 * z], lower[2 * z + 1]
+        return
     for y in range(H):
         for z in range(W):
-            row = rows[(y // size) * (W // size) + z // size]
-            to, at = ((y % size) * size + z % size) * C, image * strides[0] + y * strides[2] + z * strides[3]
-            if step == 1:
+            row = rows[(y // size) * w + z // size]
+            k, at = (y % size) * size + z % size, image * strides[0] + y * strides[2] + z * strides[3]
+            if planar:
                 for c in range(C):
-                    row[to + c] = x[at + c]
+                    row[4 * c + k] = x[at + c * step]
+            elif step == 1:
+                source, target = x[at : at + C], row[k * C : k * C + C]
+                for c in range(C):
+                    target[c] = source[c]
             else:
                 for c in range(C):
-                    row[to + c] = x[at + c * step]
+                    row[k * C + c] = x[at + c * step]
 
 
 @compiled
-def _unpack(rows, size, x, image, shape, strides):
+def _unpack(rows, size, planar, x, image, shape, strides):
     """The reverse of `_pack`."""
     _, C, H, W = shape
-    step = strides[1]
+    w, step = W // size, strides[1]
+    if planar and strides[3] == 1:
+        flat, D = rows.reshape(-1), rows.shape[1]
+        for c in range(C):
+            for y in range(H // 2):
+                at = image * strides[0] + c * step + 2 * y * strides[2]
+                upper, lower = x[at : at + W], x[at + strides[2] : at + strides[2] + W]
+                for z in range(w):
+                    to = (y * w + z) * D + 4 * c
+                    block = flat[to : to + 4]
+                    upper[2 * z], upper[2 * z + 1] = block[0], block[1]
+                    lower[2 * z], lower[2 * z + 1] = block[2], block[3]
+        return
     for y in range(H):
         for z in range(W):
-            row = rows[(y // size) * (W // size) + z // size]
-            to, at = ((y % size) * size + z % size) * C, image * strides[0] + y * strides[2] + z * strides[3]
-            if step == 1:
+            row = rows[(y // size) * w + z // size]
+            k, at = (y % size) * size + z % size, image * strides[0] + y * strides[2] + z * strides[3]
+            if planar:
                 for c in range(C):
-                    x[at + c] = row[to + c]
+                    x[at + c * step] = row[4 * c + k]
+            elif step == 1:
+                source, target = row[k * C : k * C + C], x[at : at + C]
+                for c in range(C):
+                    target[c] = source[c]
             else:
                 for c in range(C):
-                    x[at + c * step] = row[to + c]
+                    x[at + c * step] = row[k * C + c]
 
 
 @compiled

@@ -4,6 +4,7 @@ Letters as in `reference.textons`: K texton size; P places (blocks of the skip);
 memory features); D = K*K*C numbers in a block; s similarity; G the rearranged features.
 """
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,7 @@ from ._dispatch import choose
 __all__ = ["rearrange_textons"]
 
 TRITON_SMALL = 64  # most places or textons of a picture that Triton keeps on chip whole
+NUMBA_FASTER = 1 << 12  # most similarities of one picture with which numba is the faster on a CPU; then eager
 NUMBA_LIMIT = 1 << 16  # most similarities of one picture the numba kernel takes: 256 KB
 EPS = 1e-12  # least norm in Eq 7: a block of zeros has cosine 0 with everything
 
@@ -75,7 +77,10 @@ def rearrange_textons(
         else (skip, memory_features)
     )
     name = choose(
-        backend, wide[0], lambda name: _refusal(name, skip, memory_features, size, mixing), cpu="eager"
+        backend,
+        wide[0],
+        lambda name: _refusal(name, skip, memory_features, size, mixing),
+        cpu="numba" if math.prod(_counts(skip, memory_features, size)) <= NUMBA_FASTER else "eager",
     )
     if mixing is not None:
         mixing = mixing.to(torch.promote_types(skip.dtype, torch.float32))
@@ -119,7 +124,7 @@ def _refusal(
     name: str, skip: Tensor, memory_features: Tensor, size: int, mixing: Tensor | None
 ) -> str | None:
     """Why a fused backend cannot take this call, or None."""
-    places, textons = (x.shape[2] * x.shape[3] // size**2 for x in (skip, memory_features))
+    places, textons = _counts(skip, memory_features, size)
     if name == "numba" and places * textons > NUMBA_LIMIT:
         return (
             f"the numba kernel keeps a picture's {places} x {textons} similarities in cache and takes up to "
@@ -139,7 +144,13 @@ def _refusal(
 
 
 def _small(skip: Tensor, memory_features: Tensor, size: int) -> bool:
-    return all(x.shape[2] * x.shape[3] // size**2 <= TRITON_SMALL for x in (skip, memory_features))
+    return max(_counts(skip, memory_features, size)) <= TRITON_SMALL
+
+
+def _counts(skip: Tensor, memory_features: Tensor, size: int) -> tuple[int, int]:
+    """P and N"""
+    places, textons = (x.shape[2] * x.shape[3] // size**2 for x in (skip, memory_features))
+    return places, textons
 
 
 def _filter(G: Tensor, mixing: Tensor, size: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch.autograd import gradcheck
 
 from fmrnet import fast
 from fmrnet.fast import textons
+from fmrnet.fast._dispatch import choose
 from fmrnet.reference.textons import rearrange_textons as oracle
 
 pytestmark = pytest.mark.usefixtures("fresh_memory_is_nan")
@@ -315,6 +316,17 @@ def test_autocast_changes_nothing() -> None:
     plain = fast.rearrange_textons(skip, memory, backend="eager")
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(fast.rearrange_textons(skip, memory, backend="eager"), plain)
+
+
+@pytest.mark.parametrize(("side", "taken"), [(8, "numba"), (16, "numba"), (18, "eager")])
+def test_automatic_choice_on_the_cpu(monkeypatch: pytest.MonkeyPatch, side: int, taken: str) -> None:
+    """numba up to 64 places and textons."""
+    monkeypatch.delenv("FMRNET_BACKEND", raising=False)
+    chosen = []
+    monkeypatch.setattr(textons, "choose", lambda *a, **k: chosen.append(choose(*a, **k)) or chosen[0])
+    x = torch.zeros(1, 1, side, side)
+    fast.rearrange_textons(x, x)
+    assert chosen == [taken]
 
 
 def test_public_name() -> None:

@@ -22,7 +22,6 @@ from fmrnet.model import FMRNet
 
 __all__ = ["Calibration", "calibrate", "picture_score"]
 
-SCORE_WINDOW = 4  # pixels; the picture score is the largest mean of the alarm map over such a square
 FALSE_ALARMS = 0.05  # share of good pictures that the picture threshold lets through as defective
 EDGE = 1e-6  # how near to 0 and 1 a probability's logit is taken
 LEAST = 1e-12  # a perfectly flat surface gives thresholds of 0, and scores are multiples of a threshold
@@ -65,12 +64,8 @@ class Calibration:
 
 
 def picture_score(alarm_map: Tensor) -> float:
-    """The largest mean of an alarm map (H, W) over a square of 4 x 4 pixels."""
-    return _smoothed(alarm_map).max().item()
-
-
-def _smoothed(alarm_map: Tensor) -> Tensor:
-    return torch.nn.functional.avg_pool2d(alarm_map[None, None], SCORE_WINDOW, stride=SCORE_WINDOW // 2)[0, 0]
+    """The largest value of an alarm map (H, W)."""
+    return alarm_map.max().item()
 
 
 def calibrate(
@@ -110,7 +105,6 @@ def calibrate(
     sums = np.zeros(3)  # of 1, map, map^2
     distances: list[Tensor] = []
     maxima: list[float] = []
-    block = model.config.patch_size * 2 // SCORE_WINDOW  # of the smoothed map
     for picture in pictures:
         count += 1
         encoded = background.encode(model, picture)
@@ -120,7 +114,9 @@ def calibrate(
         if model.config.learned_fusion:
             values = torch.logit(values, EDGE)
         sums += [values.numel(), values.sum().item(), values.square().sum().item()]
-        blocks = torch.nn.functional.max_pool2d(_smoothed(found.alarm_map)[None], block, ceil_mode=True)
+        blocks = torch.nn.functional.max_pool2d(
+            found.alarm_map[None], model.config.patch_size, ceil_mode=True
+        )
         maxima.extend(blocks.flatten().tolist())
     if not count:
         raise DatasetError("no good pictures to calibrate on")

@@ -136,13 +136,14 @@ def synthetic_defects(
     )
 
 
-def speckled(image: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Pictures (B, C, H, W), of which a share loses pixels to noise: up to a fifth, to random values in [0, 1].
+def speckled(image: Tensor, share: float, generator: torch.Generator, *, least: float = 0.0) -> Tensor:
+    """Pictures (B, C, H, W), of which a share loses pixels to noise, with random values in [0, 1] in their place.
 
-    The noise of section IV.D: a pixel is replaced, in all channels, with a probability p; here p is uniform.
+    The noise of section IV.D: a pixel is replaced, in all channels, with a probability p; here p is drawn evenly
+    for each picture, from `least` to MOST_SPECKLE.
     """
     count, _, height, width = image.shape
-    p = MOST_SPECKLE * torch.rand(count, 1, 1, 1, generator=generator)
+    p = least + (MOST_SPECKLE - least) * torch.rand(count, 1, 1, 1, generator=generator)
     p *= torch.rand(count, 1, 1, 1, generator=generator) < share
     hit = torch.rand(count, 1, height, width, generator=generator) < p
     values = torch.rand(image.shape, generator=generator)

@@ -40,6 +40,7 @@ CHECKPOINT_SUFFIX = ".checkpoint"
 CHECKPOINT_SECONDS = 60.0
 REPORT_STEPS = 10
 FUSION_RATE = 3e-3  # learning rate of the learned fusion
+LEAST_SPECKLE = 0.05  # of a crop's pixels, where the fusion is to take no notice: a lone speck is a defect
 CROPS_AT_ONCE = 16  # of the fusion's crops, when they are restored
 
 Progress = Callable[[str, int, int, float], None]
@@ -286,7 +287,7 @@ def _fusion_crops(
         contents = natural.crops(count, size, generator).to(device)
         synthetic, support = synthetic_defects(normal, contents, own, generator)
         label = defect_labels(normal, synthetic, support, model.std)
-        synthetic = speckled(synthetic, config.speckle, generator)
+        synthetic = speckled(synthetic, config.speckle, generator, least=LEAST_SPECKLE)
         restored = background.restore_crops(model, synthetic)
         parts.append([tensor.half().cpu() for tensor in (synthetic, restored, label)])
     return Crops(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))

@@ -45,6 +45,7 @@ class Config:
     weight_adv: float = 1.0
     weight_lat: float = 1.0
     epsilon: float = 1e-6  # penalty factor of Eq 10
+    by_rarity: bool = False  # every other good crop is drawn by how rare its texture is; else all evenly
     speckle: float = 0.0  # share of the pictures with synthetic defects that get noise too, from phase 2 on
     seed: int = 0
 
@@ -143,6 +144,7 @@ PRESETS = {
         temperature=0.1,  # at 1 the softmax is nearly flat, and nothing of the skip comes through
         iterations=(2_000, 2_000, 1_600),
         schedule="cosine",
+        by_rarity=True,  # drawn evenly, a selvage is hardly learnt, and then stands out
         speckle=0.25,  # unseen in training, noise is taken for defects
         weight_lat=0.02,  # at 1 normal latents fall together, and the background cannot be told from them
     ),

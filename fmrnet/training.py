@@ -177,7 +177,7 @@ def train(
     if iterations is not None:
         config = dataclasses.replace(config, iterations=_share_out(iterations, config.iterations))
     learn, held_out = data.hold_out(pictures, config.patch_size)
-    good_pool = data.GoodPool(learn, config.patch_size)
+    good_pool = data.GoodPool(learn, config.patch_size) if config.by_rarity else data.PicturePool(learn)
     memory.check_enough_patches(good_pool, config.patch_size, config.memory_entries)
     natural_pool = data.load_natural_pictures(anomalies, channels, config.patch_size)
     if not out.parent.is_dir():

@@ -22,6 +22,8 @@ TINY = Config(
     iterations=(6, 5, 4),
     batch_size=4,
     schedule="cosine",
+    by_rarity=True,
+    speckle=0.5,
     overlap=0.0,
 )
 

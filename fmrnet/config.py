@@ -46,6 +46,7 @@ class Config:
     weight_lat: float = 1.0
     epsilon: float = 1e-6  # penalty factor of Eq 10
     by_rarity: bool = False  # every other good crop is drawn by how rare its texture is; else all evenly
+    light: float = 0.0  # share of the learned fusion's pictures that come under another light
     speckle: float = 0.0  # share of the pictures with synthetic defects that get noise too, from phase 2 on
     seed: int = 0
 
@@ -80,6 +81,7 @@ class Config:
         for field in ("weight_rec", "weight_adv", "weight_lat"):
             check(getattr(self, field) >= 0, field, "a weight of 0 or more")
         check(0 <= self.epsilon < 1, "epsilon", "a number from 0 to below 1")
+        check(0 <= self.light <= 1, "light", "a share from 0 to 1")
         check(0 <= self.speckle <= 1, "speckle", "a share from 0 to 1")
         check(0 <= self.seed < 2**31, "seed", "an integer from 0 to 2147483647")
         check(0 <= self.overlap <= 0.9, "overlap", "a share from 0 to 0.9 of the patch size")
@@ -145,6 +147,7 @@ PRESETS = {
         iterations=(2_000, 2_000, 1_600),
         schedule="cosine",
         by_rarity=True,  # drawn evenly, a selvage is hardly learnt, and then stands out
+        light=0.5,  # unseen in training, a sheen is taken for a defect
         speckle=0.25,  # unseen in training, noise is taken for defects
         weight_lat=0.02,  # at 1 normal latents fall together, and the background cannot be told from them
     ),

@@ -14,18 +14,32 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, leaky_relu, pad, pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import (
+    avg_pool2d,
+    conv2d,
+    interpolate,
+    leaky_relu,
+    pad,
+    pixel_shuffle,
+    pixel_unshuffle,
+)
 
 from fmrnet import fast
 from fmrnet.config import SLOPE
 
-__all__ = ["DILATIONS", "LearnedFusion", "defect_labels", "fusion_inputs", "log_energy"]
+__all__ = ["DILATIONS", "LearnedFusion", "defect_labels", "fusion_inputs", "log_energy", "without_light"]
 
 DILATIONS = (1, 1, 2, 2, 4, 4, 1)
 WIDTH = 32
 FOLD = 2  # the convolutions work on blocks of 2 x 2 pixels, a quarter of the work and twice the view
 BLUR_SIGMA = 3.0  # pixels
 BLUR_RADIUS = 9
+LIGHT_CELL = 8  # pixels; light is looked for in the means of such cells
+LIGHT_SIGMA = 4.0  # cells: 32 pixels, half the smallest patch
+LIGHT_RADIUS = 8  # cells: the smallest picture
+LIGHT_LEAST = (
+    0.25  # deviations of the texture; slow changes up to here stay, as they may be a faint broad defect
+)
 VISIBLE = 0.3  # deviations of the texture, blurred: a synthetic defect that changes less is not learnt from
 NOT_COUNTED = -1.0  # label of the pixels that are neither good nor defective
 FLOOR = 1e-3  # of the residual's energy, in the texture's variances
@@ -47,6 +61,27 @@ def fusion_inputs(image: Tensor, background: Tensor, mean: Tensor, std: Tensor) 
     level = (_blurred(image) - centre) / scale
     compared = torch.stack((maps["gms"], maps["ssim"], size), 1)
     return torch.cat((detail, level, residual, _blurred(residual), compared), 1)
+
+
+def without_light(image: Tensor, background: Tensor, std: Tensor) -> Tensor:
+    """Pictures (B, C, H, W) in [0, 1] less the light that their backgrounds do not have: the residual's slow part.
+
+    Slow is what is left of it after a blur half a patch wide, of the means of 8 x 8 cells. Of that, what is more
+    than a quarter of the texture's deviation either way is light.
+    """
+    scale = std[:, None, None]
+    height, width = image.shape[2:]
+    cells = pad(
+        (image - background) / scale, (0, -width % LIGHT_CELL, 0, -height % LIGHT_CELL), mode="replicate"
+    )
+    slow = interpolate(
+        _blurred(avg_pool2d(cells, LIGHT_CELL), LIGHT_SIGMA, LIGHT_RADIUS),
+        scale_factor=LIGHT_CELL,
+        mode="bilinear",
+        align_corners=False,
+    )[:, :, :height, :width]
+    light = (slow - slow.clamp(-LIGHT_LEAST, LIGHT_LEAST)) * scale
+    return (image - light).clamp(0, 1)
 
 
 def log_energy(image: Tensor, background: Tensor, std: Tensor) -> Tensor:
@@ -72,16 +107,15 @@ def defect_labels(image: Tensor, synthetic: Tensor, support: Tensor, std: Tensor
     return label
 
 
-def _blurred(x: Tensor) -> Tensor:
+def _blurred(x: Tensor, sigma: float = BLUR_SIGMA, radius: int = BLUR_RADIUS) -> Tensor:
     """Gaussian blur of (B, C, H, W), borders mirrored with the edge pixel repeated."""
-    offsets = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, device=x.device, dtype=x.dtype)
-    kernel = torch.exp(-0.5 * (offsets / BLUR_SIGMA) ** 2)
+    offsets = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = kernel / kernel.sum()
     for axis in (2, 3):
-        r = BLUR_RADIUS
         size = x.shape[axis]
         mirrored = torch.cat(
-            (x.narrow(axis, 0, r).flip(axis), x, x.narrow(axis, size - r, r).flip(axis)), axis
+            (x.narrow(axis, 0, radius).flip(axis), x, x.narrow(axis, size - radius, radius).flip(axis)), axis
         )
         shape = (1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1)
         flat = mirrored.reshape(-1, 1, *mirrored.shape[2:])
@@ -132,6 +166,7 @@ class LearnedFusion(nn.Module):
 
     def evidence(self, image: Tensor, background: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """The logit and the log energy of each pixel, (B, 2, H, W)."""
+        image = without_light(image, background, std)
         logit = self(fusion_inputs(image, background, mean, std))
         return torch.stack((logit, log_energy(image, background, std)), 1)
 

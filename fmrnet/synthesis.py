@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fmrnet import fast
 
-__all__ = ["GRID", "DefectParameters", "draw", "speckled", "synthetic_defects"]
+__all__ = ["GRID", "DefectParameters", "draw", "lit", "speckled", "synthetic_defects"]
 
 GRID = 9  # lattice of the noise blobs
 SCALE = (
@@ -134,6 +134,19 @@ def synthetic_defects(
         destructive=parameters["destructive"].to(device),
         opacity=parameters["opacity"].to(device),
     )
+
+
+def lit(image: Tensor, share: float, spread: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures (B, C, H, W), of which a share comes under another light, brighter and darker from corner to corner.
+
+    The light's deviation is drawn evenly for each picture, from none to `spread` (C,), in the pictures' unit.
+    """
+    count, _, *size = image.shape
+    corners = torch.randn(count, 1, 2, 2, generator=generator)
+    light = torch.nn.functional.interpolate(corners, size, mode="bilinear", align_corners=True)
+    light *= torch.rand(count, 1, 1, 1, generator=generator)
+    light *= torch.rand(count, 1, 1, 1, generator=generator) < share
+    return (image + light.to(image.device) * spread[:, None, None]).clamp(0, 1)
 
 
 def speckled(image: Tensor, share: float, generator: torch.Generator, *, least: float = 0.0) -> Tensor:

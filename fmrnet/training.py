@@ -30,9 +30,9 @@ from fmrnet.config import Config, preset
 from fmrnet.critics import AuxiliaryClassifier, Discriminator
 from fmrnet.errors import ArtifactError, FmrnetError
 from fmrnet.inspection import Inspector, load
-from fmrnet.learned_fusion import defect_labels, fusion_inputs
+from fmrnet.learned_fusion import defect_labels, fusion_inputs, without_light
 from fmrnet.model import FMRNet
-from fmrnet.synthesis import speckled, synthetic_defects
+from fmrnet.synthesis import lit, speckled, synthetic_defects
 
 __all__ = ["CHECKPOINT_SUFFIX", "Interrupted", "checkpoint_path", "train"]
 
@@ -105,8 +105,8 @@ class Step:
 class Crops:
     """What the learned fusion learns from: pictures with synthetic defects, their backgrounds, and labels."""
 
-    image: Tensor  # (N, C, S, S) in [0, 1]
-    background: Tensor
+    image: Tensor  # (N, C, S, S), without light
+    background: Tensor  # in [0, 1]
     label: Tensor  # (N, S, S), of `defect_labels`
 
 
@@ -279,17 +279,20 @@ def _fusion_crops(
     """
     config, generator = model.config, torch.Generator()
     size = min(config.patch_size * 2, good.largest_crop, natural.largest_crop)
+    spread = good.light(config.patch_size).to(device)
     parts = []
     for first in range(0, config.iterations[2], CROPS_AT_ONCE):
         generator.manual_seed(_step_seed(config, 3, 2**31 + first))
         count = min(CROPS_AT_ONCE, config.iterations[2] - first)
         normal, own = good.crops(2 * count, size, generator).to(device).chunk(2)
         contents = natural.crops(count, size, generator).to(device)
+        normal = lit(normal, config.light, spread, generator)
         synthetic, support = synthetic_defects(normal, contents, own, generator)
         label = defect_labels(normal, synthetic, support, model.std)
         synthetic = speckled(synthetic, config.speckle, generator, least=LEAST_SPECKLE)
         restored = background.restore_crops(model, synthetic)
-        parts.append([tensor.half().cpu() for tensor in (synthetic, restored, label)])
+        unlit = without_light(synthetic, restored, model.std)
+        parts.append([tensor.half().cpu() for tensor in (unlit, restored, label)])
     return Crops(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 

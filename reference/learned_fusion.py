@@ -10,13 +10,17 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, zoom
 
 from ._checks import Array, numbers, picture, same_shape
 from .fusion import modality_maps
 
 BLUR_SIGMA = 3.0  # pixels
 BLUR_RADIUS = 9
+LIGHT_CELL = 8  # pixels
+LIGHT_SIGMA = 4.0  # cells
+LIGHT_RADIUS = 8  # cells
+LIGHT_LEAST = 0.25  # deviations of the texture
 DILATIONS = (1, 1, 2, 2, 4, 4, 1)
 FOLD = 2  # the convolutions work on blocks of 2 x 2 pixels
 SLOPE = 0.2  # of every leaky ReLU
@@ -56,6 +60,39 @@ def fusion_inputs(
     detail, level = (I - _blurred(R)) / s, (_blurred(I) - m) / s
     channels = np.concatenate([detail, level, residual, _blurred(residual)], axis=2).transpose(2, 0, 1)
     return np.concatenate([channels, [maps["gms"], maps["ssim"], maps["residual"] / s.mean()]])
+
+
+def without_light(image: npt.ArrayLike, background: npt.ArrayLike, std: npt.ArrayLike) -> Array:
+    """The picture less the light that its background does not have.
+
+    The slow part of (I - R) / s is what a Gaussian blur leaves of its means over cells of LIGHT_CELL x LIGHT_CELL
+    pixels (the last ones filled up with the edge), drawn out again by straight lines between the cells' centres.
+    Of it, what is beyond LIGHT_LEAST either way is light; the rest may be a faint broad defect, and stays.
+
+    Parameters
+    ----------
+    image, background : (H, W, C) in [0, 1]
+    std : (C,), positive
+
+    Returns
+    -------
+    (H, W, C) in [0, 1]
+
+    Raises
+    ------
+    ValueError
+        Pictures of different shape, or std not (C,).
+    """
+    I, R, _, s = _checked(image, background, std, std)
+    height, width, channels = I.shape
+    filled = ((0, -height % LIGHT_CELL), (0, -width % LIGHT_CELL), (0, 0))
+    residual = np.pad((I - R) / s, filled, mode="edge")
+    rows, columns = residual.shape[0] // LIGHT_CELL, residual.shape[1] // LIGHT_CELL
+    cells = residual.reshape(rows, LIGHT_CELL, columns, LIGHT_CELL, channels).mean((1, 3))
+    slow = gaussian_filter(cells, LIGHT_SIGMA, axes=(0, 1), mode="reflect", radius=LIGHT_RADIUS)
+    slow = zoom(slow, (LIGHT_CELL, LIGHT_CELL, 1), order=1, mode="nearest", grid_mode=True)[:height, :width]
+    light = (slow - np.clip(slow, -LIGHT_LEAST, LIGHT_LEAST)) * s
+    return np.clip(I - light, 0, 1)
 
 
 def log_energy(image: npt.ArrayLike, background: npt.ArrayLike, std: npt.ArrayLike) -> Array:
@@ -166,8 +203,9 @@ def standard_scores(
     ValueError
         As `fusion_inputs` and `fusion_logit`.
     """
-    logit = fusion_logit(fusion_inputs(image, background, mean, std), weights)
-    evidence = np.stack([logit, log_energy(image, background, std)], axis=-1)
+    unlit = without_light(image, background, std)
+    logit = fusion_logit(fusion_inputs(unlit, background, mean, std), weights)
+    evidence = np.stack([logit, log_energy(unlit, background, std)], axis=-1)
     centre, deviation = np.asarray(weights["fusion.good_mean"]), np.asarray(weights["fusion.good_std"])
     return np.asarray((evidence - centre) / deviation)
 

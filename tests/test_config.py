@@ -18,7 +18,7 @@ def test_round_trip_through_json(name):
 def test_paper_preset_is_the_paper():
     paper = preset("paper")
     assert not paper.by_rarity
-    assert paper.speckle == 0
+    assert (paper.light, paper.speckle) == (0, 0)
     assert paper.iterations == (200_000, 100_000, 0)
     assert not paper.learned_fusion
     assert (paper.temperature, paper.weight_lat) == (1, 1)

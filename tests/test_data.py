@@ -101,6 +101,17 @@ def test_statistics_of_a_flat_picture_stay_usable():
     assert std.item() >= 1 / 256
 
 
+def test_light_is_the_spread_of_patch_means_within_a_picture_and_a_selvage_is_not_light():
+    generator = np.random.default_rng(0)
+    level = generator.normal(0, 0.05, (2, 10, 10, 1))
+    level[:, :, 0] += 0.3
+    pictures = [
+        np.kron(0.4 + cells + step, np.ones((64, 64, 1))).astype(np.float32)
+        for cells, step in zip(level, (0.0, 0.1), strict=True)
+    ]
+    assert abs(PicturePool(pictures).light(64).item() - 0.05) < 0.015
+
+
 def test_digest_tells_pictures_apart():
     a, b = picture((64, 80), 0), picture((64, 80), 1)
     digests = {

@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmrnet import losses
-from fmrnet.learned_fusion import LearnedFusion, defect_labels, fusion_inputs, log_energy
+from fmrnet.learned_fusion import LearnedFusion, defect_labels, fusion_inputs, log_energy, without_light
 from fmrnet.reference import learned_fusion as oracle
 
 sides = st.integers(9, 40)
+whole = st.integers(64, 90)  # of a picture that can be inspected
 
 
 def pair(seed, height, width, channels):
@@ -35,7 +36,7 @@ def random_fusion(seed, channels):
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 2**20), height=sides, width=sides, channels=st.sampled_from([1, 3]))
+@given(seed=st.integers(0, 2**20), height=whole, width=whole, channels=st.sampled_from([1, 3]))
 def test_agrees_with_oracle_in_float64(seed, height, width, channels):
     image, background = pair(seed, height, width, channels)
     mean, std = np.random.default_rng(seed).uniform(0.05, 0.5, (2, channels))
@@ -45,6 +46,8 @@ def test_agrees_with_oracle_in_float64(seed, height, width, channels):
         inputs, logit = fusion_inputs(*arguments), network(fusion_inputs(*arguments))[0]
         energy = log_energy(arguments[0], arguments[1], arguments[3])[0]
         scores = network.standard_scores(*arguments)[0].permute(1, 2, 0)
+        unlit = without_light(arguments[0], arguments[1], arguments[3])[0].permute(1, 2, 0)
+    assert np.abs(unlit.numpy() - oracle.without_light(image, background, std)).max() < 1e-9
     expected = oracle.fusion_inputs(image, background, mean, std)
     assert np.abs(inputs[0].numpy() - expected).max() < 1e-9
     assert np.abs(logit.numpy() - oracle.fusion_logit(expected, weights)).max() < 1e-9
@@ -91,7 +94,7 @@ def test_space_to_depth_is_pytorchs_and_comes_back(seed, size, blocks):
 def test_good_pictures_have_standard_scores_of_mean_0_and_deviation_below_1():
     network, _ = random_fusion(3, 1)
     mean, std = torch.tensor([0.5]).double(), torch.tensor([0.3]).double()
-    good = [tuple(torch.from_numpy(p.transpose(2, 0, 1)) for p in pair(i, 50, 41, 1)) for i in range(4)]
+    good = [tuple(torch.from_numpy(p.transpose(2, 0, 1)) for p in pair(i, 70, 65, 1)) for i in range(4)]
     network.standardise(good, mean, std)
     with torch.no_grad():
         evidence = torch.stack([network.evidence(a[None], b[None], mean, std)[0] for a, b in good])
@@ -137,6 +140,23 @@ def test_a_brightness_added_to_both_pictures_changes_the_level_alone():
     ]
     assert np.allclose(inputs[0][[0, 2, 3]], inputs[1][[0, 2, 3]])
     assert np.allclose(inputs[1][1] - inputs[0][1], 4.0)
+
+
+def test_light_across_the_surface_goes_and_a_faint_broad_change_stays():
+    texture = pair(0, 128, 160, 1)[0] * 0.2 + 0.3
+    slope = np.linspace(-1, 1, 160)[None, :, None]
+    std = [0.1]
+    for strength, left in ((0.02, 0.01), (0.2, oracle.LIGHT_LEAST * 0.1)):
+        unlit = oracle.without_light(texture + strength * slope, texture, std)
+        inside = np.abs(unlit - texture)[:, 40:-40]  # the blur, mirrored, bends a slope at the border
+        assert 0.9 * left < inside.max() < 1.3 * left
+
+
+def test_a_small_strong_defect_is_not_light():
+    texture = np.full((128, 128, 1), 0.4)
+    spoilt = texture.copy()
+    spoilt[60:70, 60:70] += 0.3
+    assert np.abs(oracle.without_light(spoilt, texture, [0.1]) - spoilt).max() < 0.02
 
 
 def test_one_wild_pixel_counts_no_more_than_one_deviation():

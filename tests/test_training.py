@@ -23,6 +23,7 @@ TINY = Config(
     batch_size=4,
     schedule="cosine",
     by_rarity=True,
+    light=0.5,
     speckle=0.5,
     overlap=0.0,
 )

@@ -137,13 +137,14 @@ def synthetic_defects(
 
 
 def lit(image: Tensor, share: float, spread: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures (B, C, H, W), of which a share comes under another light, brighter and darker from corner to corner.
+    """Pictures (B, C, H, W), of which a share comes under another light, brighter here and darker there.
 
-    The light's deviation is drawn evenly for each picture, from none to `spread` (C,), in the pictures' unit.
+    It is drawn at the corners, the middles of the sides and the centre, and linear in between; its deviation is
+    drawn evenly for each picture, from none to `spread` (C,), in the pictures' unit.
     """
     count, _, *size = image.shape
-    corners = torch.randn(count, 1, 2, 2, generator=generator)
-    light = torch.nn.functional.interpolate(corners, size, mode="bilinear", align_corners=True)
+    lattice = torch.randn(count, 1, 3, 3, generator=generator)
+    light = torch.nn.functional.interpolate(lattice, size, mode="bilinear", align_corners=True)
     light *= torch.rand(count, 1, 1, 1, generator=generator)
     light *= torch.rand(count, 1, 1, 1, generator=generator) < share
     return (image + light.to(image.device) * spread[:, None, None]).clamp(0, 1)

@@ -85,12 +85,12 @@ def test_speckle_replaces_whole_pixels_of_some_pictures(seed, channels, share):
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**20), share=st.floats(0, 1))
-def test_light_is_a_slope_that_all_channels_share_by_their_spread(seed, share):
+def test_light_is_slow_and_all_channels_share_it_by_their_spread(seed, share):
     generator = torch.Generator().manual_seed(seed)
     image = torch.full((40, 2, 33, 65), 0.5)
     change = lit(image, share, torch.tensor([0.01, 0.02]), generator) - image
     assert torch.allclose(2 * change[:, 0], change[:, 1], atol=1e-6)
-    middle = change[:, :, ::32, ::64].mean((2, 3))  # of the four corners
-    assert torch.allclose(change[:, :, 16, 32], middle, atol=1e-6)
+    corners = change[:, :, :17:16, :33:32].mean((2, 3))  # of the upper left quarter
+    assert torch.allclose(change[:, :, 8, 16], corners, atol=1e-6)
     assert change[:, 1].abs().max() < 0.02 * 5
     assert abs((change.abs().amax((1, 2, 3)) > 0).float().mean() - share) < 0.3

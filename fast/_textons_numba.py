@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import _checks
 from ._numba import compiled
 from ._threads import spread
 
@@ -24,8 +25,10 @@ def forward(
 ) -> Tensor:
     out = torch.empty_like(skip)
     kernel, kind = _mixing(mixing, skip)
-    arguments = (*_map(skip), *_map(memory_features), size, kernel, kind, 1 / temperature, *_map(out))
+    seen = np.empty(len(skip), kernel.dtype)
+    arguments = (*_map(skip), *_map(memory_features), size, kernel, kind, 1 / temperature, *_map(out), seen)
     spread(lambda start, stop: _forward(start, stop, *arguments), len(skip))
+    _checks.finite(torch.from_numpy(seen), skip=skip, memory_features=memory_features)
     return out
 
 
@@ -65,8 +68,9 @@ def _mixing(mixing: Tensor | None, like: Tensor) -> tuple[np.ndarray, int]:
 @compiled
 def _forward(
     start, stop, skip, q_shape, q_strides, memory, b_shape, b_strides, size, kernel, kind, rate,
-    out, out_shape, out_strides,
+    out, out_shape, out_strides, seen,
 ):  # fmt: skip
+    """`seen` gets the sum of each picture's similarities: a block that is not finite shows in all of its own."""
     h, w, D = q_shape[2] // size, q_shape[3] // size, size * size * q_shape[1] + PAD
     P, N = h * w, (b_shape[2] // size) * (b_shape[3] // size)
     planar = size == 2 and q_strides[3] == 1
@@ -81,6 +85,7 @@ def _forward(
         a, c = _inverse_norms(q), _inverse_norms(b)
         _inner(q, b, s)
         _softmax(s, a, c, P, N, rate)
+        seen[i] = s.sum()
         if kind > 0:
             _mix(s, kernel, kind, h, w, N, mixed)
             _combine(mixed, b, G)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -362,6 +363,9 @@ def _errors_in_one_line() -> Iterator[None]:
         if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":  # torch's
             raise
         raise _fail("not enough memory for a picture of this size; cut it into pieces", 1) from None
+    except BrokenPipeError:  # whoever read the output, `head` say, has gone: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from None
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
         raise _fail(f"{named}{error.strerror or error}", 1) from None

@@ -38,6 +38,7 @@ __all__ = ["CHECKPOINT_SUFFIX", "Interrupted", "checkpoint_path", "train"]
 
 CHECKPOINT_SUFFIX = ".checkpoint"
 CHECKPOINT_SECONDS = 60.0
+AFTER_TRAINING = ("median", "k", "patch_quantile")  # settings that may change before a training goes on
 REPORT_STEPS = 10
 FUSION_RATE = 3e-3  # learning rate of the learned fusion
 LEAST_SPECKLE = 0.05  # of a crop's pixels, where the fusion is to take no notice: a lone speck is a defect
@@ -184,7 +185,7 @@ def train(
         raise ArtifactError(f"{out}: the folder {out.parent} does not exist; make it first")
     identity = {
         "kind": "checkpoint",
-        "config": config.to_dict(),
+        "config": {k: v for k, v in config.to_dict().items() if k not in AFTER_TRAINING},
         "good_sha256": good_pool.digest(),
         "natural_sha256": natural_pool.digest(),
     }

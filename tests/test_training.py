@@ -1,6 +1,7 @@
 """Training by Algorithm 1: what each phase may change, resuming bit for bit, stopping, and clear errors."""
 
 import os
+import shutil
 import signal
 from dataclasses import replace
 
@@ -211,6 +212,10 @@ def test_resume_with_other_settings_or_pictures(good, tmp_path, monkeypatch):
         learn(good, tmp_path / "a", progress=StopAt("phase 1"))
     with pytest.raises(ArtifactError, match="setting learning_rate differs"):
         learn(good, tmp_path / "a", config=replace(TINY, learning_rate=1e-4), resume=True)
+    tolerant = learn(good, tmp_path / "b", config=replace(TINY, k=5.0))
+    shutil.copy(checkpoint_path(tmp_path / "a"), checkpoint_path(tmp_path / "c"))
+    later = learn(good, tmp_path / "c", config=replace(TINY, k=5.0), resume=True)  # k comes in after training
+    assert later.calibration == tolerant.calibration
     Image.new("L", (96, 96)).save(good / "0.png")
     with pytest.raises(ArtifactError, match="good pictures differs"):
         learn(good, tmp_path / "a", resume=True)

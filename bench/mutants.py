@@ -49,6 +49,8 @@ FAULTS = [
     Fault("filter of large pictures one pixel apart", "fast/textons.py", "padding=size, dilation=size",
           "padding=1, dilation=1", f"{TEXTONS}{LARGE}[triton-places2-shared]"),
     # textons, numba
+    Fault("NaN not looked for", "fast/_textons_numba.py", "seen[i] = s.sum()", "seen[i] = 0",
+          f"{TEXTONS}test_not_finite_is_rejected"),
     Fault("last texton dropped", "fast/_textons_numba.py", "        for n in range(N):\n            s[p, n] = math.exp(",
           "        for n in range(N - 1):\n            s[p, n] = math.exp(", f"{TEXTONS}{ORACLE}[numba]"),
     Fault("cosine not divided by the texton's norm", "fast/_textons_numba.py", "s[p, n] * a[p] * c[n] - one",

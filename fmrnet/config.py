@@ -149,7 +149,6 @@ PRESETS = {
         by_rarity=True,  # drawn evenly, a selvage is hardly learnt, and then stands out
         light=0.5,  # unseen in training, a sheen is taken for a defect
         speckle=0.25,  # unseen in training, noise is taken for defects
-        k=4.0,  # at 3, one good pixel in 150 to 350 passes, and the masks are full of grain
         weight_lat=0.02,  # at 1 normal latents fall together, and the background cannot be told from them
     ),
 }

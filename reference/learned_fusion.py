@@ -92,7 +92,8 @@ def without_light(image: npt.ArrayLike, background: npt.ArrayLike, std: npt.Arra
     slow = gaussian_filter(cells, LIGHT_SIGMA, axes=(0, 1), mode="reflect", radius=LIGHT_RADIUS)
     slow = zoom(slow, (LIGHT_CELL, LIGHT_CELL, 1), order=1, mode="nearest", grid_mode=True)[:height, :width]
     light = (slow - np.clip(slow, -LIGHT_LEAST, LIGHT_LEAST)) * s
-    return np.clip(I - light, 0, 1)
+    unlit: Array = np.clip(I - light, 0, 1)
+    return unlit
 
 
 def log_energy(image: npt.ArrayLike, background: npt.ArrayLike, std: npt.ArrayLike) -> Array:

@@ -3,8 +3,9 @@
 The product forgets what a defect looks like. The convolutions are trained, after the generator, to find the
 supports of synthetic defects in the picture, its background and their differences. They know those defects best;
 the energy of the residual knows none and misses none by kind. Each is measured in standard deviations of what good
-pictures give, and the map rests on their mean: the energy helps to say where a defect is. Whether there is one at
-all, the logit alone says better. `fmrnet.reference.learned_fusion` is the oracle.
+pictures give, and the map rests on their mean, together with the convolutions' answer over a neighbourhood, in which
+a broad faint defect is plain: both help to say where a defect is. Whether there is one at all, the logit alone says
+better. `fmrnet.reference.learned_fusion` is the oracle.
 """
 
 from __future__ import annotations
@@ -27,20 +28,34 @@ from torch.nn.functional import (
 from fmrnet import fast
 from fmrnet.config import SLOPE
 
-__all__ = ["DILATIONS", "LearnedFusion", "defect_labels", "fusion_inputs", "log_energy", "without_light"]
+__all__ = [
+    "DILATIONS",
+    "LearnedFusion",
+    "defect_labels",
+    "fusion_inputs",
+    "log_energy",
+    "neighbourhood",
+    "size_weights",
+    "without_light",
+]
 
 DILATIONS = (1, 1, 2, 2, 4, 4, 1)
 WIDTH = 32
 FOLD = 2  # the convolutions work on blocks of 2 x 2 pixels, a quarter of the work and twice the view
 BLUR_SIGMA = 3.0  # pixels
 BLUR_RADIUS = 9
-LIGHT_CELL = 8  # pixels; light is looked for in the means of such cells
+CELL = 8  # pixels; broad blurs work on the means of such cells
 LIGHT_SIGMA = 4.0  # cells: 32 pixels, half the smallest patch
 LIGHT_RADIUS = 8  # cells: the smallest picture
 LIGHT_LEAST = (
     0.25  # deviations of the texture; slow changes up to here stay, as they may be a faint broad defect
 )
 VISIBLE = 0.3  # deviations of the texture, blurred: a synthetic defect that changes less is not learnt from
+NEIGHBOURHOOD_SIGMA = 2.0  # cells
+NEIGHBOURHOOD_RADIUS = 4  # cells
+DEFECT_AREA = 400.0  # pixels: a synthetic defect of this size counts for what it has
+SIZE_POWER = 0.75  # 0: every pixel counts alike; 1: every defect
+MOST_WEIGHT = 12.0
 NOT_COUNTED = -1.0  # label of the pixels that are neither good nor defective
 FLOOR = 1e-3  # of the residual's energy, in the texture's variances
 HALF = 3.0  # standard deviations; where the map is 1/2
@@ -70,16 +85,7 @@ def without_light(image: Tensor, background: Tensor, std: Tensor) -> Tensor:
     than a quarter of the texture's deviation either way is light.
     """
     scale = std[:, None, None]
-    height, width = image.shape[2:]
-    cells = pad(
-        (image - background) / scale, (0, -width % LIGHT_CELL, 0, -height % LIGHT_CELL), mode="replicate"
-    )
-    slow = interpolate(
-        _blurred(avg_pool2d(cells, LIGHT_CELL), LIGHT_SIGMA, LIGHT_RADIUS),
-        scale_factor=LIGHT_CELL,
-        mode="bilinear",
-        align_corners=False,
-    )[:, :, :height, :width]
+    slow = _broadly_blurred((image - background) / scale, LIGHT_SIGMA, LIGHT_RADIUS)
     light = (slow - slow.clamp(-LIGHT_LEAST, LIGHT_LEAST)) * scale
     return (image - light).clamp(0, 1)
 
@@ -107,6 +113,32 @@ def defect_labels(image: Tensor, synthetic: Tensor, support: Tensor, std: Tensor
     return label
 
 
+def neighbourhood(logit: Tensor) -> Tensor:
+    """The logit (B, H, W) averaged over the pixels around, with Gaussian weights 16 pixels broad."""
+    return _broadly_blurred(logit[:, None], NEIGHBOURHOOD_SIGMA, NEIGHBOURHOOD_RADIUS).squeeze(1)
+
+
+def size_weights(label: Tensor) -> Tensor:
+    """What each pixel of `defect_labels` (B, H, W) counts for in training: a crack nearly as much as a stain.
+
+    1 where it is good; where it is defective (DEFECT_AREA / defective pixels of the picture)^SIZE_POWER, no more than
+    MOST_WEIGHT and no less than its inverse.
+    """
+    defective = label > 0
+    area = defective.flatten(1).sum(1).clamp_min(1)
+    weight = (DEFECT_AREA / area).pow(SIZE_POWER).clamp(1 / MOST_WEIGHT, MOST_WEIGHT)
+    return torch.where(defective, weight[:, None, None], 1.0)
+
+
+def _broadly_blurred(x: Tensor, sigma: float, radius: int) -> Tensor:
+    """Gaussian blur of (B, C, H, W) through the means of cells; sigma and radius in cells."""
+    height, width = x.shape[2:]
+    cells = avg_pool2d(pad(x, (0, -width % CELL, 0, -height % CELL), mode="replicate"), CELL)
+    blurred = _blurred(cells, sigma, radius)
+    drawn = interpolate(blurred, scale_factor=CELL, mode="bilinear", align_corners=False)
+    return drawn[:, :, :height, :width]
+
+
 def _blurred(x: Tensor, sigma: float = BLUR_SIGMA, radius: int = BLUR_RADIUS) -> Tensor:
     """Gaussian blur of (B, C, H, W), borders mirrored with the edge pixel repeated."""
     offsets = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
@@ -130,7 +162,7 @@ class LearnedFusion(nn.Module):
     training works on, `standard_scores` what a map is made of.
     """
 
-    good_mean: Tensor  # (2,) of the logit and of the log energy over good pictures
+    good_mean: Tensor  # (3,) of the evidence over good pictures
     good_std: Tensor
 
     def __init__(self, image_channels: int) -> None:
@@ -151,8 +183,8 @@ class LearnedFusion(nn.Module):
         # Start by calling nearly everything good: the focal loss then begins small.
         nn.init.normal_(self.layers[-1].weight, std=0.02)  # type: ignore[arg-type]
         nn.init.constant_(self.layers[-1].bias, -math.log(99))  # type: ignore[arg-type]
-        self.register_buffer("good_mean", torch.zeros(2))
-        self.register_buffer("good_std", torch.ones(2))
+        self.register_buffer("good_mean", torch.zeros(3))
+        self.register_buffer("good_std", torch.ones(3))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logit of each pixel being defective, (B, H, W), from `fusion_inputs` (B, 4 C + 3, H, W)."""
@@ -165,20 +197,20 @@ class LearnedFusion(nn.Module):
         return logit.squeeze(1)[:, :height, :width]
 
     def evidence(self, image: Tensor, background: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        """The logit and the log energy of each pixel, (B, 2, H, W)."""
+        """The logit, the logit of the neighbourhood and the log energy of each pixel, (B, 3, H, W)."""
         image = without_light(image, background, std)
         logit = self(fusion_inputs(image, background, mean, std))
-        return torch.stack((logit, log_energy(image, background, std)), 1)
+        return torch.stack((logit, neighbourhood(logit), log_energy(image, background, std)), 1)
 
     def standard_scores(self, image: Tensor, background: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        """The evidence in standard deviations above what good pictures give, (B, 2, H, W)."""
+        """The evidence in standard deviations above what good pictures give, (B, 3, H, W)."""
         evidence = self.evidence(image, background, mean, std)
         return (evidence - self.good_mean[:, None, None]) / self.good_std[:, None, None]
 
     @torch.no_grad()
     def standardise(self, good: Iterable[tuple[Tensor, Tensor]], mean: Tensor, std: Tensor) -> None:
         """Take the mean and deviation of the evidence from good pictures and their backgrounds, (C, H, W) each."""
-        sums = torch.zeros(3, 2, dtype=torch.float64, device=std.device)
+        sums = torch.zeros(3, len(self.good_mean), dtype=torch.float64, device=std.device)
         for image, background in good:
             values = self.evidence(image[None], background[None], mean, std)[0].flatten(1).double()
             sums[0] += values.shape[1]

@@ -67,7 +67,7 @@ def perceptual_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     return torch.stack(differences).mean()
 
 
-def focal_loss(logit: Tensor, label: Tensor, gamma: float = 2.0) -> Tensor:
+def focal_loss(logit: Tensor, label: Tensor, weight: Tensor, gamma: float = 2.0) -> Tensor:
     """Of the learned fusion: cross entropy in which pixels that are right already count little.
 
     Parameters
@@ -76,9 +76,11 @@ def focal_loss(logit: Tensor, label: Tensor, gamma: float = 2.0) -> Tensor:
         Of each pixel being defective.
     label : Tensor of the same shape
         1 defective, 0 good, negative: not counted.
+    weight : Tensor of the same shape
+        What each pixel's loss is multiplied by before the mean over those that count.
 
     Equivalent to: `reference.learned_fusion.focal_loss` on the logits' sigmoids.
     """
     counted = label >= 0
     entropy = bce_with_logits(logit[counted], label[counted].to(logit.dtype), reduction="none")
-    return ((1 - torch.exp(-entropy)) ** gamma * entropy).mean()
+    return (weight[counted] * (1 - torch.exp(-entropy)) ** gamma * entropy).mean()

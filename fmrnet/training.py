@@ -30,7 +30,7 @@ from fmrnet.config import Config, preset
 from fmrnet.critics import AuxiliaryClassifier, Discriminator
 from fmrnet.errors import ArtifactError, FmrnetError
 from fmrnet.inspection import Inspector, load
-from fmrnet.learned_fusion import defect_labels, fusion_inputs, without_light
+from fmrnet.learned_fusion import defect_labels, fusion_inputs, size_weights, without_light
 from fmrnet.model import FMRNet
 from fmrnet.synthesis import lit, speckled, synthetic_defects
 
@@ -417,7 +417,7 @@ def _update_fusion(networks: Networks, optimisers: Optimisers, batch: Crops) -> 
     inputs = fusion_inputs(batch.image, batch.background, model.mean, model.std)
     with devices.autocast(inputs.device):
         logit = model.fusion(inputs.contiguous(memory_format=torch.channels_last))
-    loss = losses.focal_loss(logit.float(), batch.label)
+    loss = losses.focal_loss(logit.float(), batch.label, size_weights(batch.label))
     optimisers["fusion"].zero_grad()
     loss.backward()
     optimisers["fusion"].step()

@@ -17,7 +17,7 @@ from .fusion import modality_maps
 
 BLUR_SIGMA = 3.0  # pixels
 BLUR_RADIUS = 9
-LIGHT_CELL = 8  # pixels
+CELL = 8  # pixels
 LIGHT_SIGMA = 4.0  # cells
 LIGHT_RADIUS = 8  # cells
 LIGHT_LEAST = 0.25  # deviations of the texture
@@ -26,6 +26,11 @@ FOLD = 2  # the convolutions work on blocks of 2 x 2 pixels
 SLOPE = 0.2  # of every leaky ReLU
 NORM_EPS = 1e-5  # of batch normalisation
 VISIBLE = 0.3  # blurred change from I_o to I_s, in deviations of the texture
+NEIGHBOURHOOD_SIGMA = 2.0  # cells
+NEIGHBOURHOOD_RADIUS = 4  # cells
+DEFECT_AREA = 400.0  # pixels
+SIZE_POWER = 0.75
+MOST_WEIGHT = 12.0
 NOT_COUNTED = -1.0
 FLOOR = 1e-3  # of the residual's energy
 HALF = 3.0  # standard deviations; where the map is 1/2
@@ -65,9 +70,8 @@ def fusion_inputs(
 def without_light(image: npt.ArrayLike, background: npt.ArrayLike, std: npt.ArrayLike) -> Array:
     """The picture less the light that its background does not have.
 
-    The slow part of (I - R) / s is what a Gaussian blur leaves of its means over cells of LIGHT_CELL x LIGHT_CELL
-    pixels (the last ones filled up with the edge), drawn out again by straight lines between the cells' centres.
-    Of it, what is beyond LIGHT_LEAST either way is light; the rest may be a faint broad defect, and stays.
+    Light is what of the slow part of (I - R) / s (`broadly_blurred`) is beyond LIGHT_LEAST either way; the rest may
+    be a faint broad defect, and stays.
 
     Parameters
     ----------
@@ -84,16 +88,49 @@ def without_light(image: npt.ArrayLike, background: npt.ArrayLike, std: npt.Arra
         Pictures of different shape, or std not (C,).
     """
     I, R, _, s = _checked(image, background, std, std)
-    height, width, channels = I.shape
-    filled = ((0, -height % LIGHT_CELL), (0, -width % LIGHT_CELL), (0, 0))
-    residual = np.pad((I - R) / s, filled, mode="edge")
-    rows, columns = residual.shape[0] // LIGHT_CELL, residual.shape[1] // LIGHT_CELL
-    cells = residual.reshape(rows, LIGHT_CELL, columns, LIGHT_CELL, channels).mean((1, 3))
-    slow = gaussian_filter(cells, LIGHT_SIGMA, axes=(0, 1), mode="reflect", radius=LIGHT_RADIUS)
-    slow = zoom(slow, (LIGHT_CELL, LIGHT_CELL, 1), order=1, mode="nearest", grid_mode=True)[:height, :width]
+    slow = broadly_blurred((I - R) / s, LIGHT_SIGMA, LIGHT_RADIUS)
     light = (slow - np.clip(slow, -LIGHT_LEAST, LIGHT_LEAST)) * s
     unlit: Array = np.clip(I - light, 0, 1)
     return unlit
+
+
+def broadly_blurred(x: npt.ArrayLike, sigma: float, radius: int) -> Array:
+    """What a Gaussian blur leaves of the means over cells of CELL x CELL pixels.
+
+    The last cells are filled up with the edge; between the cells' centres the values lie on straight lines.
+
+    Parameters
+    ----------
+    x : (H, W, C)
+    sigma, radius : of the blur, in cells.
+
+    Returns
+    -------
+    (H, W, C)
+    """
+    given = numbers("x", x, "(H, W, C)")
+    height, width, channels = given.shape
+    filled = np.pad(given, ((0, -height % CELL), (0, -width % CELL), (0, 0)), mode="edge")
+    rows, columns = filled.shape[0] // CELL, filled.shape[1] // CELL
+    cells = filled.reshape(rows, CELL, columns, CELL, channels).mean((1, 3))
+    blurred = gaussian_filter(cells, sigma, axes=(0, 1), mode="reflect", radius=radius)
+    drawn: Array = zoom(blurred, (CELL, CELL, 1), order=1, mode="nearest", grid_mode=True)
+    return drawn[:height, :width]
+
+
+def neighbourhood(logit: npt.ArrayLike) -> Array:
+    """The logit averaged over the pixels around, with Gaussian weights.
+
+    Parameters
+    ----------
+    logit : (H, W)
+
+    Returns
+    -------
+    (H, W)
+    """
+    each = numbers("logit", logit, "(H, W)")[..., None]
+    return broadly_blurred(each, NEIGHBOURHOOD_SIGMA, NEIGHBOURHOOD_RADIUS)[..., 0]
 
 
 def log_energy(image: npt.ArrayLike, background: npt.ArrayLike, std: npt.ArrayLike) -> Array:
@@ -135,6 +172,25 @@ def defect_labels(
     S = numbers("support", support, "(H, W)")
     seen = _blurred((((I_s - I_o) / s) ** 2).mean(2, keepdims=True))[..., 0] > VISIBLE**2
     return np.where((S > 0.5) & seen, 1.0, np.where(S < 0.02, 0.0, NOT_COUNTED))
+
+
+def size_weights(label: npt.ArrayLike) -> Array:
+    """What each pixel of a picture counts for in training, so that a small defect is learnt as well as a large one.
+
+    Parameters
+    ----------
+    label : (H, W)
+        From `defect_labels`.
+
+    Returns
+    -------
+    (H, W)
+        Where the label is 1, (DEFECT_AREA / number of such pixels)^SIZE_POWER, from 1 / MOST_WEIGHT to MOST_WEIGHT;
+        elsewhere 1.
+    """
+    defective = numbers("label", label, "(H, W)") > 0
+    weight = (DEFECT_AREA / max(defective.sum(), 1)) ** SIZE_POWER
+    return np.where(defective, np.clip(weight, 1 / MOST_WEIGHT, MOST_WEIGHT), 1.0)
 
 
 def fusion_logit(inputs: npt.ArrayLike, weights: Mapping[str, npt.ArrayLike]) -> Array:
@@ -186,18 +242,20 @@ def standard_scores(
     std: npt.ArrayLike,
     weights: Mapping[str, npt.ArrayLike],
 ) -> Array:
-    """The logit and the log energy of each pixel, in standard deviations above what good pictures give.
+    """The evidence of each pixel, in standard deviations above what good pictures give.
+
+    The evidence is the logit, the logit of the neighbourhood and the log energy.
 
     Parameters
     ----------
     image, background : (H, W, C) in [0, 1]
     mean, std : (C,)
     weights : mapping of str to array
-        As `fusion_logit`, with fusion.good_mean and fusion.good_std (2,): the evidence of good pictures.
+        As `fusion_logit`, with fusion.good_mean and fusion.good_std (3,): the evidence of good pictures.
 
     Returns
     -------
-    (H, W, 2)
+    (H, W, 3)
 
     Raises
     ------
@@ -206,24 +264,24 @@ def standard_scores(
     """
     unlit = without_light(image, background, std)
     logit = fusion_logit(fusion_inputs(unlit, background, mean, std), weights)
-    evidence = np.stack([logit, log_energy(unlit, background, std)], axis=-1)
+    evidence = np.stack([logit, neighbourhood(logit), log_energy(unlit, background, std)], axis=-1)
     centre, deviation = np.asarray(weights["fusion.good_mean"]), np.asarray(weights["fusion.good_std"])
     return np.asarray((evidence - centre) / deviation)
 
 
 def learned_map(standard_scores: npt.ArrayLike) -> Array:
-    """The anomaly map: the mean of the two standard scores through a sigmoid.
+    """The anomaly map: the mean of the three standard scores through a sigmoid.
 
     Parameters
     ----------
-    standard_scores : (H, W, 2)
+    standard_scores : (H, W, 3)
 
     Returns
     -------
     (H, W) in [0, 1]
         1/2 at HALF standard deviations above good pictures.
     """
-    z = numbers("standard_scores", standard_scores, "(H, W, 2)").mean(-1)
+    z = numbers("standard_scores", standard_scores, "(H, W, 3)").mean(-1)
     return np.asarray(1 / (1 + np.exp(HALF - z)))
 
 
@@ -295,8 +353,8 @@ def dilated_conv(x: npt.ArrayLike, weight: npt.ArrayLike, dilation: int) -> Arra
     return y
 
 
-def focal_loss(p: npt.ArrayLike, label: npt.ArrayLike, gamma: float = 2.0) -> float:
-    """Mean of -(1 - q)^gamma log q over the counted pixels, where q is the probability given to what a pixel is.
+def focal_loss(p: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike, gamma: float = 2.0) -> float:
+    """Mean of -w (1 - q)^gamma log q over the counted pixels, where q is the probability given to what a pixel is.
 
     Parameters
     ----------
@@ -304,6 +362,8 @@ def focal_loss(p: npt.ArrayLike, label: npt.ArrayLike, gamma: float = 2.0) -> fl
         Probability of each pixel being defective.
     label : array of the same shape
         1 defective, 0 good, negative: not counted. From `defect_labels`.
+    weight : array of the same shape
+        w, what each pixel counts for. From `size_weights`.
     gamma : float
         How little the pixels count that are right already.
 
@@ -313,7 +373,8 @@ def focal_loss(p: npt.ArrayLike, label: npt.ArrayLike, gamma: float = 2.0) -> fl
     """
     p, label = np.asarray(p, dtype=np.float64), np.asarray(label)
     q = np.where(label == 1, p, 1 - p)[label >= 0]
-    return float(np.mean(-((1 - q) ** gamma) * np.log(q)))
+    w = np.asarray(weight, dtype=np.float64)[label >= 0]
+    return float(np.mean(-w * (1 - q) ** gamma * np.log(q)))
 
 
 def _checked(

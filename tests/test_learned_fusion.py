@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmrnet import losses
-from fmrnet.learned_fusion import LearnedFusion, defect_labels, fusion_inputs, log_energy, without_light
+from fmrnet.learned_fusion import (
+    LearnedFusion,
+    defect_labels,
+    fusion_inputs,
+    log_energy,
+    neighbourhood,
+    size_weights,
+    without_light,
+)
 from fmrnet.reference import learned_fusion as oracle
 
 sides = st.integers(9, 40)
@@ -45,6 +53,7 @@ def test_agrees_with_oracle_in_float64(seed, height, width, channels):
     with torch.no_grad():
         inputs, logit = fusion_inputs(*arguments), network(fusion_inputs(*arguments))[0]
         energy = log_energy(arguments[0], arguments[1], arguments[3])[0]
+        around = neighbourhood(torch.from_numpy(image[..., 0])[None])[0]
         scores = network.standard_scores(*arguments)[0].permute(1, 2, 0)
         unlit = without_light(arguments[0], arguments[1], arguments[3])[0].permute(1, 2, 0)
     assert np.abs(unlit.numpy() - oracle.without_light(image, background, std)).max() < 1e-9
@@ -52,6 +61,7 @@ def test_agrees_with_oracle_in_float64(seed, height, width, channels):
     assert np.abs(inputs[0].numpy() - expected).max() < 1e-9
     assert np.abs(logit.numpy() - oracle.fusion_logit(expected, weights)).max() < 1e-9
     assert np.abs(energy.numpy() - oracle.log_energy(image, background, std)).max() < 1e-9
+    assert np.abs(around.numpy() - oracle.neighbourhood(image[..., 0])).max() < 1e-9
     expected = oracle.standard_scores(image, background, mean, std, weights)
     assert np.abs(scores.numpy() - expected).max() < 1e-9
 
@@ -80,6 +90,41 @@ def test_a_defect_that_changes_nothing_is_not_learnt_from():
     assert (labels[:10] == 0).all()
     labels = oracle.defect_labels(image, np.clip(image + support[..., None], 0, 1), support, [0.2])
     assert (labels[10:30, 10:30] == 1).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**20), height=sides, width=sides, share=st.sampled_from([0.0, 0.005, 0.3, 1.0]))
+def test_size_weights_agree_with_oracle(seed, height, width, share):
+    generator = np.random.default_rng(seed)
+    labels = generator.choice([0.0, oracle.NOT_COUNTED], (2, height, width))
+    labels[generator.random(labels.shape) < share] = 1.0
+    found = size_weights(torch.from_numpy(labels)).numpy()
+    assert np.allclose(found, [oracle.size_weights(label) for label in labels], rtol=1e-6)
+
+
+def test_a_small_defect_counts_for_nearly_as_much_as_a_large_one():
+    counts = {}
+    for side in (5, 20, 60):  # 25, 400 and 3,600 pixels
+        label = np.zeros((128, 128))
+        label[10 : 10 + side, 20 : 20 + side] = 1
+        weights = oracle.size_weights(label)
+        assert (weights[label == 0] == 1).all()
+        counts[side] = weights[label == 1].sum()
+    assert counts[20] == 400
+    assert counts[60] / counts[5] == pytest.approx(144 ** (1 - oracle.SIZE_POWER))
+    speck = np.zeros((128, 128))
+    speck[3, 4] = 1
+    assert oracle.size_weights(speck)[3, 4] == oracle.MOST_WEIGHT
+
+
+def test_a_broad_faint_answer_stands_out_in_the_neighbourhood_and_a_lone_one_does_not():
+    grain = np.random.default_rng(0).normal(size=(192, 192))
+    broad, lone = np.zeros_like(grain), np.zeros_like(grain)
+    broad[64:128, 64:128] = 0.5  # half of the grain's deviation: lost in it pixel by pixel
+    lone[96, 96] = 5.0
+    plain = oracle.neighbourhood(grain)
+    assert (oracle.neighbourhood(grain + broad) - plain)[96, 96] > 4 * plain.std()
+    assert (oracle.neighbourhood(grain + lone) - plain).max() < plain.std()
 
 
 @settings(max_examples=20, deadline=None)
@@ -124,11 +169,14 @@ def test_focal_loss(seed, gamma):
     generator = np.random.default_rng(seed)
     logit, label = generator.normal(size=(2, 5, 6)) * 4, generator.choice([0.0, 1.0, -1.0], (2, 5, 6))
     label[0, 0, 0] = 1
-    found = losses.focal_loss(torch.from_numpy(logit), torch.from_numpy(label), gamma)
-    assert np.isclose(found.item(), oracle.focal_loss(1 / (1 + np.exp(-logit)), label, gamma), rtol=1e-6)
-    if gamma == 0:  # plain cross entropy of the pixels that count
+    weight = generator.uniform(0.1, 10, label.shape)
+    found = losses.focal_loss(*(torch.from_numpy(x) for x in (logit, label, weight)), gamma)
+    expected = oracle.focal_loss(1 / (1 + np.exp(-logit)), label, weight, gamma)
+    assert np.isclose(found.item(), expected, rtol=1e-6)
+    if gamma == 0:  # plain weighted cross entropy of the pixels that count
+        counted = label >= 0
         plain = torch.nn.functional.binary_cross_entropy_with_logits(
-            torch.from_numpy(logit[label >= 0]), torch.from_numpy(label[label >= 0])
+            *(torch.from_numpy(x[counted]) for x in (logit, label, weight))
         )
         assert np.isclose(found.item(), plain.item())
 

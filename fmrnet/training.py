@@ -465,7 +465,8 @@ def _load_checkpoint(
 
 def _difference(key: str, saved: Any, given: Any) -> str:
     if key == "config" and isinstance(saved, dict):
-        return "the setting " + ", ".join(k for k in given if saved.get(k) != given[k])
+        changed = (k for k in saved.keys() | given.keys() if saved.get(k, ...) != given.get(k, ...))
+        return "the setting " + ", ".join(sorted(changed))
     return {"good_sha256": "the set of good pictures", "natural_sha256": "the set of natural pictures"}.get(
         key, key
     )

@@ -12,7 +12,7 @@ from PIL import Image
 
 import fmrnet
 from fmrnet import training
-from fmrnet.artifact import read_tensors
+from fmrnet.artifact import read_tensors, write_tensors
 from fmrnet.config import Config
 from fmrnet.errors import ArtifactError, DatasetError, FmrnetError, PictureError
 from fmrnet.training import Interrupted, checkpoint_path, train
@@ -218,6 +218,11 @@ def test_resume_with_other_settings_or_pictures(good, tmp_path, monkeypatch):
     assert later.calibration == tolerant.calibration
     Image.new("L", (96, 96)).save(good / "0.png")
     with pytest.raises(ArtifactError, match="good pictures differs"):
+        learn(good, tmp_path / "a", resume=True)
+    tensors, metadata = read_tensors(checkpoint_path(tmp_path / "a"))
+    metadata["config"]["gone"] = 1  # a setting of an earlier version
+    write_tensors(checkpoint_path(tmp_path / "a"), tensors, metadata)
+    with pytest.raises(ArtifactError, match="setting gone differs"):
         learn(good, tmp_path / "a", resume=True)
 
 

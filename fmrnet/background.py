@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fmrnet import fast
-from fmrnet.learned_fusion import HALF
+from fmrnet.learned_fusion import learned_map
 from fmrnet.model import Features, FMRNet
 
 __all__ = [
@@ -102,8 +102,8 @@ def compare(model: FMRNet, picture: Tensor, background: Tensor) -> Comparison:
     From the learned fusion where the model has one, else the product of Eq 23.
     """
     if model.fusion is not None:
-        scores = model.fusion.standard_scores(picture[None], background[None], model.mean, model.std)[0]
-        return Comparison(torch.sigmoid(scores.mean(0) - HALF), scores[0].clamp_min(0))
+        scores = model.fusion.standard_scores(picture[None], background[None], model.mean, model.std)
+        return Comparison(learned_map(scores)[0], scores[0, 0].clamp_min(0))
     product = fast.anomaly_map(
         picture[None], background[None], modalities=MODALITIES, median=model.config.median
     )[0]

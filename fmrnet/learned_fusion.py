@@ -3,9 +3,10 @@
 The product forgets what a defect looks like. The convolutions are trained, after the generator, to find the
 supports of synthetic defects in the picture, its background and their differences. They know those defects best;
 the energy of the residual knows none and misses none by kind. Each is measured in standard deviations of what good
-pictures give, and the map rests on their mean, together with the convolutions' answer over a neighbourhood, in which
-a broad faint defect is plain: both help to say where a defect is. Whether there is one at all, the logit alone says
-better. `fmrnet.reference.learned_fusion` is the oracle.
+pictures give, and the map rests on their mean: both help to say where a defect is. A broad faint defect, which drowns
+in the grain pixel by pixel, is plain in the convolutions' answer over a neighbourhood; where that is the plainer it
+takes the pixel's place. Whether there is a defect at all, the logit alone says better.
+`fmrnet.reference.learned_fusion` is the oracle.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ __all__ = [
     "LearnedFusion",
     "defect_labels",
     "fusion_inputs",
+    "learned_map",
     "log_energy",
     "neighbourhood",
     "size_weights",
@@ -53,6 +55,7 @@ LIGHT_LEAST = (
 VISIBLE = 0.3  # deviations of the texture, blurred: a synthetic defect that changes less is not learnt from
 NEIGHBOURHOOD_SIGMA = 2.0  # cells
 NEIGHBOURHOOD_RADIUS = 4  # cells
+NEIGHBOURHOOD_SHARE = 0.7  # of its standard score: where both are plain the pixel's own answer is the sharper
 DEFECT_AREA = 400.0  # pixels: a synthetic defect of this size counts for what it has
 SIZE_POWER = 0.75  # 0: every pixel counts alike; 1: every defect
 MOST_WEIGHT = 12.0
@@ -116,6 +119,17 @@ def defect_labels(image: Tensor, synthetic: Tensor, support: Tensor, std: Tensor
 def neighbourhood(logit: Tensor) -> Tensor:
     """The logit (B, H, W) averaged over the pixels around, with Gaussian weights 16 pixels broad."""
     return _broadly_blurred(logit[:, None], NEIGHBOURHOOD_SIGMA, NEIGHBOURHOOD_RADIUS).squeeze(1)
+
+
+def learned_map(scores: Tensor) -> Tensor:
+    """The anomaly map (B, H, W) in [0, 1] from `LearnedFusion.standard_scores` (B, 3, H, W): 1/2 at HALF of them.
+
+    The mean of the answer and the energy through a sigmoid; the answer is the logit's score, or that of its
+    neighbourhood where NEIGHBOURHOOD_SHARE of it is more.
+    """
+    logit, around, energy = scores.unbind(1)
+    answer = torch.maximum(logit, NEIGHBOURHOOD_SHARE * around)
+    return torch.sigmoid((answer + energy) / 2 - HALF)
 
 
 def size_weights(label: Tensor) -> Tensor:

@@ -12,12 +12,15 @@ SLACK = 1e-6  # pictures may leave [0, 1] by this much: what rounding in float32
 def numbers(name: str, value: npt.ArrayLike, shape: str) -> Array:
     """Cast `value` to float64 and check it against a shape such as "(C, H, W)".
 
-    Raises ValueError where the number of axes differs, an axis is empty or a value is NaN or infinite.
+    Raises ValueError where the number of axes differs, an axis is empty or has not the size that `shape` has a
+    number for, or a value is NaN or infinite.
     """
     array = np.asarray(value, dtype=np.float64)
-    axes = len([axis for axis in shape.strip("()").split(",") if axis.strip()])
-    if array.ndim != axes:
-        raise ValueError(f"{name} has shape {array.shape}; expected {shape}, {axes} axes")
+    axes = [axis.strip() for axis in shape.strip("()").split(",") if axis.strip()]
+    if array.ndim != len(axes):
+        raise ValueError(f"{name} has shape {array.shape}; expected {shape}, {len(axes)} axes")
+    if any(axis.isdecimal() and size != int(axis) for axis, size in zip(axes, array.shape, strict=True)):
+        raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
     if array.size == 0:
         raise ValueError(f"{name} is empty, shape {array.shape}; expected {shape} with at least one value")
     if not np.isfinite(array).all():

@@ -28,6 +28,7 @@ NORM_EPS = 1e-5  # of batch normalisation
 VISIBLE = 0.3  # blurred change from I_o to I_s, in deviations of the texture
 NEIGHBOURHOOD_SIGMA = 2.0  # cells
 NEIGHBOURHOOD_RADIUS = 4  # cells
+NEIGHBOURHOOD_SHARE = 0.7
 DEFECT_AREA = 400.0  # pixels
 SIZE_POWER = 0.75
 MOST_WEIGHT = 12.0
@@ -270,7 +271,9 @@ def standard_scores(
 
 
 def learned_map(standard_scores: npt.ArrayLike) -> Array:
-    """The anomaly map: the mean of the three standard scores through a sigmoid.
+    """The anomaly map: the mean of the answer's and the energy's standard scores through a sigmoid.
+
+    The answer is the logit's score, or that of its neighbourhood where NEIGHBOURHOOD_SHARE of it is more.
 
     Parameters
     ----------
@@ -281,8 +284,9 @@ def learned_map(standard_scores: npt.ArrayLike) -> Array:
     (H, W) in [0, 1]
         1/2 at HALF standard deviations above good pictures.
     """
-    z = numbers("standard_scores", standard_scores, "(H, W, 3)").mean(-1)
-    return np.asarray(1 / (1 + np.exp(HALF - z)))
+    logit, around, energy = np.moveaxis(numbers("standard_scores", standard_scores, "(H, W, 3)"), -1, 0)
+    answer = np.maximum(logit, NEIGHBOURHOOD_SHARE * around)
+    return np.asarray(1 / (1 + np.exp(HALF - (answer + energy) / 2)))
 
 
 def space_to_depth(x: npt.ArrayLike, size: int) -> Array:

@@ -11,6 +11,7 @@ from fmrnet.learned_fusion import (
     LearnedFusion,
     defect_labels,
     fusion_inputs,
+    learned_map,
     log_energy,
     neighbourhood,
     size_weights,
@@ -54,7 +55,9 @@ def test_agrees_with_oracle_in_float64(seed, height, width, channels):
         inputs, logit = fusion_inputs(*arguments), network(fusion_inputs(*arguments))[0]
         energy = log_energy(arguments[0], arguments[1], arguments[3])[0]
         around = neighbourhood(torch.from_numpy(image[..., 0])[None])[0]
-        scores = network.standard_scores(*arguments)[0].permute(1, 2, 0)
+        scores = network.standard_scores(*arguments)
+        fused = learned_map(scores)[0]
+        scores = scores[0].permute(1, 2, 0)
         unlit = without_light(arguments[0], arguments[1], arguments[3])[0].permute(1, 2, 0)
     assert np.abs(unlit.numpy() - oracle.without_light(image, background, std)).max() < 1e-9
     expected = oracle.fusion_inputs(image, background, mean, std)
@@ -64,6 +67,7 @@ def test_agrees_with_oracle_in_float64(seed, height, width, channels):
     assert np.abs(around.numpy() - oracle.neighbourhood(image[..., 0])).max() < 1e-9
     expected = oracle.standard_scores(image, background, mean, std, weights)
     assert np.abs(scores.numpy() - expected).max() < 1e-9
+    assert np.abs(fused.numpy() - oracle.learned_map(expected)).max() < 1e-9
 
 
 @settings(max_examples=20, deadline=None)
@@ -125,6 +129,17 @@ def test_a_broad_faint_answer_stands_out_in_the_neighbourhood_and_a_lone_one_doe
     plain = oracle.neighbourhood(grain)
     assert (oracle.neighbourhood(grain + broad) - plain)[96, 96] > 4 * plain.std()
     assert (oracle.neighbourhood(grain + lone) - plain).max() < plain.std()
+
+
+def test_the_map_takes_the_neighbourhoods_answer_where_it_is_plainer_and_else_the_pixels():
+    def at(logit, around, energy):
+        return oracle.learned_map([[[logit, around, energy]]])[0, 0]
+
+    assert at(0.5, 8.0, 2.0) > at(0.5, 0.0, 2.0) == at(0.5, -8.0, 2.0)  # broad and faint
+    assert at(6.0, 8.0, 2.0) == at(6.0, 0.0, 2.0)  # plain itself: what is around neither adds nor takes
+    assert at(oracle.HALF, 0.0, oracle.HALF) == 0.5
+    with pytest.raises(ValueError, match=r"\(H, W, 3\)"):
+        oracle.learned_map(np.zeros((4, 4, 2)))
 
 
 @settings(max_examples=20, deadline=None)

@@ -78,9 +78,12 @@ class Bar:
         order = ("phase 1", "phase 2", "fusion")
 
         def callback(phase: str, step: int, steps: int, loss: float) -> None:
-            place = order.index(phase)
-            done = scale * (sum(pattern[:place]) + pattern[place] * step / steps)
-            self.show("training", round(done), round(scale * sum(pattern)), f"{phase}, loss {loss:.4g}")
+            if phase == "crops":
+                done, note = sum(pattern[:2]), f"fusion, crop {step} of {steps}"
+            else:
+                place = order.index(phase)
+                done, note = sum(pattern[:place]) + pattern[place] * step / steps, f"{phase}, loss {loss:.4g}"
+            self.show("training", round(scale * done), round(scale * sum(pattern)), note)
 
         return callback
 

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -155,7 +155,8 @@ def train(
     resume : bool
         Continue from the checkpoint beside `out`, to the same weights as if never stopped.
     progress : callable, optional
-        Called now and then with phase name, step, total steps and mean loss since the last call.
+        Called now and then with phase name, step, total steps and mean loss since the last call; the phases are
+        "phase 1", "phase 2", "crops" (restored for the fusion; no loss, NaN) and "fusion".
 
     Returns
     -------
@@ -212,7 +213,9 @@ def train(
                 steps = _steps(config, position, good_pool, natural_pool, where)
                 updates = (partial(_update, networks, optimisers, step, position.phase) for step in steps)
             else:
-                batches = _fusion_batches(model, position, good_pool, natural_pool, where)
+                interrupt = partial(_interrupt, networks, optimisers, position, out, identity)
+                between = partial(_between_crops, stop, interrupt, progress)
+                batches = _fusion_batches(model, position, good_pool, natural_pool, where, between)
                 updates = (partial(_update_fusion, networks, optimisers, batch) for batch in batches)
             _run_phase(networks, optimisers, updates, position, stop, out, identity, progress)
             if position.phase == 1:
@@ -272,11 +275,16 @@ def _step_seed(config: Config, phase: int, step: int) -> int:
 
 @torch.no_grad()
 def _fusion_crops(
-    model: FMRNet, good: data.PicturePool, natural: data.PicturePool, device: torch.device
+    model: FMRNet,
+    good: data.PicturePool,
+    natural: data.PicturePool,
+    device: torch.device,
+    between: Callable[[int, int], None],
 ) -> Crops:
     """Crops of several patches, for the fusion looks at stitched pictures: as many as it has steps.
 
-    Restoring them costs more than a step on them does; each is seen about eight times, mirrored anew.
+    Restoring them costs more than a step on them does; each is seen about eight times, mirrored anew. `between` is
+    called with the number of restored crops and of all.
     """
     config, generator = model.config, torch.Generator()
     size = min(config.patch_size * 2, good.largest_crop, natural.largest_crop)
@@ -284,6 +292,7 @@ def _fusion_crops(
     parts = []
     for first in range(0, config.iterations[2], CROPS_AT_ONCE):
         generator.manual_seed(_step_seed(config, 3, 2**31 + first))
+        between(first, config.iterations[2])
         count = min(CROPS_AT_ONCE, config.iterations[2] - first)
         normal, own = good.crops(2 * count, size, generator).to(device).chunk(2)
         contents = natural.crops(count, size, generator).to(device)
@@ -303,10 +312,11 @@ def _fusion_batches(
     good: data.PicturePool,
     natural: data.PicturePool,
     device: torch.device,
+    between: Callable[[int, int], None],
 ) -> Iterator[Crops]:
     """A random batch of the crops for each remaining step, mirrored at random."""
     config, generator = model.config, torch.Generator()
-    crops = _fusion_crops(model, good, natural, device)
+    crops = _fusion_crops(model, good, natural, device, between)
     for step in range(position.step, config.iterations[2]):
         generator.manual_seed(_step_seed(config, 3, step))
         chosen = torch.randint(len(crops.label), (max(1, config.batch_size // 4),), generator=generator)
@@ -357,14 +367,39 @@ def _run_phase(
             if progress is not None:
                 progress(PHASES[position.phase], position.step, total, loss)
         if stop():
-            _save_checkpoint(checkpoint_path(out), networks, optimisers, position, identity)
-            raise Interrupted(
-                f"stopped in {PHASES[position.phase]} at step {position.step} of {total}; saved in "
-                f"{checkpoint_path(out)}: repeat the command with --resume to go on"
-            )
+            _interrupt(networks, optimisers, position, out, identity)
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
             _save_checkpoint(checkpoint_path(out), networks, optimisers, position, identity)
             saved = time.monotonic()
+
+
+def _between_crops(
+    stop: Callable[[], bool],
+    interrupt: Callable[[], NoReturn],
+    progress: Progress | None,
+    done: int,
+    total: int,
+) -> None:
+    if progress is not None:
+        progress("crops", done, total, math.nan)
+    if stop():
+        interrupt()
+
+
+def _interrupt(
+    networks: Networks,
+    optimisers: Optimisers,
+    position: Position,
+    out: Path,
+    identity: dict[str, Any],
+) -> NoReturn:
+    """Save the training and say how to go on."""
+    _save_checkpoint(checkpoint_path(out), networks, optimisers, position, identity)
+    raise Interrupted(
+        f"stopped in {PHASES[position.phase]} at step {position.step} of "
+        f"{networks.model.config.iterations[position.phase - 1]}; saved in {checkpoint_path(out)}: repeat the command "
+        "with --resume to go on"
+    )
 
 
 def _update(networks: Networks, optimisers: Optimisers, step: Step, phase: int) -> Tensor:
@@ -455,9 +490,13 @@ def _load_checkpoint(
             )
     for name, module in _modules(networks).items():
         prefix = f"{name}."
-        module.load_state_dict(
-            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        )
+        weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        try:
+            module.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"{path}: it is another release's, whose {name} does not fit; start anew without --resume: {error}"
+            ) from None
     position = metadata["position"]
     position["history"] = [tuple(entry) for entry in position["history"]]
     return Position(**position), tensors
@@ -476,6 +515,8 @@ def _restore_moments(optimisers: Optimisers, tensors: dict[str, Tensor]) -> None
     for name, optimiser in optimisers.items():
         for index, parameter in enumerate(optimiser.param_groups[0]["params"]):
             key = f"moments.{name}.{index}"
+            if f"{key}.step" not in tensors:  # stopped before the phase's first step
+                continue
             state = {"step": tensors[f"{key}.step"].to(parameter.device)}
             for moment in ("exp_avg", "exp_avg_sq"):
                 # The fused optimiser walks memory in order, so moments lie in memory as their parameter does.

@@ -296,3 +296,17 @@ def test_progress_off_a_terminal_is_a_line_now_and_then(capsys):
     assert lines[0] == "inspecting 1/3"
     assert re.fullmatch(r"inspecting 2/3, 0\.0 s left", lines[1])
     assert lines[2] == "inspecting 3/3"
+
+
+def test_progress_of_a_training_goes_on_while_the_fusions_crops_are_restored(capsys):
+    with Bar(every=0.0) as bar:
+        tell = bar.training((20, 10, 10), total=400)
+        for call in (("phase 2", 5, 10, 0.5), ("crops", 4, 10, float("nan")), ("fusion", 10, 10, 0.25)):
+            time.sleep(0.01)
+            tell(*call)
+    lines = [line.split(",")[0] + line.split(",")[1] for line in capsys.readouterr().err.splitlines()]
+    assert lines == [
+        "training 250/400 phase 2 loss 0.5",
+        "training 300/400 fusion crop 4 of 10",
+        "training 400/400 fusion loss 0.25",
+    ]

@@ -95,7 +95,7 @@ def test_same_seed_same_bits_other_seed_other_bits(good, tmp_path):
 
 
 @pytest.mark.parametrize("report_steps", [2, 3])
-@pytest.mark.parametrize("phase", ["phase 1", "phase 2", "fusion"])
+@pytest.mark.parametrize("phase", ["phase 1", "phase 2", "crops", "fusion"])
 def test_interrupted_and_resumed_is_bit_identical(good, tmp_path, monkeypatch, phase, report_steps):
     monkeypatch.setattr(training, "REPORT_STEPS", report_steps)
     learn(good, tmp_path / "whole")
@@ -223,6 +223,17 @@ def test_resume_with_other_settings_or_pictures(good, tmp_path, monkeypatch):
     metadata["config"]["gone"] = 1  # a setting of an earlier version
     write_tensors(checkpoint_path(tmp_path / "a"), tensors, metadata)
     with pytest.raises(ArtifactError, match="setting gone differs"):
+        learn(good, tmp_path / "a", resume=True)
+
+
+def test_resume_from_another_releases_networks(good, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "REPORT_STEPS", 2)
+    with pytest.raises(Interrupted):
+        learn(good, tmp_path / "a", progress=StopAt("phase 1"))
+    tensors, metadata = read_tensors(checkpoint_path(tmp_path / "a"))
+    tensors["model.fusion.good_mean"] = torch.zeros(2)
+    write_tensors(checkpoint_path(tmp_path / "a"), tensors, metadata)
+    with pytest.raises(ArtifactError, match="another release's, whose model does not fit"):
         learn(good, tmp_path / "a", resume=True)
 
 

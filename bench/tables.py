@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,42 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 def accuracy() -> str:
-    """One line for each set of photographed defects: figures of the learned fusion and of Eq 23's product."""
+    """One line for each set of photographed defects: figures of the learned fusion and of Eq 23's product.
+
+    Of several seeds the mean and the deviation.
+    """
     lines = [
-        "| set, preset, seed | good pictures | training | pixel ROC-AUC | AU-PRO | picture ROC-AUC | patch level "
+        "| set | seeds | good pictures | training | pixel ROC-AUC | AU-PRO | picture ROC-AUC | patch level "
         "| pixel ROC-AUC by Eq 23 |",
-        "|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*-edge-*[0-9].json"))}
-    for name, result in found.items():
-        figures, training = result["figures"], result["training"]
-        pixel, picture, patch = figures["pixel"], figures["picture"], figures["patch_level"]
-        product = result["pixel_roc_auc_of_products"]["gms*ssim*residual"]
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(RESULTS.glob("*-edge-*[0-9].json")):
+        name, seed = path.stem.split("-edge-")
+        found.setdefault(name, {})[seed] = json.loads(path.read_text())
+    for name, seeds in found.items():
+        results = list(seeds.values())
+        links = " ".join(f"[{seed}](bench/results/{name}-edge-{seed}.json)" for seed in seeds)
+        minutes = statistics.mean(result["training"]["seconds"] for result in results) / 60
+        figures = [
+            [result["figures"]["pixel"]["roc_auc"] for result in results],
+            [result["figures"]["pixel"]["au_pro"] for result in results],
+            [result["figures"]["picture"]["roc_auc"] for result in results],
+            [result["figures"]["patch_level"]["roc_auc"] for result in results],
+            [result["pixel_roc_auc_of_products"]["gms*ssim*residual"] for result in results],
+        ]
         lines.append(
-            f"| [{name}](bench/results/{name}.json) | {training['good']['pictures']} "
-            f"| {training['seconds'] / 60:.0f} min | {pixel['roc_auc']:.3f} | {pixel['au_pro']:.3f} "
-            f"| {picture['roc_auc']:.3f} | {patch['roc_auc']:.3f} | {product:.3f} |"
+            f"| {name} | {links} | {results[0]['training']['good']['pictures']} | {minutes:.0f} min "
+            f"| {' | '.join(map(_spread, figures))} |"
         )
     lines += peers()
-    return "\n".join([*lines, "", *sorted({machine(result) for result in found.values()})])
+    places = {machine(result) for results in found.values() for result in results.values()}
+    return "\n".join([*lines, "", *sorted(places)])
+
+
+def _spread(values: list[float]) -> str:
+    mean = f"{statistics.mean(values):.3f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
 
 
 def peers() -> list[str]:
@@ -40,7 +59,7 @@ def peers() -> list[str]:
         for peer, part in found["parts"].items():
             figures = [part[key] for key in ("pixel_roc_auc", "au_pro", "picture_roc_auc")]
             lines.append(
-                f"| [{found['name']}](bench/results/{path.name}), {peer} of anomalib {found['anomalib']} "
+                f"| [{found['name']}](bench/results/{path.name}), {peer} of anomalib {found['anomalib']} | - "
                 f"| {part['good_pictures']} | {part['training_seconds'] / 60:.0f} min "
                 f"| {' | '.join('-' if value is None else f'{value:.3f}' for value in figures)} | - | - |"
             )

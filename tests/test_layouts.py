@@ -246,4 +246,4 @@ def test_peers_stand_in_the_table_of_results(tmp_path, monkeypatch):
     head, rule = tables.accuracy().splitlines()[:2]
     assert line.count("|") == head.count("|") == rule.count("|")
     assert line in tables.accuracy()
-    assert "PaDiM of anomalib 2.7.0 | 4 | 2 min | 0.900 | 0.800 | - |" in line
+    assert "PaDiM of anomalib 2.7.0 | - | 4 | 2 min | 0.900 | 0.800 | - |" in line

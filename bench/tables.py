@@ -15,7 +15,7 @@ README = Path(__file__).parents[1] / "README.md"
 def accuracy() -> str:
     """One line for each set of photographed defects: figures of the learned fusion and of Eq 23's product.
 
-    Of several seeds the mean and the deviation.
+    Of several seeds the mean and the deviation; of the time, which other work on the machine may stretch, the median.
     """
     lines = [
         "| set | seeds | good pictures | training | pixel ROC-AUC | AU-PRO | picture ROC-AUC | patch level "
@@ -29,7 +29,7 @@ def accuracy() -> str:
     for name, seeds in found.items():
         results = list(seeds.values())
         links = " ".join(f"[{seed}](bench/results/{name}-edge-{seed}.json)" for seed in seeds)
-        minutes = statistics.mean(result["training"]["seconds"] for result in results) / 60
+        minutes = statistics.median(result["training"]["seconds"] for result in results) / 60
         figures = [
             [result["figures"]["pixel"]["roc_auc"] for result in results],
             [result["figures"]["pixel"]["au_pro"] for result in results],

@@ -78,11 +78,11 @@ class Bar:
         order = ("phase 1", "phase 2", "fusion")
 
         def callback(phase: str, step: int, steps: int, loss: float) -> None:
-            if phase == "crops":
-                done, note = sum(pattern[:2]), f"fusion, crop {step} of {steps}"
-            else:
-                place = order.index(phase)
-                done, note = sum(pattern[:place]) + pattern[place] * step / steps, f"{phase}, loss {loss:.4g}"
+            note = f"{phase}, loss {loss:.4g}"
+            if phase == "crops":  # before the fusion's first step
+                phase, step, note = "fusion", 0, f"fusion, crop {step} of {steps}"
+            place = order.index(phase)
+            done = sum(pattern[:place]) + pattern[place] * step / steps
             self.show("training", round(scale * done), round(scale * sum(pattern)), note)
 
         return callback

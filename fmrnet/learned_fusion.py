@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import (
     avg_pool2d,
-    conv2d,
     interpolate,
     leaky_relu,
     pad,
@@ -154,18 +153,21 @@ def _broadly_blurred(x: Tensor, sigma: float, radius: int) -> Tensor:
 
 
 def _blurred(x: Tensor, sigma: float = BLUR_SIGMA, radius: int = BLUR_RADIUS) -> Tensor:
-    """Gaussian blur of (B, C, H, W), borders mirrored with the edge pixel repeated."""
-    offsets = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = kernel / kernel.sum()
+    """Gaussian blur of (B, C, H, W), borders mirrored with the edge pixel repeated.
+
+    A sum of shifted pictures: on a CPU a convolution with a 19 x 1 kernel takes up to five times longer.
+    """
+    kernel = [math.exp(-0.5 * (offset / sigma) ** 2) for offset in range(radius + 1)]
+    total = kernel[0] + 2 * sum(kernel[1:])
     for axis in (2, 3):
         size = x.shape[axis]
         mirrored = torch.cat(
             (x.narrow(axis, 0, radius).flip(axis), x, x.narrow(axis, size - radius, radius).flip(axis)), axis
         )
-        shape = (1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1)
-        flat = mirrored.reshape(-1, 1, *mirrored.shape[2:])
-        x = conv2d(flat, kernel.view(shape)).reshape(x.shape)
+        x = mirrored.narrow(axis, radius, size) * (kernel[0] / total)
+        for offset in range(1, radius + 1):
+            both = mirrored.narrow(axis, radius - offset, size) + mirrored.narrow(axis, radius + offset, size)
+            x.add_(both, alpha=kernel[offset] / total)
     return x
 
 

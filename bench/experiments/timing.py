@@ -151,7 +151,7 @@ def seconds(call: Callable[[], Any], device: torch.device) -> float:
 
 def plot(found: dict[str, Any], title: str, path: Path) -> None:
     """For each device and size, the stages end to end, and the whole inspection at either level as marks."""
-    made, axes = common.figure(width=9, height=1.6 + 0.4 * len(found))
+    made, axes = common.figure(width=9, height=1.6 + 0.5 * len(found))
     axis = axes[0, 0]
     for row, part in enumerate(found.values()):
         start = 0.0
@@ -163,8 +163,11 @@ def plot(found: dict[str, Any], title: str, path: Path) -> None:
             whole = 1e3 * part["seconds"][level]["median"]
             axis.plot(whole, row, mark, color="black", markersize=10 if mark == "|" else 4,
                       label=f"inspection at {level}" if row == 0 else None)  # fmt: skip
-            axis.annotate(f"{whole:.1f}", (whole, row), (4, 8), textcoords="offset points", fontsize=7)
-    axis.set_yticks(range(len(found)), list(found))
+    labels = []
+    for name, part in found.items():
+        patch, pixel = (1e3 * part["seconds"][level]["median"] for level in ("patch level", "pixel level"))
+        labels.append(f"{name}\npatch {patch:.1f}, pixel {pixel:.1f} ms")
+    axis.set_yticks(range(len(found)), labels, fontsize=8)
     axis.invert_yaxis()
     axis.set(title=title, xlabel="milliseconds")
     axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)

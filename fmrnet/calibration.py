@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from scipy.special import expit
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from fmrnet import background
 from fmrnet.errors import ArtifactError, DatasetError
@@ -23,6 +24,7 @@ from fmrnet.model import FMRNet
 __all__ = ["Calibration", "calibrate", "picture_score"]
 
 FALSE_ALARMS = 0.05  # share of good pictures that the picture threshold lets through as defective
+LEAST_BLOCKS = 32  # whose largest values the picture threshold is fitted to
 EDGE = 1e-6  # how near to 0 and 1 a probability's logit is taken
 LEAST = 1e-12  # a perfectly flat surface gives thresholds of 0, and scores are multiples of a threshold
 _EULER = 0.5772156649015329
@@ -80,9 +82,9 @@ def calibrate(
 
     The pixel threshold is mean + k sigma of all their map values (of the logits, where the fusion is learned:
     there they are standard scores). The patch threshold is a quantile of all
-    their patches' distances. The picture threshold comes from the maxima of the score over blocks of one patch:
-    a Gumbel distribution is fitted to them by moments, and the threshold is what the largest of all blocks of a
-    picture passes with a probability of 5 %, but never less than the largest score seen.
+    their patches' distances. The picture threshold comes from the maxima of the score over blocks, whole pictures if
+    there are enough of them: a Gumbel distribution is fitted to them by moments, and the threshold is what the largest
+    of all blocks of a picture passes with a probability of 5 %.
 
     Parameters
     ----------
@@ -104,7 +106,7 @@ def calibrate(
     count = 0
     sums = np.zeros(3)  # of 1, map, map^2
     distances: list[Tensor] = []
-    maxima: list[float] = []
+    alarms: list[Tensor] = []  # largest in each patch of a picture
     for picture in pictures:
         count += 1
         encoded = background.encode(model, picture)
@@ -114,15 +116,13 @@ def calibrate(
         if model.config.learned_fusion:
             values = torch.logit(values, EDGE)
         sums += [values.numel(), values.sum().item(), values.square().sum().item()]
-        blocks = torch.nn.functional.max_pool2d(
-            found.alarm_map[None], model.config.patch_size, ceil_mode=True
-        )
-        maxima.extend(blocks.flatten().tolist())
+        alarms.append(max_pool2d(found.alarm_map[None], model.config.patch_size, ceil_mode=True).cpu())
     if not count:
         raise DatasetError("no good pictures to calibrate on")
     mean = float(sums[1] / sums[0])
     std = math.sqrt(max(sums[2] / sums[0] - mean**2, 0.0))
     threshold = mean + k * std
+    maxima, patches = _block_maxima(alarms)
     return Calibration(
         k=k,
         pixel_mean=mean,
@@ -130,15 +130,32 @@ def calibrate(
         pixel_threshold=float(expit(threshold)) if model.config.learned_fusion else threshold,
         patch_quantile=patch_quantile,
         patch_threshold=max(float(np.quantile(torch.cat(distances).numpy(), patch_quantile)), LEAST),
-        picture_threshold=_largest_expected(maxima, max(1.0, pixels / model.config.patch_size**2)),
+        picture_threshold=_largest_expected(maxima, max(1.0, pixels / model.config.patch_size**2 / patches)),
         pictures=count,
     )
 
 
+def _block_maxima(alarms: Sequence[Tensor]) -> tuple[list[float], float]:
+    """Largest values of square blocks of patches, from those of each patch (1, rows, columns), and patches a block.
+
+    The blocks are as large as they can be with LEAST_BLOCKS of them: what lies close together is alike, and the larger
+    the block, the less has to be concluded from it about a whole picture.
+    """
+    blocks, side = list(alarms), 1
+    while side < max(max(alarm.shape) for alarm in alarms):
+        side *= 2
+        larger = [max_pool2d(alarm, side, ceil_mode=True) for alarm in alarms]
+        if sum(block.numel() for block in larger) < LEAST_BLOCKS:
+            break
+        blocks = larger
+    maxima = torch.cat([block.flatten() for block in blocks]).tolist()
+    return maxima, sum(alarm.numel() for alarm in alarms) / len(maxima)
+
+
 def _largest_expected(maxima: Sequence[float], blocks: float) -> float:
-    """What the largest of `blocks` such maxima exceeds with probability FALSE_ALARMS, and no less than all seen."""
+    """What the largest of `blocks` such maxima exceeds with probability FALSE_ALARMS."""
     values = np.asarray(maxima, dtype=np.float64)
     scale = values.std() * math.sqrt(6) / math.pi
     location = values.mean() - _EULER * scale
     expected = location + scale * (math.log(blocks) - math.log(-math.log1p(-FALSE_ALARMS)))
-    return max(float(expected), float(values.max()), LEAST)
+    return max(float(expected), LEAST)

@@ -6,6 +6,7 @@ decoder with texton rearrangement -> stitch -> anomaly map -> threshold.
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -155,7 +156,7 @@ class Inspector:
             As `inspect`.
         """
         pictures = [self._picture(image) for image in good]
-        pixels = max((p[0].numel() for p in pictures), default=0)
+        pixels = round(statistics.median([p[0].numel() for p in pictures] or [0]))
         self.calibration = calibrate(self.model, pictures, pixels=pixels, k=k, patch_quantile=patch_quantile)
         return self.calibration
 

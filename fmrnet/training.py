@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import signal
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -237,7 +238,8 @@ def train(
     if model.fusion is not None:
         restored = ((p, background.restore(model, background.encode(model, p))) for p in good_pictures)
         model.fusion.standardise(restored, model.mean, model.std)
-    thresholds = calibrate(model, good_pictures, pixels=max(p.shape[0] * p.shape[1] for p in pictures))
+    pixels = round(statistics.median(p.shape[0] * p.shape[1] for p in pictures))
+    thresholds = calibrate(model, good_pictures, pixels=pixels)
     Inspector(model, thresholds, provenance).save(out)
     checkpoint_path(out).unlink(missing_ok=True)
     return load(out, device)

@@ -70,8 +70,31 @@ def test_picture_threshold_lets_few_good_pictures_through(seed, blocks, spread):
     assert (largest > threshold).mean() <= 3 * calibration.FALSE_ALARMS  # 400 maxima are an estimate
 
 
-def test_picture_threshold_is_never_below_a_good_picture_seen():
-    assert calibration._largest_expected([0.1] * 999 + [7.0], 1) >= 7
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10**6), pictures_seen=st.sampled_from([2, 8, 60]))
+def test_picture_threshold_lets_few_good_pictures_through_though_neighbours_are_alike(seed, pictures_seen):
+    generator = np.random.default_rng(seed)
+
+    def good(count):  # patches of 8 x 8, alike within 4 x 4 of them
+        rough = generator.gumbel(1, 0.3, (count, 2, 2)).repeat(4, 1).repeat(4, 2)
+        return torch.from_numpy(rough + generator.uniform(0, 0.05, rough.shape))
+
+    maxima, patches = calibration._block_maxima(list(good(pictures_seen)[:, None]))
+    assert len(maxima) * patches == 64 * pictures_seen
+    assert len(maxima) >= calibration.LEAST_BLOCKS
+    threshold = calibration._largest_expected(maxima, 64 / patches)
+    flagged = (good(4000).amax((1, 2)) > threshold).double().mean()
+    assert 0 < flagged <= 4 * calibration.FALSE_ALARMS if pictures_seen == 60 else flagged <= 0.5
+
+
+def test_blocks_are_whole_pictures_where_there_are_enough():
+    alarms = [torch.rand(1, 5, 7) for _ in range(calibration.LEAST_BLOCKS)]
+    maxima, patches = calibration._block_maxima(alarms)
+    assert maxima == [alarm.max().item() for alarm in alarms]
+    assert patches == 35
+    maxima, patches = calibration._block_maxima(alarms[:1])  # as many as there are
+    assert len(maxima) == 35
+    assert patches == 1
 
 
 def test_more_blocks_raise_the_picture_threshold(model):

@@ -1,11 +1,11 @@
-"""A learned alternative to the product of Eq 23: seven small convolutions, and the residual's energy beside them.
+"""A learned alternative to the product of Eq 23: a small U-Net, and the residual's energy beside it.
 
 The product forgets what a defect looks like. The convolutions are trained, after the generator, to find the
 supports of synthetic defects in the picture, its background and their differences. They know those defects best;
 the energy of the residual knows none and misses none by kind. Each is measured in standard deviations of what good
-pictures give, and the map rests on their mean: both help to say where a defect is. A broad faint defect, which drowns
-in the grain pixel by pixel, is plain in the convolutions' answer over a neighbourhood; where that is the plainer it
-takes the pixel's place. Whether there is a defect at all, the logit alone says better.
+pictures give, and the map rests on their mean: both help to say whether there is a defect, and where. A broad faint
+defect, which drowns in the grain pixel by pixel, is plain in the convolutions' answer over a neighbourhood; where that
+is the plainer it takes the pixel's place.
 `fmrnet.reference.learned_fusion` is the oracle.
 """
 
@@ -29,8 +29,9 @@ from fmrnet import fast
 from fmrnet.config import SLOPE
 
 __all__ = [
-    "DILATIONS",
+    "Block",
     "LearnedFusion",
+    "beyond_good",
     "defect_labels",
     "fusion_inputs",
     "learned_map",
@@ -40,9 +41,9 @@ __all__ = [
     "without_light",
 ]
 
-DILATIONS = (1, 1, 2, 2, 4, 4, 1)
-WIDTH = 32
+WIDTHS = (32, 64, 96)  # channels at a half, a quarter and an eighth of the picture's size
 FOLD = 2  # the convolutions work on blocks of 2 x 2 pixels, a quarter of the work and twice the view
+MULTIPLE = 8  # pixels; pictures are filled up to a multiple of the coarsest map's
 BLUR_SIGMA = 3.0  # pixels
 BLUR_RADIUS = 9
 CELL = 8  # pixels; broad blurs work on the means of such cells
@@ -120,15 +121,19 @@ def neighbourhood(logit: Tensor) -> Tensor:
     return _broadly_blurred(logit[:, None], NEIGHBOURHOOD_SIGMA, NEIGHBOURHOOD_RADIUS).squeeze(1)
 
 
-def learned_map(scores: Tensor) -> Tensor:
-    """The anomaly map (B, H, W) in [0, 1] from `LearnedFusion.standard_scores` (B, 3, H, W): 1/2 at HALF of them.
+def beyond_good(scores: Tensor) -> Tensor:
+    """How far each pixel lies beyond good pictures, (B, H, W), from `LearnedFusion.standard_scores` (B, 3, H, W).
 
-    The mean of the answer and the energy through a sigmoid; the answer is the logit's score, or that of its
+    The mean of the answer and the energy, in standard deviations; the answer is the logit's score, or that of its
     neighbourhood where NEIGHBOURHOOD_SHARE of it is more.
     """
     logit, around, energy = scores.unbind(1)
-    answer = torch.maximum(logit, NEIGHBOURHOOD_SHARE * around)
-    return torch.sigmoid((answer + energy) / 2 - HALF)
+    return (torch.maximum(logit, NEIGHBOURHOOD_SHARE * around) + energy) / 2
+
+
+def learned_map(beyond: Tensor) -> Tensor:
+    """The anomaly map in [0, 1] from `beyond_good`, of the same shape: 1/2 at HALF deviations."""
+    return torch.sigmoid(beyond - HALF)
 
 
 def size_weights(label: Tensor) -> Tensor:
@@ -171,11 +176,35 @@ def _blurred(x: Tensor, sigma: float = BLUR_SIGMA, radius: int = BLUR_RADIUS) ->
     return x
 
 
-class LearnedFusion(nn.Module):
-    """Seven 3x3 convolutions, 32 channels wide, dilated up to 4, on blocks of 2 x 2 pixels: 62 x 62 in view.
+class Block(nn.Module):
+    """3x3 convolution that repeats edge pixels, batch normalisation, leaky ReLU; half the size with stride 2."""
 
-    Borders repeat the edge pixel: a defect at the border is as plain as one inside. `forward` gives the logits that
-    training works on, `standard_scores` what a map is made of.
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            inputs,
+            outputs,
+            kernel_size=3,
+            stride=stride,
+            padding=dilation,
+            dilation=dilation,
+            padding_mode="replicate",
+            bias=False,
+        )
+        self.norm = nn.BatchNorm2d(outputs)
+        nn.init.kaiming_normal_(self.conv.weight, a=SLOPE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
+        return leaky_relu(self.norm(self.conv(x)), SLOPE, inplace=True)
+
+
+class LearnedFusion(nn.Module):
+    """A small U-Net on blocks of 2 x 2 pixels: 32, 64 and 96 channels at a half, a quarter and an eighth of the size.
+
+    On the way up each map is taken to the width of the finer one, drawn twice as large and added to it. A pixel's
+    answer rests on about 100 x 100 around it. Borders repeat the edge pixel: a defect at the border is as plain as one
+    inside. `forward` gives the logits that training works on, `standard_scores` what a map is made of.
     """
 
     good_mean: Tensor  # (3,) of the evidence over good pictures
@@ -183,33 +212,36 @@ class LearnedFusion(nn.Module):
 
     def __init__(self, image_channels: int) -> None:
         super().__init__()
-        widths = (
-            (4 * image_channels + 3) * FOLD**2,
-            *[WIDTH] * (len(DILATIONS) - 1),
-            FOLD**2,
+        fine, middle, coarse = WIDTHS
+        self.stem = Block((4 * image_channels + 3) * FOLD**2, fine)
+        self.down = nn.ModuleList(
+            (
+                nn.Sequential(Block(fine, middle, stride=2), Block(middle, middle)),
+                nn.Sequential(
+                    Block(middle, coarse, stride=2), Block(coarse, coarse), Block(coarse, coarse, dilation=2)
+                ),
+            )
         )
-        self.layers = nn.ModuleList(
-            nn.Conv2d(a, b, kernel_size=3, padding=d, dilation=d, padding_mode="replicate")
-            for a, b, d in zip(widths[:-1], widths[1:], DILATIONS, strict=True)
-        )
-        self.norms = nn.ModuleList(nn.BatchNorm2d(WIDTH) for _ in DILATIONS[:-1])
-        for layer in self.layers:
-            nn.init.kaiming_normal_(layer.weight, a=SLOPE)  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        self.up = nn.ModuleList(nn.Conv2d(a, b, 1, bias=False) for a, b in ((coarse, middle), (middle, fine)))
+        self.refine = nn.ModuleList((Block(middle, middle), Block(fine, fine)))
+        self.output = nn.Conv2d(fine, FOLD**2, kernel_size=3, padding=1, padding_mode="replicate")
         # Start by calling nearly everything good: the focal loss then begins small.
-        nn.init.normal_(self.layers[-1].weight, std=0.02)  # type: ignore[arg-type]
-        nn.init.constant_(self.layers[-1].bias, -math.log(99))  # type: ignore[arg-type]
+        nn.init.normal_(self.output.weight, std=0.02)
+        nn.init.constant_(self.output.bias, -math.log(99))  # type: ignore[arg-type]
         self.register_buffer("good_mean", torch.zeros(3))
         self.register_buffer("good_std", torch.ones(3))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logit of each pixel being defective, (B, H, W), from `fusion_inputs` (B, 4 C + 3, H, W)."""
         height, width = inputs.shape[2:]
-        x = pad(inputs, (0, -width % FOLD, 0, -height % FOLD), mode="replicate")
-        x = pixel_unshuffle(x, FOLD)
-        for layer, norm in zip(self.layers[:-1], self.norms, strict=True):
-            x = leaky_relu(norm(layer(x)), SLOPE, inplace=True)
-        logit: Tensor = pixel_shuffle(self.layers[-1](x), FOLD)
+        x = pad(inputs, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
+        maps = [self.stem(pixel_unshuffle(x, FOLD))]
+        for block in self.down:
+            maps.append(block(maps[-1]))
+        x = maps.pop()
+        for narrow, refine in zip(self.up, self.refine, strict=True):
+            x = refine(maps.pop() + interpolate(narrow(x), scale_factor=2.0, mode="nearest"))
+        logit: Tensor = pixel_shuffle(self.output(x), FOLD)
         return logit.squeeze(1)[:, :height, :width]
 
     def evidence(self, image: Tensor, background: Tensor, mean: Tensor, std: Tensor) -> Tensor:

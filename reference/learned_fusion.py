@@ -21,8 +21,8 @@ CELL = 8  # pixels
 LIGHT_SIGMA = 4.0  # cells
 LIGHT_RADIUS = 8  # cells
 LIGHT_LEAST = 0.25  # deviations of the texture
-DILATIONS = (1, 1, 2, 2, 4, 4, 1)
 FOLD = 2  # the convolutions work on blocks of 2 x 2 pixels
+MULTIPLE = 8  # pixels
 SLOPE = 0.2  # of every leaky ReLU
 NORM_EPS = 1e-5  # of batch normalisation
 VISIBLE = 0.3  # blurred change from I_o to I_s, in deviations of the texture
@@ -195,15 +195,18 @@ def size_weights(label: npt.ArrayLike) -> Array:
 
 
 def fusion_logit(inputs: npt.ArrayLike, weights: Mapping[str, npt.ArrayLike]) -> Array:
-    """Seven 3 x 3 convolutions on blocks of 2 x 2 pixels, batch norm and leaky ReLU after all but the last.
+    """A small U-Net on blocks of 2 x 2 pixels.
+
+    Down: a block at 1/2 of the picture's size, two at 1/4, three at 1/8, the last of them dilated. Up: the coarser map
+    through a 1 x 1 convolution, drawn twice as large, is added to the finer one, and a block follows.
 
     Parameters
     ----------
     inputs : (channels, H, W)
         From `fusion_inputs`.
     weights : mapping of str to array
-        fusion.layers.{0..6}.weight (out, in, 3, 3) and .bias (out,), fusion.norms.{0..5}.weight, .bias,
-        .running_mean and .running_var (out,): the names of the model's state.
+        The model's state: fusion.stem, fusion.down.0.{0,1}, fusion.down.1.{0,1,2} and fusion.refine.{0,1} are blocks
+        (see `conv_block`), fusion.up.{0,1}.weight (out, in, 1, 1), fusion.output.weight (4, in, 3, 3) and .bias (4,).
 
     Returns
     -------
@@ -214,26 +217,65 @@ def fusion_logit(inputs: npt.ArrayLike, weights: Mapping[str, npt.ArrayLike]) ->
     ValueError
         A weight is missing.
     """
-
-    def weight(name: str) -> Array:
-        if f"fusion.{name}" not in weights:
-            raise ValueError(f"weights have no 'fusion.{name}'; expected a model with a learned fusion")
-        return np.asarray(weights[f"fusion.{name}"], dtype=np.float64)
-
     x = numbers("inputs", inputs, "(channels, H, W)")
     _, height, width = x.shape
-    x = space_to_depth(np.pad(x, ((0, 0), (0, -height % FOLD), (0, -width % FOLD)), mode="edge"), FOLD)
-    for i, dilation in enumerate(DILATIONS):
-        x = (
-            dilated_conv(x, weight(f"layers.{i}.weight"), dilation)
-            + weight(f"layers.{i}.bias")[:, None, None]
-        )
-        if i < len(DILATIONS) - 1:
-            centre, variance = weight(f"norms.{i}.running_mean"), weight(f"norms.{i}.running_var")
-            gain = weight(f"norms.{i}.weight") / np.sqrt(variance + NORM_EPS)
-            x = (x - centre[:, None, None]) * gain[:, None, None] + weight(f"norms.{i}.bias")[:, None, None]
-            x = np.where(x > 0, x, SLOPE * x)
-    return depth_to_space(x, FOLD)[0, :height, :width]
+    x = np.pad(x, ((0, 0), (0, -height % MULTIPLE), (0, -width % MULTIPLE)), mode="edge")
+    half = conv_block(space_to_depth(x, FOLD), weights, "fusion.stem")
+    quarter = conv_block(half, weights, "fusion.down.0.0", stride=2)
+    quarter = conv_block(quarter, weights, "fusion.down.0.1")
+    eighth = conv_block(quarter, weights, "fusion.down.1.0", stride=2)
+    eighth = conv_block(eighth, weights, "fusion.down.1.1")
+    eighth = conv_block(eighth, weights, "fusion.down.1.2", dilation=2)
+    quarter = quarter + _drawn_larger(eighth, _weight(weights, "fusion.up.0.weight"))
+    quarter = conv_block(quarter, weights, "fusion.refine.0")
+    half = half + _drawn_larger(quarter, _weight(weights, "fusion.up.1.weight"))
+    half = conv_block(half, weights, "fusion.refine.1")
+    logit = conv(half, _weight(weights, "fusion.output.weight"))
+    logit = logit + _weight(weights, "fusion.output.bias")[:, None, None]
+    return depth_to_space(logit, FOLD)[0, :height, :width]
+
+
+def conv_block(
+    x: npt.ArrayLike, weights: Mapping[str, npt.ArrayLike], name: str, *, stride: int = 1, dilation: int = 1
+) -> Array:
+    """3 x 3 convolution, batch normalisation with the statistics of training, leaky ReLU.
+
+    Parameters
+    ----------
+    x : (in, H, W)
+    weights : mapping of str to array
+        `name`.conv.weight (out, in, 3, 3); `name`.norm.weight, .bias, .running_mean and .running_var (out,).
+    name : str
+    stride, dilation : int, positive
+
+    Returns
+    -------
+    (out, H / stride, W / stride)
+
+    Raises
+    ------
+    ValueError
+        A weight is missing.
+    """
+    y = conv(x, _weight(weights, f"{name}.conv.weight"), stride=stride, dilation=dilation)
+    centre, variance, gain, bias = (
+        _weight(weights, f"{name}.norm.{each}")[:, None, None]
+        for each in ("running_mean", "running_var", "weight", "bias")
+    )
+    y = (y - centre) / np.sqrt(variance + NORM_EPS) * gain + bias
+    return np.where(y > 0, y, SLOPE * y)
+
+
+def _weight(weights: Mapping[str, npt.ArrayLike], name: str) -> Array:
+    if name not in weights:
+        raise ValueError(f"weights have no {name!r}; expected a model with a learned fusion")
+    return np.asarray(weights[name], dtype=np.float64)
+
+
+def _drawn_larger(x: Array, weight: Array) -> Array:
+    """A 1 x 1 convolution of x (in, H, W), each value repeated twice down and across: (out, 2 H, 2 W)."""
+    mixed = np.tensordot(weight[:, :, 0, 0], x, axes=1)
+    return np.asarray(mixed.repeat(2, axis=1).repeat(2, axis=2))
 
 
 def standard_scores(
@@ -270,8 +312,8 @@ def standard_scores(
     return np.asarray((evidence - centre) / deviation)
 
 
-def learned_map(standard_scores: npt.ArrayLike) -> Array:
-    """The anomaly map: the mean of the answer's and the energy's standard scores through a sigmoid.
+def beyond_good(standard_scores: npt.ArrayLike) -> Array:
+    """How far each pixel lies beyond good pictures: the mean of the answer's and the energy's standard scores.
 
     The answer is the logit's score, or that of its neighbourhood where NEIGHBOURHOOD_SHARE of it is more.
 
@@ -281,12 +323,27 @@ def learned_map(standard_scores: npt.ArrayLike) -> Array:
 
     Returns
     -------
+    (H, W)
+        In standard deviations. The largest of a picture tells whether it is defective.
+    """
+    logit, around, energy = np.moveaxis(numbers("standard_scores", standard_scores, "(H, W, 3)"), -1, 0)
+    return np.asarray((np.maximum(logit, NEIGHBOURHOOD_SHARE * around) + energy) / 2)
+
+
+def learned_map(beyond: npt.ArrayLike) -> Array:
+    """The anomaly map: what lies beyond good pictures through a sigmoid.
+
+    Parameters
+    ----------
+    beyond : (H, W)
+        From `beyond_good`.
+
+    Returns
+    -------
     (H, W) in [0, 1]
         1/2 at HALF standard deviations above good pictures.
     """
-    logit, around, energy = np.moveaxis(numbers("standard_scores", standard_scores, "(H, W, 3)"), -1, 0)
-    answer = np.maximum(logit, NEIGHBOURHOOD_SHARE * around)
-    return np.asarray(1 / (1 + np.exp(HALF - (answer + energy) / 2)))
+    return np.asarray(1 / (1 + np.exp(HALF - numbers("beyond", beyond, "(H, W)"))))
 
 
 def space_to_depth(x: npt.ArrayLike, size: int) -> Array:
@@ -330,18 +387,19 @@ def depth_to_space(x: npt.ArrayLike, size: int) -> Array:
     return y
 
 
-def dilated_conv(x: npt.ArrayLike, weight: npt.ArrayLike, dilation: int) -> Array:
-    """3 x 3 convolution whose taps lie `dilation` pixels apart, edge pixels repeated, the size is kept.
+def conv(x: npt.ArrayLike, weight: npt.ArrayLike, *, stride: int = 1, dilation: int = 1) -> Array:
+    """3 x 3 convolution whose taps lie `dilation` pixels apart, edge pixels repeated, at every `stride`-th pixel.
 
     Parameters
     ----------
     x : (in, H, W)
     weight : (out, in, 3, 3)
-    dilation : int, positive
+    stride, dilation : int, positive
+        The stride divides H and W.
 
     Returns
     -------
-    (out, H, W)
+    (out, H / stride, W / stride)
     """
     x, W = numbers("x", x, "(in, H, W)"), numbers("weight", weight, "(out, in, 3, 3)")
     if W.shape[1:] != (len(x), 3, 3):
@@ -349,10 +407,10 @@ def dilated_conv(x: npt.ArrayLike, weight: npt.ArrayLike, dilation: int) -> Arra
     _, height, width = x.shape
     d = dilation
     padded = np.pad(x, ((0, 0), (d, d), (d, d)), mode="edge")
-    y = np.zeros((len(W), height, width))
+    y = np.zeros((len(W), height // stride, width // stride))
     for m in range(3):
         for n in range(3):
-            window = padded[:, m * d : m * d + height, n * d : n * d + width]
+            window = padded[:, m * d : m * d + height : stride, n * d : n * d + width : stride]
             y += np.tensordot(W[:, :, m, n], window, axes=1)
     return y
 

@@ -67,8 +67,9 @@ def test_learned_fusion_gives_the_map_and_agrees_with_its_oracle():
     weights = {k: v.numpy() for k, v in inspector.model.state_dict().items()}
     restored = inspector.reconstruct(picture)
     scores = learned_fusion.standard_scores(picture, restored, weights["mean"], weights["std"], weights)
-    assert np.abs(found.anomaly_map - learned_fusion.learned_map(scores)).max() < 1e-4
-    expected = max(scores[..., 0].max(), 0) / THRESHOLDS.picture_threshold
+    beyond = learned_fusion.beyond_good(scores)
+    assert np.abs(found.anomaly_map - learned_fusion.learned_map(beyond)).max() < 1e-4
+    expected = max(beyond.max(), 0) / THRESHOLDS.picture_threshold
     assert found.score == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 

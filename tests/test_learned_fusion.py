@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fmrnet import losses
 from fmrnet.learned_fusion import (
     LearnedFusion,
+    beyond_good,
     defect_labels,
     fusion_inputs,
     learned_map,
@@ -56,7 +57,7 @@ def test_agrees_with_oracle_in_float64(seed, height, width, channels):
         energy = log_energy(arguments[0], arguments[1], arguments[3])[0]
         around = neighbourhood(torch.from_numpy(image[..., 0])[None])[0]
         scores = network.standard_scores(*arguments)
-        fused = learned_map(scores)[0]
+        beyond = beyond_good(scores)[0]
         scores = scores[0].permute(1, 2, 0)
         unlit = without_light(arguments[0], arguments[1], arguments[3])[0].permute(1, 2, 0)
     assert np.abs(unlit.numpy() - oracle.without_light(image, background, std)).max() < 1e-9
@@ -67,7 +68,9 @@ def test_agrees_with_oracle_in_float64(seed, height, width, channels):
     assert np.abs(around.numpy() - oracle.neighbourhood(image[..., 0])).max() < 1e-9
     expected = oracle.standard_scores(image, background, mean, std, weights)
     assert np.abs(scores.numpy() - expected).max() < 1e-9
-    assert np.abs(fused.numpy() - oracle.learned_map(expected)).max() < 1e-9
+    expected = oracle.beyond_good(expected)
+    assert np.abs(beyond.numpy() - expected).max() < 1e-9
+    assert np.abs(learned_map(beyond).numpy() - oracle.learned_map(expected)).max() < 1e-9
 
 
 @settings(max_examples=20, deadline=None)
@@ -133,13 +136,13 @@ def test_a_broad_faint_answer_stands_out_in_the_neighbourhood_and_a_lone_one_doe
 
 def test_the_map_takes_the_neighbourhoods_answer_where_it_is_plainer_and_else_the_pixels():
     def at(logit, around, energy):
-        return oracle.learned_map([[[logit, around, energy]]])[0, 0]
+        return oracle.learned_map(oracle.beyond_good([[[logit, around, energy]]]))[0, 0]
 
     assert at(0.5, 8.0, 2.0) > at(0.5, 0.0, 2.0) == at(0.5, -8.0, 2.0)  # broad and faint
     assert at(6.0, 8.0, 2.0) == at(6.0, 0.0, 2.0)  # plain itself: what is around neither adds nor takes
     assert at(oracle.HALF, 0.0, oracle.HALF) == 0.5
     with pytest.raises(ValueError, match=r"\(H, W, 3\)"):
-        oracle.learned_map(np.zeros((4, 4, 2)))
+        oracle.beyond_good(np.zeros((4, 4, 2)))
 
 
 @settings(max_examples=20, deadline=None)
@@ -165,17 +168,45 @@ def test_good_pictures_have_standard_scores_of_mean_0_and_deviation_below_1():
     assert 0.5 < scores.std() <= 1.01
 
 
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 2**20), dilation=st.sampled_from([1, 2, 4]), height=sides, width=sides)
-def test_dilated_conv_is_pytorchs(seed, dilation, height, width):
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 2**20),
+    stride=st.sampled_from([1, 2]),
+    dilation=st.sampled_from([1, 2]),
+    height=sides,
+    width=sides,
+)
+def test_conv_is_pytorchs(seed, stride, dilation, height, width):
+    height, width = height * stride, width * stride
     generator = np.random.default_rng(seed)
     x, weight = generator.normal(size=(3, height, width)), generator.normal(size=(5, 3, 3, 3))
     layer = torch.nn.Conv2d(
-        3, 5, 3, padding=dilation, dilation=dilation, padding_mode="replicate", bias=False, dtype=torch.double
+        3,
+        5,
+        3,
+        stride=stride,
+        padding=dilation,
+        dilation=dilation,
+        padding_mode="replicate",
+        bias=False,
+        dtype=torch.double,
     )
     layer.weight.data = torch.from_numpy(weight)
     expected = layer(torch.from_numpy(x)[None])[0].detach()
-    assert np.allclose(oracle.dilated_conv(x, weight, dilation), expected, atol=1e-10)
+    assert np.allclose(oracle.conv(x, weight, stride=stride, dilation=dilation), expected, atol=1e-10)
+
+
+def test_a_pixels_answer_rests_on_what_is_near_and_on_nothing_farther():
+    network, _ = random_fusion(5, 1)
+    inputs = torch.rand(1, 7, 256, 256, dtype=torch.double)
+    changed = inputs.clone()
+    changed[:, :, 128, 128] += 1
+    with torch.no_grad():
+        rows, columns = (network(changed) - network(inputs))[0].abs().gt(1e-12).nonzero(as_tuple=True)
+    for places in (rows, columns):
+        assert places.min() >= 128 - 65 - 8
+        assert places.max() <= 128 + 65 + 8
+        assert places.max() - places.min() > 64
 
 
 @settings(max_examples=25, deadline=None)
@@ -232,7 +263,7 @@ def test_one_wild_pixel_counts_no_more_than_one_deviation():
 
 def test_missing_weights_and_bad_shapes_are_named():
     image, background = pair(0, 12, 12, 1)
-    with pytest.raises(ValueError, match=r"fusion\.layers\.0\.weight"):
+    with pytest.raises(ValueError, match=r"fusion\.stem\.conv\.weight"):
         oracle.standard_scores(image, background, [0.5], [0.1], {})
     with pytest.raises(ValueError, match="std"):
         oracle.fusion_inputs(image, background, [0.5], [0.1, 0.1])

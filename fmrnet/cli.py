@@ -136,7 +136,7 @@ def train(
                 anomalies=anomalies,
                 device=device,
                 resume=resume,
-                progress=bar.training(config.iterations, iterations),
+                progress=bar.training(config.iterations),
             )
     except Interrupted as stopped:
         raise _fail(stopped, 130) from None

@@ -28,7 +28,7 @@ __all__ = ["FIGURES", "INTRODUCTION", "MODEL", "SHEET", "make_dataset", "run"]
 
 TEXTURE = "brick"  # skimage.data.brick, CC0, 512x512 grey
 PIECE = 128  # pixels; width of the bands, and side of the squares that the half under inspection is cut into
-ITERATIONS = (500, 350, 250)
+ITERATIONS = (450, 300, 600)
 MODEL, SHEET, FIGURES, DATASET = "model.fmr", "demo.png", "figures.json", "dataset"
 
 INTRODUCTION = (
@@ -64,7 +64,7 @@ def run(out: str | Path, *, seed: int, iterations: int | None, bar: Bar) -> dict
         config=config,
         iterations=iterations,
         seed=seed,
-        progress=bar.training(ITERATIONS, iterations),
+        progress=bar.training(ITERATIONS),
     )
     figures = evaluate(inspector, dataset, progress=bar.counter("inspecting"))
     figures["note"] = "the defects are drawn"

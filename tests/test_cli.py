@@ -210,7 +210,7 @@ def test_train_hands_on_its_options_and_says_what_next(slow_training, folder, tm
     assert "1 min 15 s of training" in seen.stdout
     assert "thresholds from 1 good pictures" in seen.stdout
     assert f"next: fmrnet inspect {tmp_path / 'a.fmr'} PICTURES --out report" in seen.stdout
-    assert "training 8/8 fusion, loss 1.5" in seen.stderr
+    assert "training 100/100 fusion, 4 of 4, loss 1.5" in seen.stderr
 
 
 def test_interrupted_training_exits_with_130_and_says_how_to_go_on(slow_training, folder, tmp_path):
@@ -298,15 +298,25 @@ def test_progress_off_a_terminal_is_a_line_now_and_then(capsys):
     assert lines[2] == "inspecting 3/3"
 
 
-def test_progress_of_a_training_goes_on_while_the_fusions_crops_are_restored(capsys):
+def test_progress_of_a_training_is_of_its_time_and_goes_on_while_the_crops_are_restored(capsys):
     with Bar(every=0.0) as bar:
-        tell = bar.training((20, 10, 10), total=400)
-        for call in (("phase 2", 5, 10, 0.5), ("crops", 4, 10, float("nan")), ("fusion", 10, 10, 0.25)):
+        tell = bar.training((20, 10, 40))
+        for call in (
+            ("phase 1", 0, 2, 7.0),
+            ("phase 1", 2, 2, 1.0),
+            ("phase 2", 5, 10, 0.5),
+            ("crops", 4, 10, float("nan")),
+            ("fusion", 0, 10, 0.3),
+            ("fusion", 10, 10, 0.25),
+        ):
             time.sleep(0.01)
             tell(*call)
-    lines = [line.split(",")[0] + line.split(",")[1] for line in capsys.readouterr().err.splitlines()]
+    lines = [re.sub(", [^,]* left", "", line) for line in capsys.readouterr().err.splitlines()]
     assert lines == [
-        "training 250/400 phase 2 loss 0.5",
-        "training 300/400 fusion crop 4 of 10",
-        "training 400/400 fusion loss 0.25",
+        "training 0/100 phase 1, 0 of 2, loss 7",
+        "training 47/100 phase 1, 2 of 2, loss 1",
+        "training 57/100 phase 2, 5 of 10, loss 0.5",
+        "training 69/100 crops, 4 of 10",
+        "training 74/100 fusion, 0 of 10, loss 0.3",
+        "training 100/100 fusion, 10 of 10, loss 0.25",
     ]

@@ -25,9 +25,9 @@ __all__ = ["Calibration", "calibrate", "picture_score"]
 
 FALSE_ALARMS = 0.05  # share of good pictures that the picture threshold lets through as defective
 LEAST_BLOCKS = 32  # whose largest values the picture threshold is fitted to
+TAIL = 0.25  # share of these values, the greatest, that it rests on
 EDGE = 1e-6  # how near to 0 and 1 a probability's logit is taken
 LEAST = 1e-12  # a perfectly flat surface gives thresholds of 0, and scores are multiples of a threshold
-_EULER = 0.5772156649015329
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def calibrate(
     The pixel threshold is mean + k sigma of all their map values (of the logits, where the fusion is learned:
     there they are standard scores). The patch threshold is a quantile of all
     their patches' distances. The picture threshold comes from the maxima of the score over blocks, whole pictures if
-    there are enough of them: a Gumbel distribution is fitted to them by moments, and the threshold is what the largest
-    of all blocks of a picture passes with a probability of 5 %.
+    there are enough of them: an exponential distribution is fitted to the greatest quarter of these, and the threshold
+    is what the largest of all blocks of a picture passes with a probability of 5 %.
 
     Parameters
     ----------
@@ -153,9 +153,14 @@ def _block_maxima(alarms: Sequence[Tensor]) -> tuple[list[float], float]:
 
 
 def _largest_expected(maxima: Sequence[float], blocks: float) -> float:
-    """What the largest of `blocks` such maxima exceeds with probability FALSE_ALARMS."""
+    """What the largest of `blocks` such maxima exceeds with probability FALSE_ALARMS.
+
+    Peaks over a threshold (Pickands, 1975): beyond the upper TAIL of the maxima their probability is taken to fall off
+    exponentially. How dull the other blocks are says nothing of it.
+    """
     values = np.asarray(maxima, dtype=np.float64)
-    scale = values.std() * math.sqrt(6) / math.pi
-    location = values.mean() - _EULER * scale
-    expected = location + scale * (math.log(blocks) - math.log(-math.log1p(-FALSE_ALARMS)))
-    return max(float(expected), LEAST)
+    start = float(np.quantile(values, 1 - TAIL))
+    excess = values[values > start] - start
+    scale = float(excess.mean()) if excess.size else 0.0
+    alarm = -math.expm1(math.log1p(-FALSE_ALARMS) / blocks)  # of a single block
+    return max(start + scale * math.log(TAIL / alarm), LEAST)

@@ -63,7 +63,7 @@ def test_picture_score_finds_a_small_bright_spot():
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6), blocks=st.sampled_from([1, 16, 256]), spread=st.floats(0.05, 0.5))
 def test_picture_threshold_lets_few_good_pictures_through(seed, blocks, spread):
-    """On maxima that are what the threshold assumes, Gumbel distributed."""
+    """On Gumbel distributed maxima, whose tail is nearly exponential."""
     generator = np.random.default_rng(seed)
     threshold = calibration._largest_expected(list(generator.gumbel(1, spread, 400)), blocks)
     largest = generator.gumbel(1, spread, (4000, blocks)).max(1)
@@ -85,6 +85,23 @@ def test_picture_threshold_lets_few_good_pictures_through_though_neighbours_are_
     threshold = calibration._largest_expected(maxima, 64 / patches)
     flagged = (good(4000).amax((1, 2)) > threshold).double().mean()
     assert 0 < flagged <= 4 * calibration.FALSE_ALARMS if pictures_seen == 60 else flagged <= 0.5
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), dull=st.floats(0, 2))
+def test_how_dull_the_dull_parts_are_does_not_move_the_picture_threshold(seed, dull):
+    generator = np.random.default_rng(seed)
+    lively, others = generator.exponential(0.3, 24) + 3, generator.random(24)
+    found = [calibration._largest_expected([*lively, *(others + shift)], 16) for shift in (0, dull)]
+    assert found[0] == pytest.approx(found[1])
+    assert found[0] > lively.mean()
+
+
+def test_the_picture_threshold_is_exact_on_exponential_maxima():
+    """By hand: with P(m > x) = exp(-x), 16 blocks stay below x with (1 - exp(-x))^16 = 0.95."""
+    maxima = -np.log((np.arange(100_000) + 0.5) / 100_000)
+    expected = -np.log(-np.expm1(np.log(0.95) / 16))
+    assert calibration._largest_expected(list(maxima), 16) == pytest.approx(expected, rel=1e-3)
 
 
 def test_blocks_are_whole_pictures_where_there_are_enough():

@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter, zoom
 
 from ._checks import Array, numbers, picture, same_shape
 from .fusion import modality_maps
+from .network import batch_norm, leaky_relu
 
 BLUR_SIGMA = 3.0  # pixels
 BLUR_RADIUS = 9
@@ -23,8 +24,6 @@ LIGHT_RADIUS = 8  # cells
 LIGHT_LEAST = 0.25  # deviations of the texture
 FOLD = 2  # the convolutions work on blocks of 2 x 2 pixels
 MULTIPLE = 8  # pixels
-SLOPE = 0.2  # of every leaky ReLU
-NORM_EPS = 1e-5  # of batch normalisation
 VISIBLE = 0.3  # blurred change from I_o to I_s, in deviations of the texture
 NEIGHBOURHOOD_SIGMA = 2.0  # cells
 NEIGHBOURHOOD_RADIUS = 4  # cells
@@ -258,12 +257,8 @@ def conv_block(
         A weight is missing.
     """
     y = conv(x, _weight(weights, f"{name}.conv.weight"), stride=stride, dilation=dilation)
-    centre, variance, gain, bias = (
-        _weight(weights, f"{name}.norm.{each}")[:, None, None]
-        for each in ("running_mean", "running_var", "weight", "bias")
-    )
-    y = (y - centre) / np.sqrt(variance + NORM_EPS) * gain + bias
-    return np.where(y > 0, y, SLOPE * y)
+    parts = ("weight", "bias", "running_mean", "running_var")
+    return leaky_relu(batch_norm(y, *(_weight(weights, f"{name}.norm.{part}") for part in parts)))
 
 
 def _weight(weights: Mapping[str, npt.ArrayLike], name: str) -> Array:

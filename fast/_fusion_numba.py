@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor, from_numpy
 
-from ._numba import compiled
+from ._numba import compiled, inlined
 from ._threads import spread
 
 ROWS, COLS = 64, 512  # a tile
@@ -107,20 +107,20 @@ def _tiles(start, stop, x, y, wanted, taps, constants, fused, maps, totals):
         totals[tile] = total
 
 
-@compiled
+@inlined
 def _whole(n):
     """n columns, filled up to whole vectors."""
     return -(-n // LANES) * LANES
 
 
-@compiled
+@inlined
 def _mirror(i, n):
     """Where pixel i of a line of n lies when the line is mirrored at both ends: c b a | a b c | c b a."""
     i %= 2 * n
     return min(i, 2 * n - 1 - i)
 
 
-@compiled
+@inlined
 def _shifts(x, y, rows, cols):
     """Means of x + y and of x - y over every eighth row of a tile: near enough to those of the whole."""
     s = d = x.dtype.type(0)
@@ -134,7 +134,7 @@ def _shifts(x, y, rows, cols):
     return s / count, d / count
 
 
-@compiled
+@inlined
 def _load(x, y, row, col, rows, cols, shift_s, shift_d, s, d):
     """s, d = x + y, x - y less their shifts over the tile at (row, col) with its halo, borders mirrored."""
     height, width = x.shape
@@ -158,7 +158,7 @@ def _load(x, y, row, col, rows, cols, shift_s, shift_d, s, d):
             sr[j] = dr[j] = 0
 
 
-@compiled
+@inlined
 def _add_gms(s, d, rows, n, c0, total):
     """total += 1 - GMS; the Prewitt filters are undivided: c0 comes times 36.
 
@@ -175,7 +175,7 @@ def _add_gms(s, d, rows, n, c0, total):
             total[r, j] += sixteen * quarter * quarter / ((both + root + root + least) * (both + c0))
 
 
-@compiled
+@inlined
 def _prewitt(a, r, j):
     """Three times the gradients along x and y of the 3 x 3 pixels from (r, j)."""
     h0, h1, h2 = a[r, j], a[r + 1, j], a[r + 2, j]
@@ -183,7 +183,7 @@ def _prewitt(a, r, j):
     return (k0 - h0) + (k1 - h1) + (k2 - h2), (h2 - h0) + (a[r + 2, j + 1] - a[r, j + 1]) + (k2 - k0)
 
 
-@compiled
+@inlined
 def _down(s, d, n, taps, first, second):
     """The Gaussian down the columns of s, its squares, d and its squares: windows from the first row and the second."""
     for j in range(n):
@@ -200,7 +200,7 @@ def _down(s, d, n, taps, first, second):
         )
 
 
-@compiled
+@inlined
 def _gaussian(a, at, taps):
     """Down the column of a[at]."""
     total = taps[RADIUS] * a[at + RADIUS * STRIDE]
@@ -209,7 +209,7 @@ def _gaussian(a, at, taps):
     return total
 
 
-@compiled
+@inlined
 def _gaussian_of_squares(a, at, taps):
     total = taps[RADIUS] * (a[at + RADIUS * STRIDE] * a[at + RADIUS * STRIDE])
     for i in range(RADIUS):
@@ -218,7 +218,7 @@ def _gaussian_of_squares(a, at, taps):
     return total
 
 
-@compiled
+@inlined
 def _add_ssim(blurred, n, taps, shift_s, shift_d, constants, total):
     """total += 1 - SSIM, after the Gaussian along the row."""
     _, c1, c2 = constants
@@ -233,7 +233,7 @@ def _add_ssim(blurred, n, taps, shift_s, shift_d, constants, total):
         total[j] += (top + top) / (k * (var_s + var_d + c2))
 
 
-@compiled
+@inlined
 def _across(a, at, taps):
     """Along the row from a[at]; written out, so that LLVM sees that no index is negative."""
     total = taps[0] * (a[at] + a[at + 10]) + taps[1] * (a[at + 1] + a[at + 9])
@@ -241,7 +241,7 @@ def _across(a, at, taps):
     return total + taps[4] * (a[at + 4] + a[at + 6]) + taps[5] * a[at + 5]
 
 
-@compiled
+@inlined
 def _add_square(d, rows, n, shift, total):
     for r in range(rows):
         for j in range(n):
@@ -278,7 +278,7 @@ def _medians(start, stop, maps, window, filtered):
             filtered[line // height, row, col : col + n] = held[1, :n]
 
 
-@compiled
+@inlined
 def _order(a, b):
     """The lesser of each pair to a, the greater to b."""
     for j in range(len(a)):

@@ -5,18 +5,29 @@ from typing import Any
 
 import numba
 
-__all__ = ["compiled"]
+__all__ = ["compiled", "inlined"]
 
 # Sums may be reordered and contracted, which vectorises them. Not "nnan" or "ninf": NaN must pass through.
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
+OPTIONS: Any = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy"}
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile on first call; kept on disk where a cache folder can be written, else once a process."""
-    options: Any = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy"}
     try:
-        kept: Callable[..., Any] = numba.njit(cache=True, **options)(function)
+        kept: Callable[..., Any] = numba.njit(cache=True, **OPTIONS)(function)
         return kept
     except RuntimeError:  # no folder to keep it in
-        fresh: Callable[..., Any] = numba.njit(**options)(function)
+        fresh: Callable[..., Any] = numba.njit(**OPTIONS)(function)
         return fresh
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile into each compiled function that calls it.
+
+    Left to itself, LLVM keeps some of these as functions of their own. The process that compiles then runs the copy
+    compiled alone, one that loads from disk the copy compiled with its caller; sums are reordered in one and not in
+    the other, and the same seed gives other bits.
+    """
+    part: Callable[..., Any] = numba.njit(forceinline=True, **OPTIONS)(function)
+    return part

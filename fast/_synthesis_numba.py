@@ -7,7 +7,7 @@ import math
 import numpy as np
 from torch import Tensor
 
-from ._numba import compiled
+from ._numba import compiled, inlined
 from ._threads import spread
 
 
@@ -51,7 +51,7 @@ def _rows(start, stop, image, source, kind, grid, line, dots, level, edge, shade
                 blended[x] = weight * inside[x] + (1 - weight) * outside[x]
 
 
-@compiled
+@inlined
 def _blob(grid, y, height, row):
     """Bilinear, corner values at the corner pixels."""
     last, width = len(grid) - 1, len(row)
@@ -67,7 +67,7 @@ def _blob(grid, y, height, row):
         row[x] = upper + down * (lower - upper)
 
 
-@compiled
+@inlined
 def _line(line, y, row):
     cx, cy, angle, half_length, amplitude, period, phase = line
     cos, sin = math.cos(angle), math.sin(angle)
@@ -78,7 +78,7 @@ def _line(line, y, row):
         row[x] = -max(across, abs(u) - half_length)
 
 
-@compiled
+@inlined
 def _dots(dots, y, row):
     row[:] = -np.inf
     for cx, cy, r in dots:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import _checks
-from ._numba import compiled
+from ._numba import compiled, inlined
 from ._threads import spread
 
 EPS = 1e-12
@@ -157,12 +157,12 @@ def _backward(
         _unpack(db, size, planar, d_memory, i, db_shape, db_strides)
 
 
-@compiled
+@inlined
 def _up(rows):
     return (rows + 3) // 4 * 4
 
 
-@compiled
+@inlined
 def _pack(x, image, shape, strides, size, planar, rows):
     """A picture's blocks from the memory of (B, C, H, W), one a row.
 
@@ -198,7 +198,7 @@ def _pack(x, image, shape, strides, size, planar, rows):
                     row[k * C + c] = x[at + c * step]
 
 
-@compiled
+@inlined
 def _unpack(rows, size, planar, x, image, shape, strides):
     """The reverse of `_pack`."""
     _, C, H, W = shape
@@ -231,7 +231,7 @@ def _unpack(rows, size, planar, x, image, shape, strides):
                     x[at + c * step] = row[k * C + c]
 
 
-@compiled
+@inlined
 def _inverse_norms(rows):
     inverse = np.empty(len(rows), rows.dtype)
     for p in range(len(rows)):
@@ -244,7 +244,7 @@ def _inverse_norms(rows):
     return inverse
 
 
-@compiled
+@inlined
 def _inner(x, y, out):
     """out = x y^T, in tiles of 4 x 4: 8 loads to 16 multiply-adds."""
     for i in range(0, len(x), 4):
@@ -279,14 +279,14 @@ def _inner(x, y, out):
             out[i + 3, j], out[i + 3, j + 1], out[i + 3, j + 2], out[i + 3, j + 3] = a30, a31, a32, a33
 
 
-@compiled
+@inlined
 def _combine(weights, rows, out):
     """out = weights @ rows"""
     out.fill(0)
     _add_combine(weights, rows, out)
 
 
-@compiled
+@inlined
 def _add_combine(weights, rows, out):
     """out += weights @ rows, in tiles of 4 x 4."""
     for i in range(0, len(out), 4):
@@ -320,14 +320,14 @@ def _add_combine(weights, rows, out):
                 o3[d] += w30 * v0 + w31 * v1 + w32 * v2 + w33 * v3
 
 
-@compiled
+@inlined
 def _copy(x, out):
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
             out[i, j] = x[i, j]
 
 
-@compiled
+@inlined
 def _turned(x):
     out = np.empty((x.shape[1], x.shape[0]), x.dtype)
     for i in range(x.shape[0]):
@@ -336,13 +336,13 @@ def _turned(x):
     return out
 
 
-@compiled
+@inlined
 def _subtract(factor, row, out):
     for d in range(len(row)):
         out[d] -= factor * row[d]
 
 
-@compiled
+@inlined
 def _softmax(s, a, c, P, N, rate):
     """Inner products -> similarities, in place; 0 in the padding. No maximum to track: cosines <= 1."""
     one, per = s.dtype.type(1), s.dtype.type(rate)
@@ -355,7 +355,7 @@ def _softmax(s, a, c, P, N, rate):
             s[p, n] = s[p, n] / total if p < P and n < N else s.dtype.type(0)
 
 
-@compiled
+@inlined
 def _mix(s, kernel, kind, h, w, N, out):
     """s* = s convolved over the places (3 x 3, zero padding)."""
     out.fill(0)
@@ -373,7 +373,7 @@ def _mix(s, kernel, kind, h, w, N, out):
                                 target[i] += kernel[i, j, m, n] * source[j]
 
 
-@compiled
+@inlined
 def _mix_backward(s, d_mixed, kernel, kind, h, w, N, d_kernel, ds):
     """Gradients of `_mix` to s (written) and to the kernel (added)."""
     ds.fill(0)

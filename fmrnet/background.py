@@ -53,8 +53,8 @@ class Comparison:
     anomaly_map : Tensor, (H, W)
         The fused map, for pixels.
     alarm_map : Tensor, (H, W)
-        What the picture score is the largest of: the learned fusion's standard deviations beyond good pictures, 0 or
-        more, of which the map is the sigmoid; or the map itself.
+        What the picture score is made of: the learned fusion's standard deviations beyond good pictures, 0 or more, of
+        which the map is the sigmoid; or the map itself.
     """
 
     anomaly_map: Tensor

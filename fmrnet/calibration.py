@@ -15,14 +15,15 @@ import numpy as np
 import torch
 from scipy.special import expit
 from torch import Tensor
-from torch.nn.functional import max_pool2d
+from torch.nn.functional import max_pool2d, pad
 
 from fmrnet import background
 from fmrnet.errors import ArtifactError, DatasetError
 from fmrnet.model import FMRNet
 
-__all__ = ["Calibration", "calibrate", "picture_score"]
+__all__ = ["Calibration", "calibrate", "patch_alarms", "picture_score"]
 
+ALARM_PIXELS = 64  # of a patch, the greatest, whose mean is its alarm: a defect is no lone pixel
 FALSE_ALARMS = 0.05  # share of good pictures that the picture threshold lets through as defective
 LEAST_BLOCKS = 32  # whose largest values the picture threshold is fitted to
 TAIL = 0.25  # share of these values, the greatest, that it rests on
@@ -65,9 +66,26 @@ class Calibration:
         return cls(**values)
 
 
-def picture_score(alarm_map: Tensor) -> float:
-    """The largest value of an alarm map (H, W)."""
-    return alarm_map.max().item()
+def patch_alarms(alarm_map: Tensor, size: int) -> Tensor:
+    """Mean of the ALARM_PIXELS greatest values of each patch, half of it beside the next: (rows, columns).
+
+    Parameters
+    ----------
+    alarm_map : Tensor, (H, W)
+        Of values of 0 or more.
+    size : int
+        Of a patch, in pixels; patches that reach beyond the border are filled up with 0.
+    """
+    step = size // 2
+    missing = [max(size - side, 0) + -max(side - size, 0) % step for side in alarm_map.shape]
+    filled = pad(alarm_map, (0, missing[1], 0, missing[0]))
+    rows = [row.unfold(1, size, step).transpose(0, 1).flatten(1) for row in filled.unfold(0, size, step).mT]
+    return torch.stack([row.topk(ALARM_PIXELS).values.mean(1) for row in rows])
+
+
+def picture_score(alarm_map: Tensor, size: int) -> float:
+    """The largest of the `patch_alarms` of a map (H, W). Oracle: `reference.scoring.picture_score`."""
+    return patch_alarms(alarm_map, size).max().item()
 
 
 def calibrate(
@@ -81,10 +99,10 @@ def calibrate(
     """Thresholds from good pictures.
 
     The pixel threshold is mean + k sigma of all their map values (of the logits, where the fusion is learned:
-    there they are standard scores). The patch threshold is a quantile of all
-    their patches' distances. The picture threshold comes from the maxima of the score over blocks, whole pictures if
-    there are enough of them: an exponential distribution is fitted to the greatest quarter of these, and the threshold
-    is what the largest of all blocks of a picture passes with a probability of 5 %.
+    there they are standard scores). The patch threshold is a quantile of all their patches' distances. The picture
+    threshold comes from the maxima of `patch_alarms` over blocks, whole pictures if there are enough of them: an
+    exponential distribution is fitted to the greatest quarter of these, and the threshold is what the largest of all
+    blocks of a picture passes with a probability of 5 %.
 
     Parameters
     ----------
@@ -106,7 +124,7 @@ def calibrate(
     count = 0
     sums = np.zeros(3)  # of 1, map, map^2
     distances: list[Tensor] = []
-    alarms: list[Tensor] = []  # largest in each patch of a picture
+    alarms: list[Tensor] = []
     for picture in pictures:
         count += 1
         encoded = background.encode(model, picture)
@@ -116,7 +134,7 @@ def calibrate(
         if model.config.learned_fusion:
             values = torch.logit(values, EDGE)
         sums += [values.numel(), values.sum().item(), values.square().sum().item()]
-        alarms.append(max_pool2d(found.alarm_map[None], model.config.patch_size, ceil_mode=True).cpu())
+        alarms.append(patch_alarms(found.alarm_map, model.config.patch_size)[None].cpu())
     if not count:
         raise DatasetError("no good pictures to calibrate on")
     mean = float(sums[1] / sums[0])
@@ -130,7 +148,9 @@ def calibrate(
         pixel_threshold=float(expit(threshold)) if model.config.learned_fusion else threshold,
         patch_quantile=patch_quantile,
         patch_threshold=max(float(np.quantile(torch.cat(distances).numpy(), patch_quantile)), LEAST),
-        picture_threshold=_largest_expected(maxima, max(1.0, pixels / model.config.patch_size**2 / patches)),
+        picture_threshold=_largest_expected(
+            maxima, max(1.0, pixels / (model.config.patch_size // 2) ** 2 / patches)
+        ),
         pictures=count,
     )
 

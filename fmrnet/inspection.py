@@ -117,7 +117,7 @@ class Inspector:
             return Result(exceeds, exceeds > 1, "patch", patch_scores, None, None, seconds)
         restored = background.restore(self.model, encoded)
         compared = background.compare(self.model, picture, restored)
-        score = picture_score(compared.alarm_map) / self.calibration.picture_threshold
+        score = picture_score(compared.alarm_map, self.config.patch_size) / self.calibration.picture_threshold
         found = compared.anomaly_map.cpu().numpy()
         mask = found > self.calibration.pixel_threshold
         seconds = time.perf_counter() - started

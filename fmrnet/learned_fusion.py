@@ -1,11 +1,11 @@
 """A learned alternative to the product of Eq 23: a small U-Net, and the residual's energy beside it.
 
-The product forgets what a defect looks like. The convolutions are trained, after the generator, to find the
-supports of synthetic defects in the picture, its background and their differences. They know those defects best;
-the energy of the residual knows none and misses none by kind. Each is measured in standard deviations of what good
-pictures give, and the map rests on their mean: both help to say whether there is a defect, and where. A broad faint
-defect, which drowns in the grain pixel by pixel, is plain in the convolutions' answer over a neighbourhood; where that
-is the plainer it takes the pixel's place.
+The product forgets what a defect looks like. The convolutions are trained, after the generator, to find the supports
+of synthetic defects in the picture, its background and their differences. They know those defects best; the energy of
+the residual knows none and misses none by kind. Each is measured in standard deviations of what good pictures give,
+and the map rests on a mean of both, the answer counting twice: both help to say whether there is a defect, and where.
+A broad faint defect, which drowns in the grain pixel by pixel, is plain in the convolutions' answer over a
+neighbourhood; where that is the plainer it takes the pixel's place.
 `fmrnet.reference.learned_fusion` is the oracle.
 """
 
@@ -56,6 +56,7 @@ VISIBLE = 0.3  # deviations of the texture, blurred: a synthetic defect that cha
 NEIGHBOURHOOD_SIGMA = 2.0  # cells
 NEIGHBOURHOOD_RADIUS = 4  # cells
 NEIGHBOURHOOD_SHARE = 0.7  # of its standard score: where both are plain the pixel's own answer is the sharper
+ANSWER_SHARE = 2 / 3  # of the map; the rest is the energy's
 DEFECT_AREA = 400.0  # pixels: a synthetic defect of this size counts for what it has
 SIZE_POWER = 0.75  # 0: every pixel counts alike; 1: every defect
 MOST_WEIGHT = 12.0
@@ -124,11 +125,11 @@ def neighbourhood(logit: Tensor) -> Tensor:
 def beyond_good(scores: Tensor) -> Tensor:
     """How far each pixel lies beyond good pictures, (B, H, W), from `LearnedFusion.standard_scores` (B, 3, H, W).
 
-    The mean of the answer and the energy, in standard deviations; the answer is the logit's score, or that of its
-    neighbourhood where NEIGHBOURHOOD_SHARE of it is more.
+    The mean of the answer, by ANSWER_SHARE, and the energy, in standard deviations; the answer is the logit's score, or
+    that of its neighbourhood where NEIGHBOURHOOD_SHARE of it is more.
     """
     logit, around, energy = scores.unbind(1)
-    return (torch.maximum(logit, NEIGHBOURHOOD_SHARE * around) + energy) / 2
+    return torch.lerp(energy, torch.maximum(logit, NEIGHBOURHOOD_SHARE * around), ANSWER_SHARE)
 
 
 def learned_map(beyond: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ VISIBLE = 0.3  # blurred change from I_o to I_s, in deviations of the texture
 NEIGHBOURHOOD_SIGMA = 2.0  # cells
 NEIGHBOURHOOD_RADIUS = 4  # cells
 NEIGHBOURHOOD_SHARE = 0.7
+ANSWER_SHARE = 2 / 3
 DEFECT_AREA = 400.0  # pixels
 SIZE_POWER = 0.75
 MOST_WEIGHT = 12.0
@@ -308,7 +309,7 @@ def standard_scores(
 
 
 def beyond_good(standard_scores: npt.ArrayLike) -> Array:
-    """How far each pixel lies beyond good pictures: the mean of the answer's and the energy's standard scores.
+    """How far each pixel lies beyond good pictures: ANSWER_SHARE of the answer's standard score, the rest the energy's.
 
     The answer is the logit's score, or that of its neighbourhood where NEIGHBOURHOOD_SHARE of it is more.
 
@@ -319,10 +320,11 @@ def beyond_good(standard_scores: npt.ArrayLike) -> Array:
     Returns
     -------
     (H, W)
-        In standard deviations. The largest of a picture tells whether it is defective.
+        In standard deviations. `scoring.picture_score` of it tells whether the picture is defective.
     """
     logit, around, energy = np.moveaxis(numbers("standard_scores", standard_scores, "(H, W, 3)"), -1, 0)
-    return np.asarray((np.maximum(logit, NEIGHBOURHOOD_SHARE * around) + energy) / 2)
+    answer = np.maximum(logit, NEIGHBOURHOOD_SHARE * around)
+    return np.asarray(ANSWER_SHARE * answer + (1 - ANSWER_SHARE) * energy)
 
 
 def learned_map(beyond: npt.ArrayLike) -> Array:

@@ -13,6 +13,8 @@ from scipy.stats import rankdata
 
 from ._checks import Array, numbers
 
+ALARM_PIXELS = 64
+
 
 def roc_auc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """Area under the ROC curve: the chance that a defect outscores a good one, ties counting half.
@@ -144,6 +146,35 @@ def k_sigma_threshold(normal_maps: Sequence[npt.ArrayLike], k: float = 3.0) -> f
     values = np.concatenate([np.asarray(one, dtype=np.float64).ravel() for one in normal_maps])
     values = numbers("normal_maps", values, "(n,)")
     return float(values.mean() + k * values.std())
+
+
+def picture_score(alarm_map: npt.ArrayLike, size: int) -> float:
+    """How defective a picture is: the mean of the ALARM_PIXELS greatest values of a patch, the largest of all patches.
+
+    A single greatest value is ruled by the noise of one pixel; a defect covers more, and they lie close together.
+    Patches lie half a patch apart, those at the lower and right border filled up with 0.
+
+    Parameters
+    ----------
+    alarm_map : (H, W), 0 or more
+    size : int
+        Of a patch, in pixels; even.
+
+    Returns
+    -------
+    float
+    """
+    A, step = numbers("alarm_map", alarm_map, "(H, W)"), size // 2
+    if A.min() < 0:
+        raise ValueError(f"alarm_map holds {A.min()}; expected values of 0 or more")
+    alarms = []
+    for row in range(0, max(A.shape[0] - step, 1), step):
+        for column in range(0, max(A.shape[1] - step, 1), step):
+            patch = np.zeros((size, size))
+            inside = A[row : row + size, column : column + size]
+            patch[: inside.shape[0], : inside.shape[1]] = inside
+            alarms.append(np.sort(patch, axis=None)[-ALARM_PIXELS:].mean())
+    return float(max(alarms))
 
 
 def _area(x: Array, y: Array, limit: float) -> float:

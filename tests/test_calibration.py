@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmrnet import background, calibration
-from fmrnet.calibration import Calibration, calibrate, picture_score
+from fmrnet.calibration import Calibration, calibrate, patch_alarms, picture_score
 from fmrnet.config import Config
 from fmrnet.errors import ArtifactError, DatasetError
 from fmrnet.model import FMRNet
@@ -53,11 +53,31 @@ def test_patch_threshold_is_the_quantile(model):
     assert found.patch_threshold == pytest.approx(np.quantile(distances, 0.5), rel=1e-6)
 
 
-def test_picture_score_finds_a_small_bright_spot():
-    quiet = torch.rand(100, 90) * 0.1
-    spot = quiet.clone()
-    spot[40:46, 50:56] = 1
-    assert picture_score(spot) > 4 * picture_score(quiet)
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), height=st.integers(64, 200), width=st.integers(64, 200))
+def test_picture_score_is_the_oracles(seed, height, width):
+    alarms = np.random.default_rng(seed).exponential(size=(height, width))
+    ours = picture_score(torch.from_numpy(alarms), 64)
+    assert ours == pytest.approx(scoring.picture_score(alarms, 64))
+    corner = np.zeros((height, width))
+    corner[-8:, -8:] = 2.0  # the last pixels belong to a patch too
+    assert picture_score(torch.from_numpy(corner), 64) == scoring.picture_score(corner, 64) == 2
+
+
+def test_a_small_defect_outscores_lone_pixels_however_many():
+    alarms, lone = torch.zeros(2, 512, 512).unbind()
+    alarms[100:108, 200:208] = 5.0
+    lone[::32, ::32] = 9.0  # four in each patch
+    assert picture_score(alarms, 64) == 5
+    assert picture_score(lone, 64) < 1
+
+
+def test_patch_alarms_lie_half_a_patch_apart_over_all_of_the_picture():
+    alarms = torch.zeros(150, 64)
+    alarms[140:148, 10:18] = 1.0
+    found = patch_alarms(alarms, 64)
+    assert found.shape == (4, 1)  # rows from 0, 32, 64 and 96
+    assert found.flatten().tolist() == pytest.approx([0, 0, 0, 1])
 
 
 @settings(max_examples=20, deadline=None)

@@ -16,7 +16,7 @@ from fmrnet.config import Config
 from fmrnet.errors import ArtifactError, ConfigError, DatasetError, PictureError
 from fmrnet.inspection import Inspector
 from fmrnet.model import FMRNet
-from fmrnet.reference import fusion, learned_fusion, network, patches
+from fmrnet.reference import fusion, learned_fusion, network, patches, scoring
 
 TINY = Config(channels=(4, 4, 6, 6, 8), memory_entries=7, overlap=0.5)
 THRESHOLDS = Calibration(3.0, 0.1, 0.1, 0.05, 0.99, 1e6, 0.2, 2)
@@ -69,7 +69,8 @@ def test_learned_fusion_gives_the_map_and_agrees_with_its_oracle():
     scores = learned_fusion.standard_scores(picture, restored, weights["mean"], weights["std"], weights)
     beyond = learned_fusion.beyond_good(scores)
     assert np.abs(found.anomaly_map - learned_fusion.learned_map(beyond)).max() < 1e-4
-    expected = max(beyond.max(), 0) / THRESHOLDS.picture_threshold
+    score = scoring.picture_score(np.maximum(beyond, 0), 64)
+    expected = score / THRESHOLDS.picture_threshold
     assert found.score == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 

@@ -238,7 +238,7 @@ def scores(
             counts.setdefault(name, PixelCounts()).add(
                 found.anomaly_map.cpu().numpy(), np.zeros_like(truth), truth
             )
-            whole.setdefault(name, []).append(picture_score(found.alarm_map))
+            whole.setdefault(name, []).append(picture_score(found.alarm_map, inspector.config.patch_size))
     return {
         name: {
             "pixel_roc_auc": count.roc_auc(),

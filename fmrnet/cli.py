@@ -183,8 +183,9 @@ def inspect(
     ],
     out: Annotated[Path, typer.Option(help="Folder for overlays, masks, maps and report.json.")],
     level: Annotated[
-        Level, typer.Option(help="patch: whether; pixel: where; auto: where, if a patch looks defective.")
-    ] = Level.auto,
+        Level,
+        typer.Option(help="pixel: where; patch: whether, faster; auto: where, if a patch looks defective."),
+    ] = Level.pixel,
     device: Device = "auto",
 ) -> None:
     """Find the defects of pictures. Unreadable ones are named and passed over (exit code 2 at the end)."""

@@ -44,6 +44,7 @@ class Config:
     weight_rec: float = 100.0
     weight_adv: float = 1.0
     weight_lat: float = 1.0
+    compactness: float = 1.0  # of L_lat: what the distance between normal latents counts for
     epsilon: float = 1e-6  # penalty factor of Eq 10
     by_rarity: bool = False  # every other good crop is drawn by how rare its texture is; else all evenly
     light: float = 0.0  # share of the learned fusion's pictures that come under another light
@@ -78,7 +79,7 @@ class Config:
             "three counts: T_1 and T_2, positive, and the learned fusion's, 0 for none",
         )
         check(0 < self.learning_rate < 1, "learning_rate", "a number between 0 and 1")
-        for field in ("weight_rec", "weight_adv", "weight_lat"):
+        for field in ("weight_rec", "weight_adv", "weight_lat", "compactness"):
             check(getattr(self, field) >= 0, field, "a weight of 0 or more")
         check(0 <= self.epsilon < 1, "epsilon", "a number from 0 to below 1")
         check(0 <= self.light <= 1, "light", "a share from 0 to 1")
@@ -149,7 +150,8 @@ PRESETS = {
         by_rarity=True,  # drawn evenly, a selvage is hardly learnt, and then stands out
         light=0.5,  # unseen in training, a sheen is taken for a defect
         speckle=0.25,  # unseen in training, noise is taken for defects
-        weight_lat=0.02,  # at 1 normal latents fall together, and the background cannot be told from them
+        weight_lat=20.0,  # at 1 the encoder, busy with L_rec, never learns to tell defects
+        compactness=0.001,  # at 1 normal latents fall together, and the background cannot be told from them
     ),
 }
 

@@ -87,7 +87,7 @@ class Inspector:
         """Where the network computes."""
         return self.model.memory.device
 
-    def inspect(self, image: str | Path | NDArray[Any], level: Level = "auto") -> Result:
+    def inspect(self, image: str | Path | NDArray[Any], level: Level = "pixel") -> Result:
         """Find the defects of one picture.
 
         Parameters
@@ -95,8 +95,9 @@ class Inspector:
         image : path, or array (H, W) or (H, W, C)
             uint8, uint16 or float in [0, 1]; any size from one patch up; grey or colour.
         level : "patch", "pixel" or "auto"
-            "patch" stops at the distances to memory. "pixel" reconstructs the background and compares. "auto"
-            goes on to "pixel" only if some patch lies beyond the patch threshold.
+            "pixel" reconstructs the background and compares. "patch" stops at the distances to memory. "auto"
+            goes on to "pixel" only if some patch lies beyond the patch threshold: faster, and as blind as "patch" to
+            the defects that distances do not show. `fmrnet evaluate` tells how many these are.
 
         Raises
         ------

@@ -24,7 +24,9 @@ __all__ = [
 ]
 
 
-def latent_loss(r0: Tensor, r_pos: Tensor, logit_pos: Tensor, logit_neg: Tensor) -> Tensor:
+def latent_loss(
+    r0: Tensor, r_pos: Tensor, logit_pos: Tensor, logit_neg: Tensor, compactness: float = 1.0
+) -> Tensor:
     """Eq 2 and 14: C_A tells normal from anomalous, and normal latents lie close together.
 
     Parameters
@@ -33,11 +35,13 @@ def latent_loss(r0: Tensor, r_pos: Tensor, logit_pos: Tensor, logit_neg: Tensor)
         Latents R^0 and R^+ of two sets of normal patches.
     logit_pos, logit_neg : Tensor, (B,)
         C_A's logits of R^+ (label 1) and R^- (label 0).
+    compactness : float
+        Weight of the distance; the paper's is 1.
     """
     bce = bce_with_logits(logit_pos, torch.ones_like(logit_pos))
     bce = bce + bce_with_logits(logit_neg, torch.zeros_like(logit_neg))
     distance: Tensor = torch.linalg.vector_norm(r_pos.float() - r0.float(), dim=1)
-    return bce + distance.mean()
+    return bce + compactness * distance.mean()
 
 
 def weight_norms(weights: Iterable[Tensor]) -> Tensor:

@@ -43,7 +43,13 @@ def binary_cross_entropy(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     return float(-(y * _log(x) + (1 - y) * _log(1 - x)).sum())
 
 
-def latent_loss(r0: npt.ArrayLike, r_pos: npt.ArrayLike, c_pos: npt.ArrayLike, c_neg: npt.ArrayLike) -> float:
+def latent_loss(
+    r0: npt.ArrayLike,
+    r_pos: npt.ArrayLike,
+    c_pos: npt.ArrayLike,
+    c_neg: npt.ArrayLike,
+    compactness: float = 1.0,
+) -> float:
     """L_lat, Eq 14: the mean over the batch of Eq 2, L_BCE([C_A(R+), C_A(R-)], [1, 0]) + ||R+ - R0||_2.
 
     Parameters
@@ -52,6 +58,8 @@ def latent_loss(r0: npt.ArrayLike, r_pos: npt.ArrayLike, c_pos: npt.ArrayLike, c
         Latents R0 and R+.
     c_pos, c_neg : (N,) in [0, 1]
         C_A(R+) and C_A(R-).
+    compactness : float
+        Weight of the distance; the paper has none, that is 1.
 
     Returns
     -------
@@ -69,7 +77,8 @@ def latent_loss(r0: npt.ArrayLike, r_pos: npt.ArrayLike, c_pos: npt.ArrayLike, c
     if len(C_pos) != len(R_0):
         raise ValueError(f"{len(C_pos)} classifier outputs for {len(R_0)} latents; expected one for each")
     hidden = [
-        binary_cross_entropy([C_pos[n], C_neg[n]], [1, 0]) + np.sqrt(((R_pos[n] - R_0[n]) ** 2).sum())  # Eq 2
+        binary_cross_entropy([C_pos[n], C_neg[n]], [1, 0])
+        + compactness * np.sqrt(((R_pos[n] - R_0[n]) ** 2).sum())  # Eq 2
         for n in range(len(R_0))
     ]
     return float(np.mean(hidden))  # Eq 14

@@ -21,7 +21,7 @@ def test_paper_preset_is_the_paper():
     assert (paper.light, paper.speckle) == (0, 0)
     assert paper.iterations == (200_000, 100_000, 0)
     assert not paper.learned_fusion
-    assert (paper.temperature, paper.weight_lat) == (1, 1)
+    assert (paper.temperature, paper.weight_lat, paper.compactness) == (1, 1, 1)
     assert (paper.learning_rate, paper.schedule) == (1e-3, "constant")
     assert (paper.weight_rec, paper.weight_adv, paper.weight_lat) == (100, 1, 1)
     assert (paper.patch_size, paper.memory_entries, paper.addressing_width, paper.texton_size) == (

@@ -100,6 +100,7 @@ def test_pixel_level_gives_map_and_mask_at_the_pictures_size(inspector):
     assert result.anomaly_map.dtype == np.float32
     assert np.array_equal(result.mask, result.anomaly_map > THRESHOLDS.pixel_threshold)
     assert result.defective == (result.score > 1)
+    assert inspector.inspect(noise(77, 131)).score == result.score, "it is the default"
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

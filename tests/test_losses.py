@@ -20,12 +20,15 @@ def sigmoid(x):
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=seeds, batch=st.integers(1, 5), width=st.integers(1, 30))
-def test_latent_loss(seed, batch, width):
+@given(
+    seed=seeds, batch=st.integers(1, 5), width=st.integers(1, 30), compactness=st.sampled_from([0, 0.01, 1])
+)
+def test_latent_loss(seed, batch, width, compactness):
     r0, r_pos = draw(seed, batch, width), draw(seed + 1, batch, width)
     pos, neg = draw(seed + 2, batch), draw(seed + 3, batch)
-    found = losses.latent_loss(*(torch.from_numpy(a) for a in (r0, r_pos, pos, neg)))
-    assert np.isclose(found.item(), oracle.latent_loss(r0, r_pos, sigmoid(pos), sigmoid(neg)), rtol=1e-6)
+    found = losses.latent_loss(*(torch.from_numpy(a) for a in (r0, r_pos, pos, neg)), compactness)
+    expected = oracle.latent_loss(r0, r_pos, sigmoid(pos), sigmoid(neg), compactness)
+    assert np.isclose(found.item(), expected, rtol=1e-6)
 
 
 @settings(max_examples=25, deadline=None)

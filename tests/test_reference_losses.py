@@ -33,6 +33,9 @@ def test_latent_loss_is_torch(seed, N, K):
     assert losses.latent_loss(r0, r_pos, c_pos, c_neg) == pytest.approx(
         (entropy + distance).item(), rel=1e-10
     )
+    assert losses.latent_loss(r0, r_pos, c_pos, c_neg, 0.1) == pytest.approx(
+        (entropy + 0.1 * distance).item(), rel=1e-10
+    )
 
 
 def test_latent_loss_of_a_perfect_classifier_on_one_point_is_zero():

@@ -150,8 +150,7 @@ PRESETS = {
         by_rarity=True,  # drawn evenly, a selvage is hardly learnt, and then stands out
         light=0.5,  # unseen in training, a sheen is taken for a defect
         speckle=0.25,  # unseen in training, noise is taken for defects
-        weight_lat=100.0,  # at 1 the encoder, busy with L_rec, never learns to tell defects
-        compactness=0.0002,  # at 1 normal latents fall together, and the background cannot be told from them
+        weight_lat=0.02,  # at 1 normal latents fall together, and the background cannot be told from them
     ),
 }
 

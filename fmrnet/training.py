@@ -68,11 +68,11 @@ class Networks:
     classifier: AuxiliaryClassifier
 
     def generator_parameters(self, phase: int) -> list[nn.Parameter]:
-        """Phase 1 trains encoder, decoder and GFRM; phase 2 decoder, GFRM and A_N (E and bank are locked)."""
+        """Phase 1 trains encoder, decoder, GFRM and C_A; phase 2 decoder, GFRM and A_N (E and bank are locked)."""
         model = self.model
         shared = chain(model.decoder.parameters(), model.output.parameters(), model.mixing_parameters())
         if phase == 1:
-            return [*shared, *model.encoder.parameters()]
+            return [*shared, *model.encoder.parameters(), *self.classifier.parameters()]
         return [*shared, *model.addressing.parameters()]
 
     def begin(self, phase: int) -> Optimisers:
@@ -87,11 +87,8 @@ class Networks:
             return {"fusion": torch.optim.Adam(fusion.parameters(), rate, fused=True)}
         if phase == 2:
             self.model.encoder.eval().requires_grad_(False)
-        learning = self.generator_parameters(phase)
-        if phase == 1:
-            learning += self.classifier.parameters()
         return {
-            "generator": torch.optim.Adam(learning, rate, fused=True),
+            "generator": torch.optim.Adam(self.generator_parameters(phase), rate, fused=True),
             "discriminator": torch.optim.Adam(self.discriminator.parameters(), rate, fused=True),
         }
 

@@ -13,7 +13,7 @@ from PIL import Image
 import fmrnet
 from fmrnet import losses, training
 from fmrnet.artifact import read_tensors, write_tensors
-from fmrnet.config import Config, preset
+from fmrnet.config import Config
 from fmrnet.errors import ArtifactError, DatasetError, FmrnetError, PictureError
 from fmrnet.training import Interrupted, checkpoint_path, train
 
@@ -173,8 +173,8 @@ def test_phase_1_trains_everything_but_the_addressing(good, tmp_path, monkeypatc
 
 
 def test_phase_1_teaches_the_latents_what_a_defect_is(good, tmp_path, monkeypatch):
-    """The entropy of C_A falls; lost beside L_rec, or with weights shrunk by Eq 10, it stays at a coin's, 2 ln 2."""
-    edge, latent_loss, entropies = preset("edge"), losses.latent_loss, []
+    """Where its entropy weighs as much as L_rec: C_A's falls below a coin's, 2 ln 2."""
+    latent_loss, entropies = losses.latent_loss, []
 
     def remember(r0, r_pos, logit_pos, logit_neg, compactness):
         entropies.append(latent_loss(r0, r_pos, logit_pos, logit_neg, 0.0).item())
@@ -186,8 +186,8 @@ def test_phase_1_teaches_the_latents_what_a_defect_is(good, tmp_path, monkeypatc
         channels=(8, 8, 16, 16, 16),
         iterations=(100, 1, 0),
         batch_size=16,
-        weight_lat=edge.weight_lat,
-        compactness=edge.compactness,
+        weight_lat=100.0,
+        compactness=2e-4,
     )
     learn(good, tmp_path / "model.fmr", config=config)
     assert np.mean(entropies[-25:]) < 1.3 < 2 * np.log(2)

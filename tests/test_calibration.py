@@ -80,31 +80,36 @@ def test_patch_alarms_lie_half_a_patch_apart_over_all_of_the_picture():
     assert found.flatten().tolist() == pytest.approx([0, 0, 0, 1])
 
 
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 10**6), blocks=st.sampled_from([1, 16, 256]), spread=st.floats(0.05, 0.5))
-def test_picture_threshold_lets_few_good_pictures_through(seed, blocks, spread):
-    """On Gumbel distributed maxima, whose tail is nearly exponential."""
-    generator = np.random.default_rng(seed)
-    threshold = calibration._largest_expected(list(generator.gumbel(1, spread, 400)), blocks)
-    largest = generator.gumbel(1, spread, (4000, blocks)).max(1)
-    assert (largest > threshold).mean() <= 3 * calibration.FALSE_ALARMS  # 400 maxima are an estimate
+@pytest.mark.parametrize("blocks", [1, 16, 256])
+@pytest.mark.parametrize("spread", [0.05, 0.5])
+def test_picture_threshold_lets_few_good_pictures_through(blocks, spread):
+    """On Gumbel distributed maxima, whose tail is nearly exponential; the mean of many, as 400 are an estimate."""
+    shares = []
+    for seed in range(50):
+        generator = np.random.default_rng(seed)
+        threshold = calibration._largest_expected(list(generator.gumbel(1, spread, 400)), blocks)
+        shares.append((generator.gumbel(1, spread, (1000, blocks)).max(1) > threshold).mean())
+    assert calibration.FALSE_ALARMS / 2 < np.mean(shares) < 2 * calibration.FALSE_ALARMS
 
 
-@settings(max_examples=10, deadline=None)
-@given(seed=st.integers(0, 10**6), pictures_seen=st.sampled_from([2, 8, 60]))
-def test_picture_threshold_lets_few_good_pictures_through_though_neighbours_are_alike(seed, pictures_seen):
-    generator = np.random.default_rng(seed)
+@pytest.mark.parametrize("pictures_seen", [2, 8, 60])
+def test_picture_threshold_lets_few_good_pictures_through_though_neighbours_are_alike(pictures_seen):
+    """On the mean of many calibrations: from two pictures a single one may be far off."""
+    shares = []
+    for seed in range(50):
+        generator = np.random.default_rng(seed)
 
-    def good(count):  # patches of 8 x 8, alike within 4 x 4 of them
-        rough = generator.gumbel(1, 0.3, (count, 2, 2)).repeat(4, 1).repeat(4, 2)
-        return torch.from_numpy(rough + generator.uniform(0, 0.05, rough.shape))
+        def good(count, generator=generator):  # patches of 8 x 8, alike within 4 x 4 of them
+            rough = generator.gumbel(1, 0.3, (count, 2, 2)).repeat(4, 1).repeat(4, 2)
+            return torch.from_numpy(rough + generator.uniform(0, 0.05, rough.shape))
 
-    maxima, patches = calibration._block_maxima(list(good(pictures_seen)[:, None]))
-    assert len(maxima) * patches == 64 * pictures_seen
-    assert len(maxima) >= calibration.LEAST_BLOCKS
-    threshold = calibration._largest_expected(maxima, 64 / patches)
-    flagged = (good(4000).amax((1, 2)) > threshold).double().mean()
-    assert 0 < flagged <= 4 * calibration.FALSE_ALARMS if pictures_seen == 60 else flagged <= 0.5
+        maxima, patches = calibration._block_maxima(list(good(pictures_seen)[:, None]))
+        assert len(maxima) * patches == 64 * pictures_seen
+        assert len(maxima) >= calibration.LEAST_BLOCKS
+        threshold = calibration._largest_expected(maxima, 64 / patches)
+        shares.append((good(1000).amax((1, 2)) > threshold).double().mean().item())
+    assert calibration.FALSE_ALARMS / 2 < np.mean(shares) < 3 * calibration.FALSE_ALARMS
+    assert np.max(shares) < 0.5 or pictures_seen == 2
 
 
 @settings(max_examples=20, deadline=None)

@@ -163,6 +163,12 @@ def picture_score(alarm_map: npt.ArrayLike, size: int) -> float:
     Returns
     -------
     float
+        In the map's unit.
+
+    Raises
+    ------
+    ValueError
+        Not (H, W), NaN, or a value below 0.
     """
     A, step = numbers("alarm_map", alarm_map, "(H, W)"), size // 2
     if A.min() < 0:

@@ -145,11 +145,12 @@ PRESETS = {
     "edge": Config(
         channels=(32, 64, 128, 256, 256),
         temperature=0.1,  # at 1 the softmax is nearly flat, and nothing of the skip comes through
-        iterations=(800, 800, 3_200),  # the maps owe more to the fusion than to the background
+        iterations=(1_200, 1_200, 3_200),
         schedule="cosine",
         by_rarity=True,  # drawn evenly, a selvage is hardly learnt, and then stands out
         light=0.5,  # unseen in training, a sheen is taken for a defect
         speckle=0.25,  # unseen in training, noise is taken for defects
+        weight_adv=0.0,  # the discriminator doubles a step's time, and in a thousand of them spoils the background
         # At 1 normal latents fall together, and the background cannot be told from them. C_A learns little at 0.02; at
         # 100 (with compactness 0.0002) the patch level gains by it and the maps lose: bench/README.md, eighth round.
         weight_lat=0.02,

@@ -87,10 +87,11 @@ class Networks:
             return {"fusion": torch.optim.Adam(fusion.parameters(), rate, fused=True)}
         if phase == 2:
             self.model.encoder.eval().requires_grad_(False)
-        return {
-            "generator": torch.optim.Adam(self.generator_parameters(phase), rate, fused=True),
-            "discriminator": torch.optim.Adam(self.discriminator.parameters(), rate, fused=True),
-        }
+        optimisers = {"generator": torch.optim.Adam(self.generator_parameters(phase), rate, fused=True)}
+        if self.model.config.weight_adv:
+            of_discriminator = torch.optim.Adam(self.discriminator.parameters(), rate, fused=True)
+            optimisers["discriminator"] = of_discriminator
+        return optimisers
 
 
 @dataclass
@@ -406,8 +407,7 @@ def _interrupt(
 
 def _update(networks: Networks, optimisers: Optimisers, step: Step, phase: int) -> Tensor:
     """One step of Algorithm 1; gives the generator's loss L_1 or L_2 (0-dimensional, detached)."""
-    model, discriminator, config = networks.model, networks.discriminator, networks.model.config
-    of_generator, of_discriminator = optimisers["generator"], optimisers["discriminator"]
+    model, config = networks.model, networks.model.config
     target = model.normalise(step.normal)
 
     with devices.autocast(target.device):
@@ -422,30 +422,38 @@ def _update(networks: Networks, optimisers: Optimisers, step: Step, phase: int) 
                 features = model.encode(step.synthetic)
             reconstruction = model.decode(model.restore(features.z), features.skips)
 
-        discriminator.requires_grad_(True)
-        real, fake = discriminator(target), discriminator(reconstruction.detach())
-    loss_discriminator = losses.discriminator_loss(real.logit.float(), fake.logit.float())
-    of_discriminator.zero_grad()
-    loss_discriminator.backward()
-    of_discriminator.step()
-
-    discriminator.requires_grad_(False)
-    with devices.autocast(target.device):
-        fake = discriminator(reconstruction)
     penalty = losses.weight_norms(p for p in networks.generator_parameters(phase) if p.ndim > 1)
     loss = config.weight_rec * (losses.reconstruction_loss(target, reconstruction) + config.epsilon * penalty)
-    adversarial = losses.gan_loss(fake.logit.float()) + losses.perceptual_loss(
-        [f.detach() for f in real.features], fake.features
-    )
-    loss = loss + config.weight_adv * adversarial
+    if config.weight_adv:
+        adversarial = _adversarial_loss(networks, optimisers["discriminator"], target, reconstruction)
+        loss = loss + config.weight_adv * adversarial
     if phase == 1:
         logits = logit_pos.float(), logit_neg.float()
         latent = losses.latent_loss(r0, r_pos, *logits, config.compactness)
         loss = loss + config.weight_lat * latent
-    of_generator.zero_grad()
+    optimisers["generator"].zero_grad()
     loss.backward()
-    of_generator.step()
+    optimisers["generator"].step()
     return loss.detach()
+
+
+def _adversarial_loss(
+    networks: Networks, optimiser: torch.optim.Optimizer, target: Tensor, reconstruction: Tensor
+) -> Tensor:
+    """One step of the discriminator, then the generator's side of Eq 12 and 13 against it."""
+    discriminator = networks.discriminator.requires_grad_(True)
+    with devices.autocast(target.device):
+        real, fake = discriminator(target), discriminator(reconstruction.detach())
+    loss = losses.discriminator_loss(real.logit.float(), fake.logit.float())
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+
+    discriminator.requires_grad_(False)
+    with devices.autocast(target.device):
+        fake = discriminator(reconstruction)
+    perceptual = losses.perceptual_loss([f.detach() for f in real.features], fake.features)
+    return losses.gan_loss(fake.logit.float()) + perceptual
 
 
 def _update_fusion(networks: Networks, optimisers: Optimisers, batch: Crops) -> Tensor:

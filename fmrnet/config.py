@@ -42,7 +42,7 @@ class Config:
     learning_rate: float = 1e-3  # theta
     schedule: Schedule = "constant"
     weight_rec: float = 100.0
-    weight_adv: float = 1.0
+    weight_adv: float = 1.0  # 0: no discriminator is trained
     weight_lat: float = 1.0
     compactness: float = 1.0  # of L_lat: what the distance between normal latents counts for
     epsilon: float = 1e-6  # penalty factor of Eq 10

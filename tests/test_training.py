@@ -14,6 +14,7 @@ import fmrnet
 from fmrnet import losses, training
 from fmrnet.artifact import read_tensors, write_tensors
 from fmrnet.config import Config
+from fmrnet.critics import Discriminator
 from fmrnet.errors import ArtifactError, DatasetError, FmrnetError, PictureError
 from fmrnet.training import Interrupted, checkpoint_path, train
 
@@ -191,6 +192,23 @@ def test_phase_1_teaches_the_latents_what_a_defect_is(good, tmp_path, monkeypatc
     )
     learn(good, tmp_path / "model.fmr", config=config)
     assert np.mean(entropies[-25:]) < 1.3 < 2 * np.log(2)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_the_discriminator_learns_where_its_loss_counts(good, tmp_path, weight):
+    config = replace(TINY, weight_adv=weight, image_channels=1)
+    torch.manual_seed(0)
+    fmrnet.model.FMRNet(config)
+    begun = Discriminator(config).state_dict()
+    with pytest.raises(Interrupted):
+        learn(good, tmp_path / "a", config=config, progress=StopAt("phase 2"))
+    tensors, _ = read_tensors(checkpoint_path(tmp_path / "a"))
+    kept = [torch.equal(value, tensors[f"discriminator.{name}"]) for name, value in begun.items()]
+    assert not any(kept) if weight else all(kept)
+    assert weight or not any(name.startswith("moments.discriminator") for name in tensors)
+    learn(good, tmp_path / "a", config=config, resume=True)
+    learn(good, tmp_path / "b", config=config)
+    assert_same(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
 
 
 def test_fusion_phase_trains_the_fusion_alone(good, tmp_path, monkeypatch):

@@ -150,7 +150,7 @@ PRESETS = {
         by_rarity=True,  # drawn evenly, a selvage is hardly learnt, and then stands out
         light=0.5,  # unseen in training, a sheen is taken for a defect
         speckle=0.25,  # unseen in training, noise is taken for defects
-        weight_adv=0.0,  # the discriminator doubles a step's time, and in a thousand of them spoils the background
+        weight_adv=0.0,  # the discriminator takes half of a step, and in a thousand of them spoils the background
         # At 1 normal latents fall together, and the background cannot be told from them. C_A learns little at 0.02; at
         # 100 (with compactness 0.0002) the patch level gains by it and the maps lose: bench/README.md, eighth round.
         weight_lat=0.02,

@@ -152,7 +152,7 @@ PRESETS = {
         speckle=0.25,  # unseen in training, noise is taken for defects
         weight_adv=0.0,  # the discriminator takes half of a step, and in a thousand of them spoils the background
         # At 1 normal latents fall together, and the background cannot be told from them. C_A learns little at 0.02; at
-        # 100 (with compactness 0.0002) the patch level gains by it and the maps lose: bench/README.md, eighth round.
+        # 100 (with compactness 0.0002) the patch level gains by it and the maps lose: bench/decisions.md, eighth round.
         weight_lat=0.02,
     ),
 }

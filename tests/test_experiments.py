@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 
+import ablation
 import common
 import components
 import few
@@ -119,6 +120,38 @@ def test_a_model_with_other_settings_is_not_taken(call, dataset):
     call(modalities, dataset, "--name", "rough", "--iterations", "3", result="rough-edge-0-modalities.json")
     with pytest.raises(common.ConfigError, match="another iterations; delete it"):
         call(modalities, dataset, "--name", "rough", result="rough-edge-0-modalities.json")
+
+
+def test_ablation(call, dataset, no_training):
+    change = "mixing=none+batch_size=2"
+    words = (ablation, dataset, "--name", "rough", "--steps", 2, 1, "--changes", change)
+    found = call(*words, result="rough-edge-0-ablation.json")["parts"]
+    assert list(found) == [ablation.UNCHANGED, change]
+    unchanged, changed = found.values()
+    assert changed["parameters"] < unchanged["parameters"]
+    no_training()
+    assert call(*words, result="rough-edge-0-ablation.json")["parts"] == found
+
+
+def test_ablation_tells_a_background_that_keeps_defects_from_one_that_loses_them(model, dataset, monkeypatch):
+    inspector = common.fmrnet.load(model)
+    monkeypatch.setattr(ablation.background, "restore_crops", lambda model, crops: crops)
+    kept = ablation.restored(inspector, dataset)
+    assert kept["background_error"] == 0
+    assert kept["residual_roc_auc"] == 0.5
+    good = []
+
+    def the_good_crop(model, crops):
+        """Crops come in turns: good, and the same with defects."""
+        good.append(crops)
+        return good[-1 - (len(good) % 2 == 0)]
+
+    monkeypatch.setattr(ablation.background, "restore_crops", the_good_crop)
+    lost = ablation.restored(inspector, dataset)
+    assert lost["background_error"] == 0
+    assert lost["residual_roc_auc"] > 0.95
+    assert lost["eq_23_roc_auc"] > 0.9
+    assert lost["patch_roc_auc"] == kept["patch_roc_auc"]
 
 
 def test_components(call, dataset, no_training):

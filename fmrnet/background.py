@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fmrnet import fast
-from fmrnet.learned_fusion import beyond_good, learned_map
+from fmrnet.learned_fusion import alarm, beyond_good, learned_map
 from fmrnet.model import Features, FMRNet
 
 __all__ = [
@@ -53,8 +53,8 @@ class Comparison:
     anomaly_map : Tensor, (H, W)
         The fused map, for pixels.
     alarm_map : Tensor, (H, W)
-        What the picture score is made of: the learned fusion's standard deviations beyond good pictures, 0 or more, of
-        which the map is the sigmoid; or the map itself.
+        What the picture score is made of: the learned fusion's `alarm`, in standard deviations of good pictures, 0 or
+        more; or the map itself.
     """
 
     anomaly_map: Tensor
@@ -103,8 +103,7 @@ def compare(model: FMRNet, picture: Tensor, background: Tensor) -> Comparison:
     """
     if model.fusion is not None:
         scores = model.fusion.standard_scores(picture[None], background[None], model.mean, model.std)
-        beyond = beyond_good(scores)[0]
-        return Comparison(learned_map(beyond), beyond.clamp_min(0))
+        return Comparison(learned_map(beyond_good(scores)[0]), alarm(scores)[0])
     product = fast.anomaly_map(
         picture[None], background[None], modalities=MODALITIES, median=model.config.median
     )[0]

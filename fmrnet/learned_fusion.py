@@ -31,6 +31,7 @@ from fmrnet.config import SLOPE
 __all__ = [
     "Block",
     "LearnedFusion",
+    "alarm",
     "beyond_good",
     "defect_labels",
     "fusion_inputs",
@@ -57,6 +58,10 @@ NEIGHBOURHOOD_SIGMA = 2.0  # cells
 NEIGHBOURHOOD_RADIUS = 4  # cells
 NEIGHBOURHOOD_SHARE = 0.7  # of its standard score: where both are plain the pixel's own answer is the sharper
 ANSWER_SHARE = 2 / 3  # of the map; the rest is the energy's
+ALARM_SHARE = 0.8  # of the answer in what a picture's score is made of
+AROUND_SHARE = (
+    0.25  # of the neighbourhood's score, which a lone answer is beyond: ragged edges answer all along
+)
 DEFECT_AREA = 400.0  # pixels: a synthetic defect of this size counts for what it has
 SIZE_POWER = 0.75  # 0: every pixel counts alike; 1: every defect
 MOST_WEIGHT = 12.0
@@ -130,6 +135,17 @@ def beyond_good(scores: Tensor) -> Tensor:
     """
     logit, around, energy = scores.unbind(1)
     return torch.lerp(energy, torch.maximum(logit, NEIGHBOURHOOD_SHARE * around), ANSWER_SHARE)
+
+
+def alarm(scores: Tensor) -> Tensor:
+    """What a picture's score is made of, (B, H, W), 0 or more, from `LearnedFusion.standard_scores` (B, 3, H, W).
+
+    As `beyond_good`, with ALARM_SHARE, and of the logit's score only what is beyond AROUND_SHARE of its
+    neighbourhood's: a speck stands alone, and a ragged edge, good as it is, answers faintly all along.
+    """
+    logit, around, energy = scores.unbind(1)
+    lone = logit - AROUND_SHARE * around.clamp_min(0)
+    return torch.lerp(energy, torch.maximum(lone, NEIGHBOURHOOD_SHARE * around), ALARM_SHARE).clamp_min(0)
 
 
 def learned_map(beyond: Tensor) -> Tensor:

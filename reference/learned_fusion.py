@@ -29,6 +29,8 @@ NEIGHBOURHOOD_SIGMA = 2.0  # cells
 NEIGHBOURHOOD_RADIUS = 4  # cells
 NEIGHBOURHOOD_SHARE = 0.7
 ANSWER_SHARE = 2 / 3
+ALARM_SHARE = 0.8
+AROUND_SHARE = 0.25
 DEFECT_AREA = 400.0  # pixels
 SIZE_POWER = 0.75
 MOST_WEIGHT = 12.0
@@ -320,11 +322,31 @@ def beyond_good(standard_scores: npt.ArrayLike) -> Array:
     Returns
     -------
     (H, W)
-        In standard deviations. `scoring.picture_score` of it tells whether the picture is defective.
+        In standard deviations.
     """
     logit, around, energy = np.moveaxis(numbers("standard_scores", standard_scores, "(H, W, 3)"), -1, 0)
     answer = np.maximum(logit, NEIGHBOURHOOD_SHARE * around)
     return np.asarray(ANSWER_SHARE * answer + (1 - ANSWER_SHARE) * energy)
+
+
+def alarm(standard_scores: npt.ArrayLike) -> Array:
+    """What a picture's score is made of: as `beyond_good`, for defects that stand alone.
+
+    The logit counts for what is beyond AROUND_SHARE of its neighbourhood, if that is positive, and the answer for
+    ALARM_SHARE. A ragged edge, good as it is, answers faintly all along; a speck does not.
+
+    Parameters
+    ----------
+    standard_scores : (H, W, 3)
+
+    Returns
+    -------
+    (H, W), 0 or more
+        In standard deviations. `scoring.picture_score` of it tells whether the picture is defective.
+    """
+    logit, around, energy = np.moveaxis(numbers("standard_scores", standard_scores, "(H, W, 3)"), -1, 0)
+    answer = np.maximum(logit - AROUND_SHARE * np.maximum(around, 0), NEIGHBOURHOOD_SHARE * around)
+    return np.maximum(ALARM_SHARE * answer + (1 - ALARM_SHARE) * energy, 0)
 
 
 def learned_map(beyond: npt.ArrayLike) -> Array:

@@ -69,7 +69,7 @@ def test_learned_fusion_gives_the_map_and_agrees_with_its_oracle():
     scores = learned_fusion.standard_scores(picture, restored, weights["mean"], weights["std"], weights)
     beyond = learned_fusion.beyond_good(scores)
     assert np.abs(found.anomaly_map - learned_fusion.learned_map(beyond)).max() < 1e-4
-    score = scoring.picture_score(np.maximum(beyond, 0), 64)
+    score = scoring.picture_score(learned_fusion.alarm(scores), 64)
     expected = score / THRESHOLDS.picture_threshold
     assert found.score == pytest.approx(expected, rel=1e-3, abs=1e-4)
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fmrnet import losses
 from fmrnet.learned_fusion import (
     LearnedFusion,
+    alarm,
     beyond_good,
     defect_labels,
     fusion_inputs,
@@ -57,7 +58,7 @@ def test_agrees_with_oracle_in_float64(seed, height, width, channels):
         energy = log_energy(arguments[0], arguments[1], arguments[3])[0]
         around = neighbourhood(torch.from_numpy(image[..., 0])[None])[0]
         scores = network.standard_scores(*arguments)
-        beyond = beyond_good(scores)[0]
+        beyond, alarms = beyond_good(scores)[0], alarm(scores)[0]
         scores = scores[0].permute(1, 2, 0)
         unlit = without_light(arguments[0], arguments[1], arguments[3])[0].permute(1, 2, 0)
     assert np.abs(unlit.numpy() - oracle.without_light(image, background, std)).max() < 1e-9
@@ -68,6 +69,7 @@ def test_agrees_with_oracle_in_float64(seed, height, width, channels):
     assert np.abs(around.numpy() - oracle.neighbourhood(image[..., 0])).max() < 1e-9
     expected = oracle.standard_scores(image, background, mean, std, weights)
     assert np.abs(scores.numpy() - expected).max() < 1e-9
+    assert np.abs(alarms.numpy() - oracle.alarm(expected)).max() < 1e-9
     expected = oracle.beyond_good(expected)
     assert np.abs(beyond.numpy() - expected).max() < 1e-9
     assert np.abs(learned_map(beyond).numpy() - oracle.learned_map(expected)).max() < 1e-9
@@ -143,6 +145,20 @@ def test_the_map_takes_the_neighbourhoods_answer_where_it_is_plainer_and_else_th
     assert at(oracle.HALF, 0.0, oracle.HALF) == 0.5
     with pytest.raises(ValueError, match=r"\(H, W, 3\)"):
         oracle.beyond_good(np.zeros((4, 4, 2)))
+
+
+def test_a_lone_answer_alarms_more_than_one_among_others_and_a_broad_one_still_does():
+    def at(logit, around, energy):
+        return oracle.alarm([[[logit, around, energy]]])[0, 0]
+
+    assert (
+        at(6.0, -8.0, 2.0) == at(6.0, 0.0, 2.0) > at(6.0, 3.0, 2.0)
+    )  # a speck, and the same on a ragged edge
+    assert at(0.5, 8.0, 2.0) > at(0.5, 0.0, 2.0)  # broad and faint
+    assert at(1.0, 0.0, 1.0) == pytest.approx(1)  # deviations, as they came
+    assert at(-9.0, -9.0, -9.0) == 0
+    with pytest.raises(ValueError, match=r"\(H, W, 3\)"):
+        oracle.alarm(np.zeros((4, 4, 2)))
 
 
 @settings(max_examples=20, deadline=None)

@@ -13,11 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 __all__ = ["Bar", "duration"]
 
-STEP_TIMES = {  # seconds of a step on one core of an AMD EPYC: how the parts of a training compare
-    "phase 1": 0.37,
-    "phase 2": 0.31,
-    "crops": 0.03,
-    "fusion": 0.10,
+STEP_TIMES = {  # seconds of a step on one core of an Intel Xeon: how the parts of a training compare
+    "phase 1": 0.40,
+    "phase 2": 0.19,
+    "crops": 0.02,
+    "fusion": 0.17,
 }
 
 
@@ -44,7 +44,8 @@ class Bar:
         )
         self._tasks: dict[str, TaskID] = {}
         self._every = every
-        self._started: dict[str, tuple[float, int]] = {}  # time and count of the first call
+        self._started: dict[str, tuple[float, int]] = {}  # time and count of a job's first call
+        self._done: dict[str, int] = {}
         self._spoke = time.monotonic()
 
     def __enter__(self) -> Bar:
@@ -57,11 +58,14 @@ class Bar:
         self._live.stop()
 
     def show(self, label: str, done: int, total: int, note: str = "") -> None:
-        """Say that `done` of `total` steps of the job `label` are done."""
+        """Say that `done` of `total` steps of the job `label` are done; fewer than before are those of a new job."""
         now = time.monotonic()
         if label not in self._tasks:
-            self._tasks[label] = self._live.add_task(label, total=total, completed=done, note=note)
+            self._tasks[label] = self._live.add_task(label, total=total, note=note)
+        if done < self._done.get(label, math.inf):
+            self._live.reset(self._tasks[label])
             self._started[label] = now, done
+        self._done[label] = done
         self._live.update(self._tasks[label], completed=done, total=total, note=note)
         if self._live.disable and (now - self._spoke >= self._every or done == total):
             began, first = self._started[label]

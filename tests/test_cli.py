@@ -298,6 +298,16 @@ def test_progress_off_a_terminal_is_a_line_now_and_then(capsys):
     assert lines[2] == "inspecting 3/3"
 
 
+def test_progress_of_a_second_job_knows_nothing_of_the_first(capsys, monkeypatch):
+    now = iter([0, 0, 100, 1000, 1010])  # of the bar, then of two jobs
+    monkeypatch.setattr("fmrnet.progress.time.monotonic", lambda: next(now))
+    with Bar(every=0.0) as bar:
+        for done in (0, 10, 0, 2):
+            bar.show("training", done, 10)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["training 0/10", "training 10/10", "training 0/10", "training 2/10, 40 s left"]
+
+
 def test_progress_of_a_training_is_of_its_time_and_goes_on_while_the_crops_are_restored(capsys):
     with Bar(every=0.0) as bar:
         tell = bar.training((20, 10, 40))
@@ -314,9 +324,9 @@ def test_progress_of_a_training_is_of_its_time_and_goes_on_while_the_crops_are_r
     lines = [re.sub(", [^,]* left", "", line) for line in capsys.readouterr().err.splitlines()]
     assert lines == [
         "training 0/100 phase 1, 0 of 2, loss 7",
-        "training 47/100 phase 1, 2 of 2, loss 1",
-        "training 57/100 phase 2, 5 of 10, loss 0.5",
-        "training 69/100 crops, 4 of 10",
-        "training 74/100 fusion, 0 of 10, loss 0.3",
+        "training 45/100 phase 1, 2 of 2, loss 1",
+        "training 51/100 phase 2, 5 of 10, loss 0.5",
+        "training 58/100 crops, 4 of 10",
+        "training 61/100 fusion, 0 of 10, loss 0.3",
         "training 100/100 fusion, 10 of 10, loss 0.25",
     ]

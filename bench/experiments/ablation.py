@@ -1,6 +1,6 @@
 """What each setting of the network and its training is worth to the background, without a look at a test picture.
 
-    python bench/experiments/ablation.py DATASET [--name NAME] [--preset edge] [--seed 0] [--steps 300 150]
+    python bench/experiments/ablation.py DATASET [--name NAME] [--preset edge] [--seed 0] [--steps 600 300]
         [--changes mixing=none patch_size=128+batch_size=8 ...]
 
 One training of T_1 and T_2 steps as the preset has it, and one for each change (FIELD=VALUE, several joined by "+").
@@ -52,7 +52,7 @@ SHOWN = {
 def main() -> None:
     """Read the command line, train what is not trained yet, measure, write."""
     parser = common.parser_of_one(__doc__ or "")
-    parser.add_argument("--steps", type=int, nargs=2, default=(300, 150), metavar=("T_1", "T_2"))
+    parser.add_argument("--steps", type=int, nargs=2, default=(600, 300), metavar=("T_1", "T_2"))
     parser.add_argument("--changes", nargs="*", default=CHANGES, metavar="FIELD=VALUE")
     given = parser.parse_args()
     run = common.run_of(given, given.dataset, given.name, given.seed)

@@ -346,7 +346,7 @@ def alarm(standard_scores: npt.ArrayLike) -> Array:
     """
     logit, around, energy = np.moveaxis(numbers("standard_scores", standard_scores, "(H, W, 3)"), -1, 0)
     answer = np.maximum(logit - AROUND_SHARE * np.maximum(around, 0), NEIGHBOURHOOD_SHARE * around)
-    return np.maximum(ALARM_SHARE * answer + (1 - ALARM_SHARE) * energy, 0)
+    return np.asarray(np.maximum(ALARM_SHARE * answer + (1 - ALARM_SHARE) * energy, 0))
 
 
 def learned_map(beyond: npt.ArrayLike) -> Array:

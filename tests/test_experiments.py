@@ -122,10 +122,11 @@ def test_a_model_with_other_settings_is_not_taken(call, dataset):
         call(modalities, dataset, "--name", "rough", result="rough-edge-0-modalities.json")
 
 
-def test_ablation(call, dataset, no_training):
-    change = "mixing=none+batch_size=2"
+def test_ablation(call, dataset, no_training, capsys):
+    change, too_large = "mixing=none+batch_size=2", "patch_size=128"
     words = (ablation, dataset, "--name", "rough", "--steps", 2, 1, "--changes", change)
-    found = call(*words, result="rough-edge-0-ablation.json")["parts"]
+    found = call(*words, too_large, result="rough-edge-0-ablation.json")["parts"]
+    assert "patch_size=128 left out" in capsys.readouterr().err
     assert list(found) == [ablation.UNCHANGED, change]
     unchanged, changed = found.values()
     assert changed["parameters"] < unchanged["parameters"]

@@ -8,12 +8,15 @@ Each then restores the same crops of the good pictures that training held out, a
 A good setting keeps the texture (a small error on good crops) and loses the defect (residual and Eq 23 find it, and so
 does the distance to the memory).
 
-Writes NAME-PRESET-SEED-ablation.json and .png. What is trained is not trained again, an interrupted training goes on.
+Writes NAME-PRESET-SEED-ablation.json and .png. A change that the pictures do not allow (patches larger than they are)
+is said and left out. What is trained is not trained again, an interrupted training goes on.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ import torch
 from torch import Tensor
 
 from fmrnet import background, data, fast
+from fmrnet.errors import DatasetError, PictureError
 from fmrnet.inspection import Inspector
 from fmrnet.learned_fusion import defect_labels
 from fmrnet.progress import Bar
@@ -59,11 +63,15 @@ def main() -> None:
     config = dataclasses.replace(run.config, iterations=(*given.steps, 0))
     about = {"name": run.name, "preset": run.preset, "config": config.to_dict(), "crops": CROPS, "size": SIZE}
     results = common.Results(run.out / f"{run.stem}-ablation.json", about)
+    found = {}
     with Bar() as bar:
-        found = {
-            change: results.part(change, lambda change=change: measure(run, given.steps, change, bar))  # type: ignore[misc]
-            for change in (UNCHANGED, *given.changes)
-        }
+        for change in (UNCHANGED, *given.changes):
+            try:
+                found[change] = results.part(change, partial(measure, run, given.steps, change, bar))
+            except (DatasetError, PictureError) as error:
+                if change == UNCHANGED:
+                    raise
+                print(f"{change} left out: {error}", file=sys.stderr)
     for change, part in found.items():
         print(change, {name: common.three(part[name]) for name in ("background_error", *SHOWN)})
     plot(found, run.stem, results.path.with_suffix(".png"))
@@ -129,7 +137,7 @@ def restored(inspector: Inspector, dataset: Path) -> dict[str, float | None]:
 
 def plot(found: dict[str, Any], title: str, path: Path) -> None:
     """Bars: the background's error on good crops, and how well defects are told."""
-    made, axes = common.figure(2, 1, width=3 + 0.8 * len(found), height=3.2)
+    made, axes = common.figure(2, 1, width=3 + len(found), height=3.2)
     names = [change.replace("+", "\n") for change in found]
     axes[0, 0].bar(range(len(names)), [part["background_error"] for part in found.values()])
     axes[0, 0].set_xticks(range(len(names)), names, fontsize=6)

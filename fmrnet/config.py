@@ -151,8 +151,8 @@ PRESETS = {
         light=0.5,  # unseen in training, a sheen is taken for a defect
         speckle=0.25,  # unseen in training, noise is taken for defects
         weight_adv=0.0,  # the discriminator takes half of a step, and in a thousand of them spoils the background
-        # At 1 normal latents fall together, and the background cannot be told from them. C_A learns little at 0.02; at
-        # 100 (with compactness 0.0002) the patch level gains by it and the maps lose: bench/decisions.md, eighth round.
+        # What a higher weight gains is the patch level, on some surfaces by much; 20 and more costs maps or background:
+        # bench/decisions.md, eighth and eleventh rounds.
         weight_lat=0.02,
     ),
 }

@@ -25,6 +25,8 @@ def accuracy() -> str:
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(RESULTS.glob("*-edge-*[0-9].json")):
         name, seed = path.stem.split("-edge-")
+        if not seed.isdigit():  # of other settings than the defaults
+            continue
         found.setdefault(name, {})[seed] = json.loads(path.read_text())
     for name, seeds in found.items():
         results = list(seeds.values())

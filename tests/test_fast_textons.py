@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import device_of
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from strategies import LAYOUTS, fill, laid_out, layouts, seeds, values
 from tolerances import assert_close
@@ -73,9 +73,9 @@ def test_matches_oracle(backend: str, data: st.DataObject) -> None:
 
     assert G.dtype == dtype
     reach = np.abs(memory).max() * (1 if mixing is None else np.abs(mixing).max() * 9)  # what is summed
-    assert_close(
-        G, expected(skip, memory, size=size, mixing=mixing, temperature=temperature), dtype=dtype, scale=reach
-    )
+    G_oracle = expected(skip, memory, size=size, mixing=mixing, temperature=temperature)
+    assume(np.abs(G_oracle).max() < torch.finfo(dtype).max)  # mixing may sum up more than float16 can hold
+    assert_close(G, G_oracle, dtype=dtype, scale=reach)
 
 
 @pytest.mark.parametrize("mixing", MIXINGS)

@@ -15,9 +15,10 @@ from collections.abc import Callable
 
 import torch
 
-__all__ = ["BACKENDS", "BackendUnavailable", "choose"]
+__all__ = ["BACKENDS", "TRITON_SMALL", "BackendUnavailable", "choose"]
 
 BACKENDS = ("eager", "numba", "triton")
+TRITON_SMALL = 64  # most places or textons of a picture that the Triton texton kernel keeps on chip whole
 _INSTALLED = {module: importlib.util.find_spec(module) is not None for module in ("numba", "triton")}
 
 

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .textons import TRITON_SMALL
+from ._dispatch import TRITON_SMALL
 
 EPS = tl.constexpr(1e-12)
 SMALL = TRITON_SMALL

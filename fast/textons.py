@@ -14,11 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _checks
-from ._dispatch import choose
+from ._dispatch import TRITON_SMALL, choose
 
 __all__ = ["rearrange_textons"]
 
-TRITON_SMALL = 64  # most places or textons of a picture that Triton keeps on chip whole
 NUMBA_FASTER = 1 << 12  # most similarities of one picture with which numba is the faster on a CPU; then eager
 NUMBA_LIMIT = 1 << 16  # most similarities of one picture the numba kernel takes: 256 KB
 EPS = 1e-12  # least norm in Eq 7: a block of zeros has cosine 0 with everything

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fmrnet.config import Config, preset
     from fmrnet.errors import FmrnetError
-    from fmrnet.inspection import Inspector, Result, load
-    from fmrnet.training import train
+    from fmrnet.inspection.inspector import Inspector, Result, load
+    from fmrnet.learning.training import train
 
 __all__ = ["Config", "FmrnetError", "Inspector", "Result", "load", "preset", "train"]
 __version__ = version("fmrnet")
@@ -24,10 +24,10 @@ _HOMES = {  # imported on first use, so that `import fmrnet` does not wait for t
     "Config": "config",
     "preset": "config",
     "FmrnetError": "errors",
-    "Inspector": "inspection",
-    "Result": "inspection",
-    "load": "inspection",
-    "train": "training",
+    "Inspector": "inspection.inspector",
+    "Result": "inspection.inspector",
+    "load": "inspection.inspector",
+    "train": "learning.training",
 }
 
 

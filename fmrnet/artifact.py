@@ -11,18 +11,15 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
 
-from .errors import ArtifactError, FmrnetError
-from .files import replacing
-
-if TYPE_CHECKING:
-    from .calibration import Calibration
-    from .config import Config
+from fmrnet.config import Config
+from fmrnet.errors import ArtifactError, ConfigError
+from fmrnet.files import replacing
 
 __all__ = ["FORMAT_VERSION", "Artifact", "check_writable", "load", "read_tensors", "save", "write_tensors"]
 
@@ -37,8 +34,8 @@ _KEY = "fmrnet"
 class Artifact:
     """Everything a trained model is: settings, what counts as a defect, where it comes from, weights."""
 
-    config: "Config"
-    calibration: "Calibration"
+    config: Config
+    calibration: dict[str, Any]  # the fields of `fmrnet.inspection.calibration.Calibration`
     provenance: dict[str, Any]
     weights: dict[str, torch.Tensor]
 
@@ -48,7 +45,7 @@ def save(artifact: Artifact, path: str | Path) -> None:
     metadata = {
         "kind": "model",
         "config": artifact.config.to_dict(),
-        "calibration": artifact.calibration.to_dict(),
+        "calibration": artifact.calibration,
         "provenance": artifact.provenance,
     }
     write_tensors(path, artifact.weights, metadata)
@@ -62,9 +59,6 @@ def load(path: str | Path) -> Artifact:
     ArtifactError : as `read_tensors`, or the file holds a training checkpoint rather than a model, or settings
         that are not valid in this release.
     """
-    from .calibration import Calibration
-    from .config import Config
-
     weights, metadata = read_tensors(path)
     if metadata.get("kind") != "model":
         raise ArtifactError(
@@ -72,13 +66,13 @@ def load(path: str | Path) -> Artifact:
             "finish the training with `fmrnet train ... --resume`, then use the file given as --out"
         )
     try:
-        config, calibration = metadata["config"], metadata["calibration"]
-        provenance = dict(metadata["provenance"])
+        config = metadata["config"]
+        calibration, provenance = dict(metadata["calibration"]), dict(metadata["provenance"])
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path} lacks the settings of a model ({error}); train it again") from error
     try:
-        return Artifact(Config.from_dict(config), Calibration.from_dict(calibration), provenance, weights)
-    except FmrnetError as error:
+        return Artifact(Config.from_dict(config), calibration, provenance, weights)
+    except ConfigError as error:
         raise ArtifactError(f"{path} holds settings that this release does not take: {error}") from error
 
 

@@ -22,7 +22,7 @@ from typer.core import TyperGroup
 from fmrnet.errors import ConfigError, DatasetError, FmrnetError, PictureError
 
 if TYPE_CHECKING:
-    from fmrnet.calibration import Calibration
+    from fmrnet.inspection.calibration import Calibration
 
 __all__ = ["app", "main"]
 
@@ -85,9 +85,9 @@ def demo(
     iterations: Iterations = None,
 ) -> None:
     """Learn one half of a texture, find defects drawn on the other half: about three minutes on two cores."""
-    from fmrnet import demo as demonstration
+    from fmrnet.evaluation.evaluate import demo as demonstration
+    from fmrnet.learning.training import Interrupted
     from fmrnet.progress import Bar
-    from fmrnet.training import Interrupted
 
     print(demonstration.INTRODUCTION)
     try:
@@ -119,8 +119,8 @@ def train(
 ) -> None:
     """Learn a texture from good pictures and write one model file."""
     import fmrnet
+    from fmrnet.learning.training import Interrupted
     from fmrnet.progress import Bar, duration
-    from fmrnet.training import Interrupted
 
     config = fmrnet.preset(preset)
     if overlap is not None:
@@ -190,9 +190,9 @@ def inspect(
 ) -> None:
     """Find the defects of pictures. Unreadable ones are named and passed over (exit code 2 at the end)."""
     import fmrnet
+    from fmrnet.inspection.report import Report
     from fmrnet.pictures import list_pictures, read_picture
     from fmrnet.progress import Bar
-    from fmrnet.report import Report
 
     inspector = fmrnet.load(model, device)
     found: dict[Path, None] = {}
@@ -247,7 +247,7 @@ def evaluate(
     """Compare a model's findings with known defects: ROC-AUC, AU-PRO, precision, recall, F1."""
     import fmrnet
     from fmrnet.artifact import check_writable
-    from fmrnet.evaluation import evaluate as compare
+    from fmrnet.evaluation.evaluate import evaluate as compare
     from fmrnet.files import write_json
     from fmrnet.progress import Bar
 
@@ -273,7 +273,7 @@ def info(
     content = artifact.load(model)
     sections: dict[str, dict[str, Any]] = {
         "settings": content.config.to_dict(),
-        "thresholds": content.calibration.to_dict(),
+        "thresholds": content.calibration,
         "provenance": content.provenance,
         "weights": {
             "tensors": len(content.weights),

@@ -183,7 +183,7 @@ def test_settings_of_another_release_are_refused_with_the_files_name(tmp_path):
         with pytest.raises(
             ArtifactError, match=r"a\.fmr holds settings that this release does not take: .*k = 'three'"
         ):
-            artifact.load(tmp_path / "a.fmr")
+            fmrnet.load(tmp_path / "a.fmr")
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path):

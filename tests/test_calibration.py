@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmrnet import background, calibration
-from fmrnet.calibration import Calibration, calibrate, patch_alarms, picture_score
 from fmrnet.config import Config
 from fmrnet.errors import ArtifactError, DatasetError
-from fmrnet.model import FMRNet
+from fmrnet.inspection import background, calibration
+from fmrnet.inspection.calibration import Calibration, calibrate, patch_alarms, picture_score
+from fmrnet.network.model import FMRNet
 from fmrnet.reference import scoring
 
 TINY = Config(channels=(4, 4, 4, 4, 4), memory_entries=5, overlap=0.0)

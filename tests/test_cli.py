@@ -15,8 +15,9 @@ from tiny import ground, make_inspector
 from typer.testing import CliRunner
 
 import fmrnet
-from fmrnet import artifact, training
+from fmrnet import artifact
 from fmrnet.cli import app
+from fmrnet.learning import training
 from fmrnet.pictures import write_picture
 from fmrnet.progress import Bar, duration
 from fmrnet.selfcheck import Row
@@ -230,8 +231,7 @@ def test_demo_needs_its_extra(tmp_path, monkeypatch):
 
 def test_the_demos_pictures_are_a_data_set_with_every_kind_of_defect(tmp_path):
     pytest.importorskip("skimage")
-    from fmrnet import demo, drawn_defects
-    from fmrnet.evaluation import load_dataset
+    from fmrnet.evaluation.evaluate import demo, drawn_defects, load_dataset
     from fmrnet.pictures import read_mask, read_picture
 
     examples = load_dataset(demo.make_dataset(tmp_path / "set", seed=1))
@@ -256,7 +256,7 @@ def test_the_demos_pictures_are_a_data_set_with_every_kind_of_defect(tmp_path):
 def test_the_demo_runs_from_end_to_end(tmp_path, monkeypatch):
     pytest.importorskip("skimage")
     pytest.importorskip("matplotlib")
-    from fmrnet import demo
+    from fmrnet.evaluation.evaluate import demo
     from fmrnet.pictures import read_picture
 
     monkeypatch.setattr(demo, "train", lambda good, out, **options: make_inspector())

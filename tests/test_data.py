@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fmrnet.data import (
+from fmrnet.errors import DatasetError
+from fmrnet.learning.data import (
     GoodPool,
     PicturePool,
     default_natural_pictures,
@@ -15,7 +16,6 @@ from fmrnet.data import (
     load_good_pictures,
     load_natural_pictures,
 )
-from fmrnet.errors import DatasetError
 
 sizes = st.tuples(st.integers(64, 90), st.integers(64, 90))
 

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import roc_auc_score
 
-from fmrnet.calibration import Calibration
 from fmrnet.config import preset
 from fmrnet.errors import DatasetError
-from fmrnet.evaluation import PixelCounts, evaluate, load_dataset
-from fmrnet.inspection import Result
+from fmrnet.evaluation.evaluate import evaluate, load_dataset
+from fmrnet.evaluation.metrics import PixelCounts
+from fmrnet.inspection.calibration import Calibration
+from fmrnet.inspection.inspector import Result
 from fmrnet.pictures import read_picture, write_picture
 from fmrnet.reference import scoring
 

@@ -21,9 +21,11 @@ import timing
 import torch
 from tiny import CONFIG, ground, make_inspector
 
-from fmrnet import background, config, training
+from fmrnet import config
+from fmrnet.inspection import background
+from fmrnet.learning import training
+from fmrnet.learning.synthesis import synthetic_defects
 from fmrnet.pictures import write_picture
-from fmrnet.synthesis import synthetic_defects
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+FLOORS = [  # of fmrnet/, from the ground up: a module imports from its own floor, its own room and those below
+    {"errors"},
+    {"files", "config", "devices", "progress"},
+    {"artifact", "pictures"},
+    {"network"},
+    {"inspection"},
+    {"deployment"},
+    {"learning"},
+    {"evaluation"},
+    {"conformance", "selfcheck"},
+    {"cli"},
+    {"__main__"},
+]
 HEAVY = {"torch", "numba", "triton", "scipy", "sklearn", "matplotlib", "skimage"}
 SOURCES = [
     path for folder in ("reference", "fast", "fmrnet") for path in sorted((ROOT / folder).rglob("*.py"))
@@ -16,7 +29,8 @@ SOURCES = [
 
 def imports(path: Path) -> list[tuple[str, bool]]:
     """(dotted module, whether at module level) of every import, relative ones made absolute."""
-    package = ["fmrnet"] if path.is_relative_to(ROOT / "fmrnet") else ["fmrnet", path.parent.name]
+    parents = list(path.relative_to(ROOT).parent.parts)
+    package = parents if parents[0] == "fmrnet" else ["fmrnet", *parents]
     found = []
     tree = ast.parse(path.read_text(encoding="utf-8"))
     top = set(map(id, tree.body))
@@ -26,8 +40,36 @@ def imports(path: Path) -> list[tuple[str, bool]]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             stem = ".".join([*base, *([node.module] if node.module else [])])
-            found += [(f"{stem}.{alias.name}", id(node) in top) for alias in node.names]
+            for alias in node.names:  # a module, or a name in one
+                inner = f"{stem}.{alias.name}"
+                found.append((inner if is_module(inner) or not is_module(stem) else stem, id(node) in top))
     return found
+
+
+def place(module: str) -> Path:
+    """Where the source of a dotted module of ours stands, without its suffix."""
+    parts = module.split(".")
+    return ROOT.joinpath(*(parts[1:] if parts[1:2] in (["fast"], ["reference"]) else parts))
+
+
+def dotted(path: Path) -> str:
+    """The opposite of `place`."""
+    return ".".join(("fmrnet", *path.relative_to(ROOT).with_suffix("").parts)).replace(
+        "fmrnet.fmrnet", "fmrnet"
+    )
+
+
+def is_module(module: str) -> bool:
+    return place(module).with_suffix(".py").is_file() or (place(module) / "__init__.py").is_file()
+
+
+def room(module: str) -> str:
+    """The room or the file of the ground that holds a module of fmrnet: fmrnet.network.model -> network."""
+    return module.split(".")[1]
+
+
+def floor(name: str) -> int:
+    return next(i for i, names in enumerate(FLOORS) if name in names)
 
 
 def within(module: str, package: str) -> bool:
@@ -58,6 +100,38 @@ def test_import_rule(path: Path) -> None:
                 assert private or not at_top, f"{path.name} imports {module} before it is needed"
         if folder in ("fast", "fmrnet") and path.name != "selfcheck.py":
             assert not within(module, "fmrnet.reference"), f"{path.name} imports the oracle"
+
+
+OURS = [path for path in SOURCES if path.is_relative_to(ROOT / "fmrnet") and path.parent.name != "fmrnet"]
+GROUND = [path for path in (ROOT / "fmrnet").glob("*.py") if path.name != "__init__.py"]
+
+
+@pytest.mark.parametrize("path", [*OURS, *GROUND], ids=lambda path: str(path.relative_to(ROOT)))
+def test_nobody_imports_from_above(path: Path) -> None:
+    own = path.relative_to(ROOT / "fmrnet").parts[0].removesuffix(".py")
+    for module, _ in imports(path):
+        if not within(module, "fmrnet") or module == "fmrnet" or room(module) in ("fast", "reference", own):
+            continue
+        assert floor(room(module)) < floor(own), (
+            f"{path.name} of {own} imports {module} from above or beside it"
+        )
+
+
+def test_no_two_modules_import_each_other() -> None:
+    """No circle, wherever in a module the import stands."""
+    sources = {dotted(path): path for path in SOURCES if path.name != "__init__.py"}
+    arrows = {
+        name: {module for module, _ in imports(path) if module in sources and module != name}
+        for name, path in sources.items()
+    }
+
+    def reach(name: str, seen: set[str]) -> set[str]:
+        for other in arrows[name] - seen:
+            seen.add(other)
+            reach(other, seen)
+        return seen
+
+    assert not {name for name in arrows if name in reach(name, set())}
 
 
 def test_no_module_shadows_a_library() -> None:

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import fmrnet
-from fmrnet import background
-from fmrnet.calibration import Calibration
 from fmrnet.config import Config
 from fmrnet.errors import ArtifactError, ConfigError, DatasetError, PictureError
-from fmrnet.inspection import Inspector
-from fmrnet.model import FMRNet
+from fmrnet.inspection import background
+from fmrnet.inspection.calibration import Calibration
+from fmrnet.inspection.inspector import Inspector
+from fmrnet.network.model import FMRNet
 from fmrnet.reference import fusion, learned_fusion, network, patches, scoring
 
 TINY = Config(channels=(4, 4, 6, 6, 8), memory_entries=7, overlap=0.5)

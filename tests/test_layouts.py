@@ -19,9 +19,9 @@ from PIL import Image
 from tiny import CONFIG, ground, make_inspector
 
 from fmrnet import config
-from fmrnet.data import load_good_pictures
-from fmrnet.evaluation import load_dataset
+from fmrnet.evaluation.evaluate import load_dataset
 from fmrnet.files import write_json
+from fmrnet.learning.data import load_good_pictures
 from fmrnet.pictures import read_mask, read_picture
 
 

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmrnet import losses
-from fmrnet.learned_fusion import (
+from fmrnet.learning import losses
+from fmrnet.network.learned_fusion import (
     LearnedFusion,
     alarm,
     beyond_good,

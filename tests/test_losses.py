@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmrnet import losses
+from fmrnet.learning import losses
 from fmrnet.reference import losses as oracle
 
 seeds = st.integers(0, 2**20)

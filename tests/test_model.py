@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmrnet.config import Config
-from fmrnet.critics import AuxiliaryClassifier, Discriminator
-from fmrnet.model import FMRNet
+from fmrnet.learning.critics import AuxiliaryClassifier, Discriminator
+from fmrnet.network.model import FMRNet
 from fmrnet.reference import network
 
 SMALL = Config(channels=(4, 6, 8, 10, 12), memory_entries=20, addressing_width=9)

@@ -30,9 +30,9 @@ def wheel(tmp_path_factory):
 
 def test_holds_every_module_and_nothing_else(wheel):
     expected = {
-        f"{package}/{file.name}"
+        f"{package}/{file.relative_to(ROOT / folder).as_posix()}"
         for folder, package in SOURCES.items()
-        for file in (ROOT / folder).glob("*.py")
+        for file in (ROOT / folder).rglob("*.py")
     }
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert names == expected | {"fmrnet/py.typed"}

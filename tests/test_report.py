@@ -15,9 +15,9 @@ from tiny import fill_disk, ground, make_inspector
 
 from fmrnet import fast
 from fmrnet.files import replacing, write_json
-from fmrnet.inspection import Inspector, Result
+from fmrnet.inspection.inspector import Inspector, Result
+from fmrnet.inspection.report import RED, Report, SheetRow, output_names, overlay, sheet
 from fmrnet.pictures import as_picture, read_mask, read_picture, write_picture
-from fmrnet.report import RED, Report, SheetRow, output_names, overlay, sheet
 
 
 @pytest.fixture(scope="module")

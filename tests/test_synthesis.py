@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmrnet import fast
+from fmrnet.learning.synthesis import MOST_SPECKLE, draw, lit, speckled, synthetic_defects
 from fmrnet.reference import synthesis as oracle
-from fmrnet.synthesis import MOST_SPECKLE, draw, lit, speckled, synthetic_defects
 
 
 def pictures(seed, *shape):

@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 
 import fmrnet
-from fmrnet import losses, training
 from fmrnet.artifact import read_tensors, write_tensors
 from fmrnet.config import Config
-from fmrnet.critics import Discriminator
 from fmrnet.errors import ArtifactError, DatasetError, FmrnetError, PictureError
-from fmrnet.training import Interrupted, checkpoint_path, train
+from fmrnet.learning import losses, training
+from fmrnet.learning.critics import Discriminator
+from fmrnet.learning.training import Interrupted, checkpoint_path, train
+from fmrnet.network.model import FMRNet
 
 TINY = Config(
     channels=(4, 4, 8, 8, 8),
@@ -131,7 +132,7 @@ def test_periodic_checkpoint_survives_a_crash(good, tmp_path, monkeypatch):
 
 def test_phase_2_locks_encoder_and_bank(good, tmp_path, monkeypatch):
     seen = {}
-    establish = training.memory.establish_bank
+    establish = training.bank.establish_bank
 
     def watch(model, pool):
         bank = establish(model, pool)
@@ -156,11 +157,9 @@ def test_phase_2_locks_encoder_and_bank(good, tmp_path, monkeypatch):
 
 def test_phase_1_trains_everything_but_the_addressing(good, tmp_path, monkeypatch):
     torch.manual_seed(0)
-    begun = {
-        k: v.clone() for k, v in fmrnet.model.FMRNet(replace(TINY, image_channels=1)).state_dict().items()
-    }
+    begun = {k: v.clone() for k, v in FMRNet(replace(TINY, image_channels=1)).state_dict().items()}
     seen = {}
-    establish = training.memory.establish_bank
+    establish = training.bank.establish_bank
     monkeypatch.setattr(
         training.memory, "establish_bank", lambda m, p: seen.update(m.state_dict()) or establish(m, p)
     )
@@ -198,7 +197,7 @@ def test_phase_1_teaches_the_latents_what_a_defect_is(good, tmp_path, monkeypatc
 def test_the_discriminator_learns_where_its_loss_counts(good, tmp_path, weight):
     config = replace(TINY, weight_adv=weight, image_channels=1)
     torch.manual_seed(0)
-    fmrnet.model.FMRNet(config)
+    FMRNet(config)
     begun = Discriminator(config).state_dict()
     with pytest.raises(Interrupted):
         learn(good, tmp_path / "a", config=config, progress=StopAt("phase 2"))

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from fmrnet import files
-from fmrnet.calibration import calibrate
 from fmrnet.config import Config, preset
-from fmrnet.inspection import Inspector
-from fmrnet.model import FMRNet
+from fmrnet.inspection.calibration import calibrate
+from fmrnet.inspection.inspector import Inspector
+from fmrnet.network.model import FMRNet
 
 CONFIG: Config = dataclasses.replace(
     preset("edge"),

@@ -25,12 +25,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fmrnet import background, data, fast
+from fmrnet import fast
 from fmrnet.errors import DatasetError, PictureError
-from fmrnet.inspection import Inspector
-from fmrnet.learned_fusion import defect_labels
+from fmrnet.inspection import background
+from fmrnet.inspection.inspector import Inspector
+from fmrnet.learning import data
+from fmrnet.learning.synthesis import synthetic_defects
+from fmrnet.network.learned_fusion import defect_labels
 from fmrnet.progress import Bar
-from fmrnet.synthesis import synthetic_defects
 
 UNCHANGED = "as it is"
 CHANGES = (

@@ -25,13 +25,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import record
 
 import fmrnet
-from fmrnet import background, fast, training
-from fmrnet.calibration import picture_score
+from fmrnet import fast
 from fmrnet.config import Config, preset
 from fmrnet.errors import ConfigError, FmrnetError
-from fmrnet.evaluation import PixelCounts, load_dataset
+from fmrnet.evaluation.evaluate import load_dataset
+from fmrnet.evaluation.metrics import PixelCounts
 from fmrnet.files import write_json
-from fmrnet.inspection import Inspector
+from fmrnet.inspection import background
+from fmrnet.inspection.calibration import picture_score
+from fmrnet.inspection.inspector import Inspector
+from fmrnet.learning import training
 from fmrnet.pictures import read_mask, read_picture, to_channels
 from fmrnet.progress import Bar
 

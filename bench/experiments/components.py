@@ -30,8 +30,9 @@ from unittest.mock import patch
 import common
 from torch import Tensor
 
-from fmrnet import inspection, training
-from fmrnet.model import FMRNet
+from fmrnet.inspection import inspector
+from fmrnet.learning import training
+from fmrnet.network.model import FMRNet
 from fmrnet.progress import Bar
 
 
@@ -89,7 +90,7 @@ def built_as(variant: Variant) -> Iterator[None]:
 
     with (
         patch.object(training, "FMRNet", variant.network),
-        patch.object(inspection, "FMRNet", variant.network),
+        patch.object(inspector, "FMRNet", variant.network),
         patch.object(training, "_update", update if variant.synthetic_defects else on_good_pictures),
     ):
         yield

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fmrnet.errors import DatasetError
-from fmrnet.evaluation import load_dataset
+from fmrnet.evaluation.evaluate import load_dataset
 from fmrnet.pictures import list_pictures, read_mask, read_picture, write_picture
 from fmrnet.progress import Bar
 

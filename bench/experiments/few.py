@@ -16,7 +16,7 @@ from typing import Any
 import common
 
 from fmrnet.errors import ConfigError, DatasetError
-from fmrnet.evaluation import evaluate
+from fmrnet.evaluation.evaluate import evaluate
 from fmrnet.pictures import list_pictures
 from fmrnet.progress import Bar
 

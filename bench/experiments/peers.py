@@ -28,8 +28,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fmrnet import data, fast
-from fmrnet.evaluation import PixelCounts, load_dataset
+from fmrnet import fast
+from fmrnet.evaluation.evaluate import load_dataset
+from fmrnet.evaluation.metrics import PixelCounts
+from fmrnet.learning import data
 from fmrnet.pictures import list_pictures, read_mask, read_picture, to_channels, write_picture
 from fmrnet.progress import Bar
 

@@ -27,8 +27,9 @@ import torch
 from numpy.typing import NDArray
 
 from fmrnet import fast
-from fmrnet.evaluation import Confusion, PixelCounts, load_dataset
-from fmrnet.inspection import Inspector
+from fmrnet.evaluation.evaluate import load_dataset
+from fmrnet.evaluation.metrics import Confusion, PixelCounts
+from fmrnet.inspection.inspector import Inspector
 from fmrnet.pictures import read_mask, read_picture
 from fmrnet.progress import Bar
 

@@ -16,9 +16,9 @@ from typing import Any
 import common
 import record
 
-from fmrnet.evaluation import evaluate
+from fmrnet.evaluation.evaluate import evaluate
 from fmrnet.files import write_json
-from fmrnet.inspection import Inspector
+from fmrnet.inspection.inspector import Inspector
 from fmrnet.progress import Bar
 
 

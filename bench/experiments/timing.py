@@ -33,11 +33,11 @@ import numpy as np
 import torch
 
 import fmrnet
-from fmrnet import background
-from fmrnet.calibration import calibrate
 from fmrnet.config import preset
-from fmrnet.inspection import Inspector
-from fmrnet.model import FMRNet
+from fmrnet.inspection import background
+from fmrnet.inspection.calibration import calibrate
+from fmrnet.inspection.inspector import Inspector
+from fmrnet.network.model import FMRNet
 from fmrnet.progress import Bar
 
 SIZES = ("256x256", "512x512", "1024x1024", "64x1024")

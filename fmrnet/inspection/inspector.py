@@ -18,11 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fmrnet import artifact, background, devices, fast
-from fmrnet.calibration import Calibration, calibrate, picture_score
+from fmrnet import artifact, devices, fast
 from fmrnet.config import Config
 from fmrnet.errors import ArtifactError, ConfigError, PictureError
-from fmrnet.model import FMRNet
+from fmrnet.inspection import background
+from fmrnet.inspection.calibration import Calibration, calibrate, picture_score
+from fmrnet.network.model import FMRNet
 from fmrnet.pictures import as_picture, read_picture, to_channels
 
 __all__ = ["Inspector", "Level", "Result", "load"]
@@ -147,7 +148,7 @@ class Inspector:
     ) -> Calibration:
         """Set the thresholds anew from good pictures, say of another camera; gives the new calibration.
 
-        See `fmrnet.calibration.calibrate` for what they are.
+        See `fmrnet.inspection.calibration.calibrate` for what they are.
 
         Raises
         ------
@@ -164,7 +165,9 @@ class Inspector:
     def save(self, path: str | Path) -> None:
         """Write the model, its calibration and its provenance to one file."""
         weights = self.model.state_dict()
-        artifact.save(artifact.Artifact(self.config, self.calibration, self.provenance, weights), path)
+        artifact.save(
+            artifact.Artifact(self.config, self.calibration.to_dict(), self.provenance, weights), path
+        )
 
     def _picture(self, image: str | Path | NDArray[Any]) -> Tensor:
         """(C, H, W) in [0, 1] on the network's device, at least a patch large."""
@@ -199,10 +202,14 @@ def load(path: str | Path, device: str = "auto") -> Inspector:
     """
     where = devices.choose_device(device)
     content = artifact.load(path)
+    try:
+        calibration = Calibration.from_dict(content.calibration)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path} holds settings that this release does not take: {error}") from error
     model = FMRNet(content.config)
     try:
         model.load_state_dict(content.weights)
     except RuntimeError as error:
         raise ArtifactError(f"{path}: the weights do not fit the settings: {error}") from None
     model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Inspector(model, content.calibration, content.provenance)
+    return Inspector(model, calibration, content.provenance)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fmrnet.config import SLOPE, Config
-from fmrnet.model import encoder_blocks
+from fmrnet.network.model import encoder_blocks
 
 __all__ = ["AuxiliaryClassifier", "Discriminator", "Judgement"]
 

@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrnet.config import preset
-from fmrnet.drawn_defects import KINDS, draw_defect
 from fmrnet.errors import FmrnetError
-from fmrnet.evaluation import Example, evaluate, load_dataset
+from fmrnet.evaluation.drawn_defects import KINDS, draw_defect
+from fmrnet.evaluation.evaluate import Example, evaluate, load_dataset
 from fmrnet.files import write_json
-from fmrnet.inspection import Inspector
+from fmrnet.inspection.inspector import Inspector
+from fmrnet.inspection.report import SheetRow, sheet
+from fmrnet.learning.training import train
 from fmrnet.pictures import as_picture, read_mask, read_picture, write_picture
 from fmrnet.progress import Bar
-from fmrnet.report import SheetRow, sheet
-from fmrnet.training import train
 
 __all__ = ["FIGURES", "INTRODUCTION", "MODEL", "SHEET", "make_dataset", "run"]
 
@@ -49,7 +49,7 @@ def run(out: str | Path, *, seed: int, iterations: int | None, bar: Bar) -> dict
 
     Returns
     -------
-    the figures of `fmrnet.evaluation.evaluate`
+    the figures of `fmrnet.evaluation.evaluate.evaluate`
 
     Raises
     ------

@@ -17,9 +17,9 @@ from scipy.special import expit
 from torch import Tensor
 from torch.nn.functional import max_pool2d, pad
 
-from fmrnet import background
 from fmrnet.errors import ArtifactError, DatasetError
-from fmrnet.model import FMRNet
+from fmrnet.inspection import background
+from fmrnet.network.model import FMRNet
 
 __all__ = ["Calibration", "calibrate", "patch_alarms", "picture_score"]
 

@@ -1,11 +1,8 @@
 """How well a model does on pictures with known defects, in the folder layout of MVTec AD.
 
-    DATASET/test/good/*.png                          defect-free
-    DATASET/test/<defect>/<name>.png                 with a defect of this kind
-    DATASET/ground_truth/<defect>/<name>_mask.png    where it is: white
-
-Pixel scores are counted in bins of their upper 19 bits (the sign is 0), so that memory stays the same for any
-number of pixels and a score is known to 1 part in 2048. Ties within a bin count half in ROC-AUC, as always.
+DATASET/test/good/*.png                          defect-free
+DATASET/test/<defect>/<name>.png                 with a defect of this kind
+DATASET/ground_truth/<defect>/<name>_mask.png    where it is: white
 """
 
 from __future__ import annotations
@@ -19,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrnet.errors import DatasetError, PictureError
+from fmrnet.evaluation.metrics import Confusion, PixelCounts, roc_auc
 from fmrnet.pictures import list_pictures, read_mask
 
 if TYPE_CHECKING:
-    from fmrnet.inspection import Inspector
+    from fmrnet.inspection.inspector import Inspector
 
-__all__ = ["Example", "PixelCounts", "evaluate", "load_dataset"]
+__all__ = ["Example", "evaluate", "load_dataset"]
 
 
 @dataclass(frozen=True)
@@ -60,98 +58,6 @@ def load_dataset(dataset: str | Path) -> list[Example]:
     if all(example.mask is None for example in examples):
         raise DatasetError(f"{test} holds no defective pictures; expected them in {test / '<defect>'}")
     return examples
-
-
-class PixelCounts:
-    """Scores and decisions of pixels against the truth, counted in fixed memory (12 MB)."""
-
-    BINS = 2**19
-
-    def __init__(self) -> None:
-        self.good = np.zeros(self.BINS, np.int64)  # defect-free pixels per bin of the score
-        self.defective = np.zeros(self.BINS, np.int64)
-        self.overlap = np.zeros(self.BINS)  # defective pixels, each weighing 1 / size of its region
-        self.regions = 0
-        self.confusion = Confusion()
-
-    def add(self, scores: NDArray[np.float32], decision: NDArray[np.bool_], truth: NDArray[np.bool_]) -> None:
-        """Count one picture: scores (H, W), 0 or more; decision and truth (H, W)."""
-        from scipy import ndimage
-
-        bins = np.maximum(scores, np.float32(0)).astype(np.float32).view(np.uint32) >> 12
-        labels, regions = ndimage.label(truth, structure=np.ones((3, 3)))
-        inverse_sizes = 1 / np.maximum(np.bincount(labels.ravel(), minlength=regions + 1), 1)
-        inside, outside = bins[truth], bins[~truth]
-        self.good += np.bincount(outside, minlength=self.BINS)
-        self.defective += np.bincount(inside, minlength=self.BINS)
-        self.overlap += np.bincount(inside, weights=inverse_sizes[labels[truth]], minlength=self.BINS)
-        self.regions += regions
-        self.confusion.add(decision, truth)
-
-    def __add__(self, other: PixelCounts) -> PixelCounts:
-        total = PixelCounts()
-        total.good = self.good + other.good
-        total.defective = self.defective + other.defective
-        total.overlap = self.overlap + other.overlap
-        total.regions = self.regions + other.regions
-        total.confusion = self.confusion + other.confusion
-        return total
-
-    def roc_auc(self) -> float | None:
-        """Area under the ROC curve over all pixels; None without pixels of both kinds."""
-        return _roc_auc(
-            scores=np.concatenate([np.arange(self.BINS)] * 2),
-            labels=np.repeat([0, 1], self.BINS),
-            weights=np.concatenate([self.good, self.defective]),
-        )
-
-    def au_pro(self, limit: float = 0.3) -> float | None:
-        """Area under the per-region overlap curve up to a false positive rate of `limit`, divided by it."""
-        if not self.regions or not self.good.any():
-            return None
-        used = np.flatnonzero((self.good > 0) | (self.defective > 0))[::-1]
-        x = np.concatenate([[0.0], np.cumsum(self.good[used]) / self.good.sum()])
-        y = np.concatenate([[0.0], np.cumsum(self.overlap[used]) / self.regions])
-        inside = x <= limit
-        at_limit = np.interp(limit, x, y)
-        x, y = np.append(x[inside], limit), np.append(y[inside], at_limit)
-        return float(np.trapezoid(y, x) / limit)
-
-    def figures(self, limit: float = 0.3) -> dict[str, Any]:
-        """All of the above, ready for JSON."""
-        return {"roc_auc": self.roc_auc(), "au_pro": self.au_pro(limit), **self.confusion.figures()}
-
-
-@dataclass
-class Confusion:
-    """Decisions against the truth: how many of each of the four kinds."""
-
-    true_positives: int = 0
-    false_positives: int = 0
-    false_negatives: int = 0
-    true_negatives: int = 0
-
-    def add(self, decision: NDArray[np.bool_] | bool, truth: NDArray[np.bool_] | bool) -> None:
-        """Count decisions about as many pixels or pictures."""
-        decision, truth = np.asarray(decision), np.asarray(truth)
-        self.true_positives += int((decision & truth).sum())
-        self.false_positives += int((decision & ~truth).sum())
-        self.false_negatives += int((~decision & truth).sum())
-        self.true_negatives += int((~decision & ~truth).sum())
-
-    def __add__(self, other: Confusion) -> Confusion:
-        return Confusion(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
-
-    def figures(self) -> dict[str, Any]:
-        """Precision, recall and F1 (0 where they are a share of nothing), and the four counts."""
-        hits = self.true_positives
-        marked, real = hits + self.false_positives, hits + self.false_negatives
-        return {
-            "precision": hits / marked if marked else 0.0,
-            "recall": hits / real if real else 0.0,
-            "f1": 2 * hits / (marked + real) if marked + real else 0.0,
-            **vars(self),
-        }
 
 
 def evaluate(
@@ -263,13 +169,4 @@ def _picture_figures(each: list[dict[str, Any]], prefix: str = "") -> dict[str, 
     confusion = Confusion()
     confusion.add(np.array([e[f"{prefix}defective"] for e in each]), truth)
     scores = np.array([e[f"{prefix}score"] for e in each])
-    return {"roc_auc": _roc_auc(scores, truth, np.ones(len(each))), **confusion.figures()}
-
-
-def _roc_auc(scores: NDArray[Any], labels: NDArray[Any], weights: NDArray[Any]) -> float | None:
-    from sklearn.metrics import roc_auc_score
-
-    used = weights > 0
-    if len(np.unique(labels[used])) < 2:
-        return None
-    return float(roc_auc_score(labels[used], scores[used], sample_weight=weights[used]))
+    return {"roc_auc": roc_auc(scores, truth, np.ones(len(each))), **confusion.figures()}

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fmrnet import fast
 from fmrnet.config import SLOPE, Config
-from fmrnet.learned_fusion import LearnedFusion
+from fmrnet.network.learned_fusion import LearnedFusion
 
 __all__ = ["ConvBlock", "FMRNet", "Features", "encoder_blocks"]
 

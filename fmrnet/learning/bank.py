@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from fmrnet import fast
-from fmrnet.data import PicturePool
 from fmrnet.errors import DatasetError
-from fmrnet.model import FMRNet
+from fmrnet.learning.data import PicturePool
+from fmrnet.network.model import FMRNet
 
 __all__ = ["check_enough_patches", "establish_bank"]
 

@@ -25,15 +25,17 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from fmrnet import artifact, background, data, devices, losses, memory
-from fmrnet.calibration import calibrate
+from fmrnet import artifact, devices
 from fmrnet.config import Config, preset
-from fmrnet.critics import AuxiliaryClassifier, Discriminator
 from fmrnet.errors import ArtifactError, FmrnetError
-from fmrnet.inspection import Inspector, load
-from fmrnet.learned_fusion import defect_labels, fusion_inputs, size_weights, without_light
-from fmrnet.model import FMRNet
-from fmrnet.synthesis import lit, speckled, synthetic_defects
+from fmrnet.inspection import background
+from fmrnet.inspection.calibration import calibrate
+from fmrnet.inspection.inspector import Inspector, load
+from fmrnet.learning import bank, data, losses
+from fmrnet.learning.critics import AuxiliaryClassifier, Discriminator
+from fmrnet.learning.synthesis import lit, speckled, synthetic_defects
+from fmrnet.network.learned_fusion import defect_labels, fusion_inputs, size_weights, without_light
+from fmrnet.network.model import FMRNet
 
 __all__ = ["CHECKPOINT_SUFFIX", "Interrupted", "checkpoint_path", "train"]
 
@@ -141,7 +143,7 @@ def train(
     ----------
     good : path
         Folder of good pictures (or a data set in the MVTec layout, of which `train/good` is taken). Some are
-        held out for calibration: see `fmrnet.data.hold_out`.
+        held out for calibration: see `fmrnet.learning.data.hold_out`.
     out : path
         The model file. While training, a checkpoint stands beside it.
     config : Config or str
@@ -182,7 +184,7 @@ def train(
         config = dataclasses.replace(config, iterations=_share_out(iterations, config.iterations))
     learn, held_out = data.hold_out(pictures, config.patch_size)
     good_pool = data.GoodPool(learn, config.patch_size) if config.by_rarity else data.PicturePool(learn)
-    memory.check_enough_patches(good_pool, config.patch_size, config.memory_entries)
+    bank.check_enough_patches(good_pool, config.patch_size, config.memory_entries)
     natural_pool = data.load_natural_pictures(anomalies, channels, config.patch_size)
     if not out.parent.is_dir():
         raise ArtifactError(f"{out}: the folder {out.parent} does not exist; make it first")
@@ -221,7 +223,7 @@ def train(
                 updates = (partial(_update_fusion, networks, optimisers, batch) for batch in batches)
             _run_phase(networks, optimisers, updates, position, stop, out, identity, progress)
             if position.phase == 1:
-                networks.model.memory.copy_(memory.establish_bank(networks.model, good_pool))
+                networks.model.memory.copy_(bank.establish_bank(networks.model, good_pool))
             position.phase, position.step = position.phase + 1, 0
 
     provenance = {

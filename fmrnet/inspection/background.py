@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fmrnet import fast
-from fmrnet.learned_fusion import alarm, beyond_good, learned_map
-from fmrnet.model import Features, FMRNet
+from fmrnet.network.learned_fusion import alarm, beyond_good, learned_map
+from fmrnet.network.model import Features, FMRNet
 
 __all__ = [
     "MODALITIES",

@@ -20,7 +20,7 @@ from fmrnet.files import replacing, write_json
 from fmrnet.pictures import to_channels, write_map, write_picture
 
 if TYPE_CHECKING:
-    from fmrnet.inspection import Inspector, Result
+    from fmrnet.inspection.inspector import Inspector, Result
 
 __all__ = ["Report", "SheetRow", "output_names", "overlay", "sheet"]
 

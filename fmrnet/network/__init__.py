@@ -1,0 +1,1 @@
+"""The network: generator and learned fusion. Imports the ground alone."""

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fmrnet.evaluation import drawn_defects
 from fmrnet.evaluation.drawn_defects import KINDS, draw_defect
-from fmrnet.evaluation.evaluate import drawn_defects
 
 GROUND = np.random.default_rng(0).uniform(0.3, 0.7, size=(96, 128)).astype(np.float32)
 

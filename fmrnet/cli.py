@@ -85,7 +85,7 @@ def demo(
     iterations: Iterations = None,
 ) -> None:
     """Learn one half of a texture, find defects drawn on the other half: about three minutes on two cores."""
-    from fmrnet.evaluation.evaluate import demo as demonstration
+    from fmrnet.evaluation import demo as demonstration
     from fmrnet.learning.training import Interrupted
     from fmrnet.progress import Bar
 

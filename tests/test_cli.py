@@ -231,7 +231,8 @@ def test_demo_needs_its_extra(tmp_path, monkeypatch):
 
 def test_the_demos_pictures_are_a_data_set_with_every_kind_of_defect(tmp_path):
     pytest.importorskip("skimage")
-    from fmrnet.evaluation import demo, drawn_defects, load_dataset
+    from fmrnet.evaluation import demo, drawn_defects
+    from fmrnet.evaluation.evaluate import load_dataset
     from fmrnet.pictures import read_mask, read_picture
 
     examples = load_dataset(demo.make_dataset(tmp_path / "set", seed=1))

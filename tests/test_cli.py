@@ -127,7 +127,7 @@ def test_calibrate_changes_the_thresholds_and_nothing_else(model, folder, tmp_pa
     seen = run("calibrate", model, folder, "--out", tmp_path / "b.fmr", "--k", "4", "--patch-quantile", "0.5")
     assert seen.exit_code == 0, seen.output
     before, after = artifact.load(model), artifact.load(tmp_path / "b.fmr")
-    assert (after.calibration.k, after.calibration.patch_quantile, after.calibration.pictures) == (4, 0.5, 3)
+    assert tuple(after.calibration[name] for name in ("k", "patch_quantile", "pictures")) == (4, 0.5, 3)
     assert before.config == after.config
     assert all((before.weights[name] == after.weights[name]).all() for name in before.weights)
     content = (tmp_path / "b.fmr").read_bytes()

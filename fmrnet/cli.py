@@ -162,7 +162,7 @@ def calibrate(
     """Set the thresholds of a model anew from good pictures, say of another camera or lot."""
     import fmrnet
     from fmrnet.artifact import check_writable
-    from fmrnet.pictures import list_pictures
+    from fmrnet.listing import list_pictures
 
     target = model if out is None else out
     inspector = fmrnet.load(model, device)

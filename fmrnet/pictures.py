@@ -15,7 +15,6 @@ from __future__ import annotations
 import stat
 import sys
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,14 +22,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from fmrnet.errors import DatasetError, PictureError
+from fmrnet.errors import PictureError
 from fmrnet.files import replacing
 
 __all__ = [
-    "EXTENSIONS",
     "MAX_PIXELS",
     "as_picture",
-    "list_pictures",
     "read_mask",
     "read_picture",
     "to_channels",
@@ -38,8 +35,6 @@ __all__ = [
     "write_picture",
 ]
 
-_PHOTOGRAPHS = {".avif", ".jfif", ".jp2", ".jpeg", ".jpg", ".webp"}
-EXTENSIONS = frozenset(_PHOTOGRAPHS | {".bmp", ".gif", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff"})
 MAX_PIXELS = 2**27  # 134 million, 32768 lines of a 4096-pixel line camera; in colour 1.6 GB as float32
 
 Picture = NDArray[np.float32]
@@ -146,33 +141,6 @@ def to_channels(picture: Picture, channels: int) -> Picture:
     return np.minimum(luma, np.float32(1))
 
 
-def list_pictures(paths: str | Path | Iterable[str | Path]) -> list[Path]:
-    """The picture files behind a mixture of files and folders, each once.
-
-    A folder gives its files with a known extension (EXTENSIONS), sorted by name, without hidden ones and
-    without those in folders below it: so no folder of defective pictures slips in among the good ones. Any
-    other path is taken as a picture file, whatever its name; reading it tells whether it is one.
-
-    Raises
-    ------
-    DatasetError : a folder holds no picture.
-    """
-    found: dict[Path, None] = {}
-    for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
-        if not path.is_dir():
-            found[path] = None
-            continue
-        inside = [p for p in path.iterdir() if _is_listed(p) and p.is_file()]
-        if not inside:
-            folders = sorted(
-                p.name for p in path.iterdir() if p.is_dir() and any(map(_is_listed, p.iterdir()))
-            )
-            hint = f"; it has the folders {', '.join(folders[:5])}: name one of them" if folders else ""
-            raise DatasetError(f"{path} holds no pictures ({' '.join(sorted(EXTENSIONS))}){hint}")
-        found.update(dict.fromkeys(sorted(inside, key=lambda p: p.name)))
-    return list(found)
-
-
 def write_picture(path: str | Path, picture: NDArray[np.bool_] | NDArray[np.uint8]) -> None:
     """Write an 8-bit PNG in one step: (H, W) bool (as 0 and 255) or uint8, or (H, W, 3) uint8."""
     if picture.dtype == np.bool_:
@@ -188,10 +156,6 @@ def write_map(path: str | Path, values: NDArray[np.float32]) -> None:
     """
     with replacing(path) as file:
         Image.fromarray(np.ascontiguousarray(values, dtype=np.float32)).save(file, format="TIFF")
-
-
-def _is_listed(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
 
 
 def _decode(file: BinaryIO, path: Path) -> NDArray[Any]:

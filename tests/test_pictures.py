@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageOps
 
-from fmrnet.errors import DatasetError, PictureError
+from fmrnet.errors import PictureError
 from fmrnet.pictures import (
     as_picture,
-    list_pictures,
     read_mask,
     read_picture,
     to_channels,
@@ -255,25 +254,3 @@ def test_luma_is_pillows():
     colours = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
     luma = np.asarray(ImageOps.grayscale(Image.fromarray(colours)))
     np.testing.assert_allclose(to_channels(as_picture(colours), 1)[:, :, 0], luma / 255, atol=0.6 / 255)
-
-
-def test_listing_is_sorted_flat_and_without_hidden_or_foreign_files(tmp_path):
-    for name in ("b.png", "a.JPG", "c.tiff", ".hidden.png", "._b.png", "notes.txt", "Thumbs.db"):
-        (tmp_path / name).touch()
-    (tmp_path / "below").mkdir()
-    (tmp_path / "below" / "d.png").touch()
-    (tmp_path / "folder.png").mkdir()
-    names = [path.name for path in list_pictures(tmp_path)]
-    assert names == ["a.JPG", "b.png", "c.tiff"]
-    assert list_pictures([tmp_path / "b.png", tmp_path, tmp_path / "odd.name"]) == [
-        tmp_path / name for name in ("b.png", "a.JPG", "c.tiff", "odd.name")
-    ]
-
-
-def test_a_folder_without_pictures_names_the_folders_that_have_some(tmp_path):
-    (tmp_path / "good").mkdir()
-    with pytest.raises(DatasetError, match="holds no pictures"):
-        list_pictures(tmp_path)
-    (tmp_path / "good" / "a.png").touch()
-    with pytest.raises(DatasetError, match="it has the folders good: name one"):
-        list_pictures([tmp_path])

@@ -35,7 +35,8 @@ from PIL import Image
 
 from fmrnet.errors import DatasetError
 from fmrnet.evaluation.evaluate import load_dataset
-from fmrnet.pictures import list_pictures, read_mask, read_picture, write_picture
+from fmrnet.listing import list_pictures
+from fmrnet.pictures import read_mask, read_picture, write_picture
 from fmrnet.progress import Bar
 
 PATCH = 64  # rows that a stretch of rail must have to learn from it

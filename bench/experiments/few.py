@@ -17,7 +17,7 @@ import common
 
 from fmrnet.errors import ConfigError, DatasetError
 from fmrnet.evaluation.evaluate import evaluate
-from fmrnet.pictures import list_pictures
+from fmrnet.listing import list_pictures
 from fmrnet.progress import Bar
 
 

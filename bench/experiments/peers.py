@@ -32,7 +32,8 @@ from fmrnet import fast
 from fmrnet.evaluation.evaluate import load_dataset
 from fmrnet.evaluation.metrics import PixelCounts
 from fmrnet.learning import data
-from fmrnet.pictures import list_pictures, read_mask, read_picture, to_channels, write_picture
+from fmrnet.listing import list_pictures
+from fmrnet.pictures import read_mask, read_picture, to_channels, write_picture
 from fmrnet.progress import Bar
 
 PEERS = {"patchcore": "PatchCore", "padim": "PaDiM", "draem": "DRAEM"}

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from fmrnet.errors import DatasetError, PictureError
 from fmrnet.evaluation.metrics import Confusion, PixelCounts, roc_auc
-from fmrnet.pictures import list_pictures, read_mask
+from fmrnet.listing import list_pictures
+from fmrnet.pictures import read_mask
 
 if TYPE_CHECKING:
     from fmrnet.inspection.inspector import Inspector

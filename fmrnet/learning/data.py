@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fmrnet.errors import DatasetError, PictureError
-from fmrnet.pictures import list_pictures, read_picture, to_channels
+from fmrnet.listing import list_pictures
+from fmrnet.pictures import read_picture, to_channels
 
 __all__ = [
     "GoodPool",

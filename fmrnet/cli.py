@@ -1,15 +1,17 @@
 """The command line. A user's mistake gives one line and exit code 2, never a traceback.
 
 Exit codes: 0 done; 1 the machine could not (disk full, no permission, no memory); 2 the user's mistake, such
-as a picture that cannot be read; 130 stopped by Ctrl-C.
+as a picture that cannot be read; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +21,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fmrnet.errors import ConfigError, DatasetError, FmrnetError, PictureError
+from fmrnet import streams
+from fmrnet.errors import FmrnetError, is_out_of_memory, printable
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from fmrnet.inspection.calibration import Calibration
+    from fmrnet.inspection.report import Report
 
 __all__ = ["app", "main"]
 
@@ -40,7 +46,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
-        with _errors_in_one_line():
+        with _errors_in_one_line(), _signals_as_errors():
             return super().invoke(ctx)
 
 
@@ -53,17 +59,26 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file written by `fmrnet train`.")]
+
+def path(text: str) -> Path:
+    """A path as it was given; `~` is the home folder, after `--out=`, too, where a shell leaves it standing."""
+    return Path(os.path.expanduser(text))
+
+
+PathArgument = functools.partial(typer.Argument, parser=path)
+PathOption = functools.partial(typer.Option, parser=path)
+Model = Annotated[Path, PathArgument(metavar="MODEL", help="Model file written by `fmrnet train`.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Iterations = Annotated[int | None, typer.Option(min=2, help="Training steps of all phases together.")]
 
 
 def main() -> None:
     """Entry point of the program `fmrnet`."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no text
-    app()
+    streams.settle()
+    try:
+        app()
+    except OSError as error:  # help and version cannot be shown; a command tells its own errors
+        sys.exit(_fail(f"{error.filename}: {error.strerror}", 1).exit_code)
 
 
 @app.callback(invoke_without_command=True)
@@ -80,7 +95,7 @@ def version(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
+    out: Annotated[Path, PathOption(help="Folder for everything the demo makes.")] = Path("demo"),
     seed: Annotated[int, typer.Option(min=0, help="Fixes the training and the drawn defects.")] = 0,
     iterations: Iterations = None,
 ) -> None:
@@ -96,13 +111,14 @@ def demo(
     except Interrupted:
         raise _fail("stopped; `fmrnet demo` starts again from the beginning", 130) from None
     _print_figures(figures)
-    print(f"\nlook at {out / demonstration.SHEET}; the model is {out / demonstration.MODEL}")
+    print()
+    _print(f"look at {out / demonstration.SHEET}; the model is {out / demonstration.MODEL}")
 
 
 @app.command()
 def train(
-    good: Annotated[Path, typer.Argument(metavar="GOOD_DIR", help="Folder of defect-free pictures.")],
-    out: Annotated[Path, typer.Option(help="The model file to write, such as carpet.fmr.")],
+    good: Annotated[Path, PathArgument(metavar="GOOD_DIR", help="Folder of defect-free pictures.")],
+    out: Annotated[Path, PathOption(help="The model file to write, such as carpet.fmr.")],
     preset: Annotated[
         str, typer.Option(help="edge (minutes on two cores) or paper (as published).")
     ] = "edge",
@@ -141,16 +157,16 @@ def train(
     except Interrupted as stopped:
         raise _fail(stopped, 130) from None
     seconds, size = inspector.provenance["seconds"], out.stat().st_size
-    print(f"wrote {out} ({size / 1e6:.1f} MB) after {duration(seconds)} of training")
+    _print(f"wrote {out} ({size / 1e6:.1f} MB) after {duration(seconds)} of training")
     print(_thresholds(inspector.calibration))
-    print(f"next: fmrnet inspect {out} PICTURES --out report")
+    _print(f"next: fmrnet inspect {out} PICTURES --out report")
 
 
 @app.command()
 def calibrate(
     model: Model,
-    good: Annotated[list[Path], typer.Argument(metavar="GOOD", help="Good pictures, or folders of them.")],
-    out: Annotated[Path | None, typer.Option(help="The model file to write; default: change MODEL.")] = None,
+    good: Annotated[list[Path], PathArgument(metavar="GOOD", help="Good pictures, or folders of them.")],
+    out: Annotated[Path | None, PathOption(help="The model file to write; default: change MODEL.")] = None,
     k: Annotated[
         float | None, typer.Option(help="Standard deviations of the pixel threshold; default: as trained.")
     ] = None,
@@ -172,7 +188,7 @@ def calibrate(
     inspector.calibrate(pictures, k=k, patch_quantile=patch_quantile)
     inspector.save(target)
     print(f"after:  {_thresholds(inspector.calibration)}")
-    print(f"wrote {target}")
+    _print(f"wrote {target}")
 
 
 @app.command()
@@ -181,58 +197,47 @@ def inspect(
     pictures: Annotated[
         list[Path], typer.Argument(metavar="PICTURES", help="Picture files, or folders of them.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for overlays, masks, maps and report.json.")],
+    out: Annotated[Path, PathOption(help="Folder for overlays, masks, maps and report.json.")],
     level: Annotated[
         Level,
         typer.Option(help="pixel: where; patch: whether, faster; auto: where, if a patch looks defective."),
     ] = Level.pixel,
     device: Device = "auto",
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on from the report in --out; pictures that changed are done again."
+        ),
+    ] = False,
 ) -> None:
-    """Find the defects of pictures. Unreadable ones are named and passed over (exit code 2 at the end)."""
+    """Find the defects of pictures. Unreadable ones are named and passed over (exit code 2 at the end).
+
+    An earlier report in --out is replaced, and its overlays, masks and maps, unless --resume is given.
+    """
     import fmrnet
-    from fmrnet.inspection.report import Report
-    from fmrnet.pictures import list_pictures, read_picture
+    from fmrnet.inspection.batch import gather, inspect_each
+    from fmrnet.inspection.report import open_report
     from fmrnet.progress import Bar
 
     inspector = fmrnet.load(model, device)
-    found: dict[Path, None] = {}
-    unusable: dict[Path, str] = {}
-    for given in pictures:
+    paths, unusable = gather(pictures, out)
+    with open_report(out, inspector, model, level.value, paths, resume=resume) as report, Bar() as bar:
+        _note_earlier(report, len(paths), resume)
+        for given, reason in unusable.items():
+            _print_line(report.add_error(given, reason))
         try:
-            found.update(dict.fromkeys(list_pictures(given)))
-        except DatasetError as error:
-            unusable[given] = str(error)
-    paths = list(found)
-    if any(path.parent.resolve() == out.resolve() for path in paths):
-        raise ConfigError(f"--out {out} is a folder of the pictures to inspect; name another")
-    report = Report(out, inspector, model, level.value, paths)
-    for given, reason in unusable.items():
-        report.add_error(given, reason)
-        _say(reason)
-    with Bar() as bar:
-        try:
-            for done, path in enumerate(paths, start=1):
-                try:
-                    picture = read_picture(path)
-                    result = inspector.inspect(picture, level.value)
-                except PictureError as error:
-                    named = str(error) if str(path) in str(error) else f"{path}: {error}"
-                    report.add_error(path, named)
-                    _say(named)
-                else:
-                    report.add(path, picture, result)
-                    verdict = "DEFECTIVE" if result.defective else "good"
-                    figures = f"score {result.score:6.2f}  {result.level:5} {result.seconds:6.2f} s"
-                    print(f"{verdict:9} {figures}  {path}")
+            for done, line in enumerate(inspect_each(inspector, report, paths), start=1 + len(report.kept)):
+                _print_line(line)
                 bar.show("inspecting", done, len(paths))
-        except KeyboardInterrupt:
-            report.write()
-            raise
-    written = report.write()
+        except KeyboardInterrupt as error:
+            left = report.content()["summary"]["not_reached"]
+            done = f"stopped, {left} of {len(paths)} pictures left; {out} holds the report of the others"
+            raise _fail(f"{done}, and the same command with --resume goes on", _code(error)) from None
     summary = report.content()["summary"]
-    print(
-        ", ".join(f"{summary[kind]} {kind}" for kind in ("defective", "good", "unreadable")) + f": {written}"
-    )
+    counts = [f"{summary[kind]} {kind}" for kind in ("defective", "good", "unreadable", "failed")]
+    _print(f"{', '.join(counts)}: {out / 'report.json'}")
+    if summary["failed"]:
+        raise typer.Exit(1)
     if summary["unreadable"]:
         raise typer.Exit(2)
 
@@ -240,8 +245,8 @@ def inspect(
 @app.command()
 def evaluate(
     model: Model,
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Folder in the MVTec AD layout.")],
-    out: Annotated[Path | None, typer.Option(help="JSON file for all figures.")] = None,
+    dataset: Annotated[Path, PathArgument(metavar="DATASET", help="Folder in the MVTec AD layout.")],
+    out: Annotated[Path | None, PathOption(help="JSON file for all figures.")] = None,
     device: Device = "auto",
 ) -> None:
     """Compare a model's findings with known defects: ROC-AUC, AU-PRO, precision, recall, F1."""
@@ -259,7 +264,7 @@ def evaluate(
     _print_figures(figures)
     if out is not None:
         write_json(out, figures)
-        print(f"wrote {out}")
+        _print(f"wrote {out}")
 
 
 @app.command()
@@ -287,7 +292,7 @@ def info(
     for title, fields in sections.items():
         print(title)
         for name, value in fields.items():
-            print(f"  {name:18} {f'{len(value)} entries, see --json' if name == 'loss_curve' else value}")
+            _print(f"  {name:18} {f'{len(value)} entries, see --json' if name == 'loss_curve' else value}")
 
 
 @app.command()
@@ -346,30 +351,72 @@ def _print_figures(figures: dict[str, Any]) -> None:
     )
 
 
+def _note_earlier(report: Report, pictures: int, resume: bool) -> None:
+    """Say what becomes of an earlier report in the folder."""
+    if report.replaced:
+        _note(f"replacing the report of {report.replaced} pictures in {report.folder}")
+    elif resume and report.kept:
+        _note(f"{len(report.kept)} of {pictures} pictures are in the report already")
+    elif resume:
+        _note(f"there is nothing to go on from in {report.folder}: starting from the beginning")
+
+
+def _print_line(line: dict[str, Any]) -> None:
+    """One line of a report, as its picture is done."""
+    if "error" in line:
+        _say(line["error"])
+    else:
+        verdict = "DEFECTIVE" if line["defective"] else "good"
+        figures = f"score {line['score']:6.2f}  {line['level']:5} {line['seconds']:6.2f} s"
+        _print(f"{verdict:9} {figures}  {line['picture']}")
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: what Ctrl-C does is done, and the exit code differs."""
+
+
+@contextmanager
+def _signals_as_errors() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    try:
+        earlier = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # only the main thread may set handlers, and only it is interrupted
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
 @contextmanager
 def _errors_in_one_line() -> Iterator[None]:
     try:
         yield
+        sys.stdout.flush()
     except FmrnetError as error:
         raise _fail(error, 2) from None
-    except KeyboardInterrupt:
-        raise _fail("stopped; what is written is whole, and the same command starts again", 130) from None
-    except ValueError as error:
-        if not str(error).startswith(
-            "FMRNET_BACKEND"
-        ):  # the one setting that is checked only where it is used
-            raise
-        raise _fail(error, 2) from None
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":  # torch's
-            raise
-        raise _fail("not enough memory for a picture of this size; cut it into pieces", 1) from None
-    except BrokenPipeError:  # whoever read the output, `head` say, has gone: nobody is left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(1) from None
+    except KeyboardInterrupt as error:
+        stopped = "stopped; what is written is whole, and the same command starts again"
+        raise _fail(stopped, _code(error)) from None
+    except (ValueError, MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise _fail("not enough memory for a picture of this size; cut it into pieces", 1) from None
+        if str(error).startswith("FMRNET_BACKEND"):  # the one setting that is checked only where it is used
+            raise _fail(error, 2) from None
+        raise
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
-        raise _fail(f"{named}{error.strerror or error}", 1) from None
+        notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+        raise _fail(f"{named}{error.strerror or error}{notes}", 1) from None
+
+
+def _code(error: KeyboardInterrupt) -> int:
+    return 143 if isinstance(error, _Terminated) else 130
 
 
 def _fail(message: object, code: int) -> typer.Exit:
@@ -378,4 +425,12 @@ def _fail(message: object, code: int) -> typer.Exit:
 
 
 def _say(message: object) -> None:
-    print("fmrnet:", " ".join(str(message).split()), file=sys.stderr)
+    _note(f"fmrnet: {message}")
+
+
+def _note(message: object) -> None:
+    print(printable(message), file=sys.stderr)
+
+
+def _print(line: object) -> None:
+    print(printable(line))

@@ -1,6 +1,21 @@
-"""The mistakes a user can make, one class a kind. The command line prints them as one line and exits with 2."""
+"""The mistakes a user can make, one class a kind, and how a message may be shown.
 
-__all__ = ["ArtifactError", "ConfigError", "DatasetError", "FmrnetError", "PictureError"]
+The command line prints a mistake as one line and exits with 2.
+"""
+
+import unicodedata
+
+__all__ = [
+    "ArtifactError",
+    "ConfigError",
+    "DatasetError",
+    "FmrnetError",
+    "PictureError",
+    "is_out_of_memory",
+    "printable",
+]
+
+LONGEST_LINE = 1000  # characters of a message; a path takes a few hundred
 
 
 class FmrnetError(Exception):
@@ -21,3 +36,38 @@ class ArtifactError(FmrnetError):
 
 class ConfigError(FmrnetError):
     """A setting outside its range, or settings that contradict each other."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this says that memory is exhausted: Python's, NumPy's, and torch's on each of its devices."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+    )
+
+
+def printable(text: object, limit: int = LONGEST_LINE) -> str:
+    r"""One line that shows `text` and does nothing else to a terminal, a log or a reader.
+
+    File names and a model's texts come from others. Line breaks, escape codes, marks that turn the reading
+    direction and bytes that are no text are shown escaped; of a text longer than `limit` the middle is left out.
+
+    >>> print(printable("a\x1b[2Jb\nDEFECTIVE c.png"))
+    a\x1b[2Jb\nDEFECTIVE c.png
+    >>> printable("0123456789" * 9, limit=20)
+    '01234567 ... 3456789'
+    """
+    line = str(text)
+    if len(line) > limit:
+        half = (limit - 5) // 2
+        line = f"{line[: limit - 5 - half]} ... {line[-half:]}"
+    return "".join(character if _is_shown(character) else _escape(character) for character in line)
+
+
+def _is_shown(character: str) -> bool:
+    return character.isprintable() or unicodedata.category(character) == "Zs"
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from fmrnet.errors import PictureError
 from fmrnet.files import replacing
@@ -36,6 +36,10 @@ __all__ = [
 ]
 
 MAX_PIXELS = 2**27  # 134 million, 32768 lines of a 4096-pixel line camera; in colour 1.6 GB as float32
+
+SOFTWARE = (
+    "fmrnet"  # stands in every picture written, so that this program knows its own and replaces no other
+)
 
 Picture = NDArray[np.float32]
 
@@ -145,8 +149,10 @@ def write_picture(path: str | Path, picture: NDArray[np.bool_] | NDArray[np.uint
     """Write an 8-bit PNG in one step: (H, W) bool (as 0 and 255) or uint8, or (H, W, 3) uint8."""
     if picture.dtype == np.bool_:
         picture = picture.astype(np.uint8) * np.uint8(255)
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Software", SOFTWARE)
     with replacing(path) as file:
-        Image.fromarray(picture).save(file, format="PNG")
+        Image.fromarray(picture).save(file, format="PNG", pnginfo=text)
 
 
 def write_map(path: str | Path, values: NDArray[np.float32]) -> None:
@@ -155,7 +161,8 @@ def write_map(path: str | Path, values: NDArray[np.float32]) -> None:
     TIFF and not .npy: ImageJ, HALCON, OpenCV, GIMP and Pillow open it as a picture.
     """
     with replacing(path) as file:
-        Image.fromarray(np.ascontiguousarray(values, dtype=np.float32)).save(file, format="TIFF")
+        image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
+        image.save(file, format="TIFF", software=SOFTWARE)
 
 
 def _decode(file: BinaryIO, path: Path) -> NDArray[Any]:

@@ -99,13 +99,6 @@ def test_inspect(model, folder, tmp_path, level):
     assert run("inspect", model, folder, "--out", tmp_path / "out", "--level", level).exit_code == 0  # again
 
 
-def test_inspect_does_not_write_among_the_pictures(model, folder):
-    seen = run("inspect", model, folder, "--out", folder)
-    assert seen.exit_code == 2
-    assert "name another" in seen.output
-    assert len(list(folder.iterdir())) == 3
-
-
 def test_ctrl_c_reports_what_is_done(model, folder, tmp_path, monkeypatch):
     inspect = fmrnet.Inspector.inspect
 
@@ -117,7 +110,9 @@ def test_ctrl_c_reports_what_is_done(model, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(fmrnet.Inspector, "inspect", interrupted)
     seen = run("inspect", model, folder, "--out", tmp_path / "out")
     assert seen.exit_code == 130
-    assert seen.stderr.splitlines()[-1].startswith("fmrnet: stopped; what is written is whole")
+    line = seen.stderr.splitlines()[-1]
+    assert line.startswith("fmrnet: stopped, 2 of 3 pictures left")
+    assert line.endswith("the same command with --resume goes on")
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["summary"]["not_reached"] == 2
     assert len(report["pictures"]) == 1
@@ -277,7 +272,7 @@ def test_a_reader_that_stops_reading_is_told_nothing(model):
     command = [sys.executable, "-m", "fmrnet", "info", str(model), "--json"]
     seen = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
     os.close(writer)
-    assert (seen.returncode, seen.stderr) == (1, "")
+    assert (seen.returncode, seen.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

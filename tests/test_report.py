@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
-from tiny import fill_disk, ground, make_inspector
+from tiny import ground, make_inspector
 
 from fmrnet import fast
 from fmrnet.files import replacing, write_json
 from fmrnet.inspection.inspector import Inspector, Result
-from fmrnet.inspection.report import RED, Report, SheetRow, output_names, overlay, sheet
+from fmrnet.inspection.overlay import RED, overlay
+from fmrnet.inspection.report import identify, open_report
+from fmrnet.inspection.sheet import SheetRow, sheet
 from fmrnet.pictures import as_picture, read_mask, read_picture, write_picture
 
 
@@ -25,12 +26,19 @@ def inspector() -> Inspector:
     return make_inspector()
 
 
-def inspect_into(folder, inspector, paths, level="pixel"):
-    report = Report(folder, inspector, "tiny.fmr", level, paths)
-    for path in paths:
-        picture = read_picture(path)
-        report.add(path, picture, inspector.inspect(picture, level))
-    return report.write()
+@pytest.fixture
+def model(tmp_path, inspector):
+    """The file that the inspector came from."""
+    inspector.save(tmp_path / "tiny.fmr")
+    return tmp_path / "tiny.fmr"
+
+
+def inspect_into(folder, inspector, model, paths, level="pixel"):
+    with open_report(folder, inspector, model, level, paths) as report:
+        for path in paths:
+            picture = read_picture(path)
+            report.add(path, picture, inspector.inspect(picture, level), identify(path))
+    return json.loads((folder / "report.json").read_text())
 
 
 @pytest.fixture
@@ -43,13 +51,15 @@ def pictures(tmp_path):
     return paths
 
 
-def test_pixel_level_writes_overlay_mask_and_lossless_map(tmp_path, inspector, pictures):
-    content = json.loads(inspect_into(tmp_path / "out", inspector, pictures).read_text())
-    assert sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")) == [
-        f"{defect}/000.{kind}"
-        for defect in ("cut", "hole")
-        for kind in ("map.tiff", "mask.png", "overlay.png")
-    ] + ["report.json"]
+def test_pixel_level_writes_overlay_mask_and_lossless_map(tmp_path, inspector, model, pictures):
+    content = inspect_into(tmp_path / "out", inspector, model, pictures)
+    found = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*"))
+    kinds = ("map.tiff", "mask.png", "overlay.png")
+    assert found == [
+        ".fmrnet.lock",
+        *(f"{defect}/000.{kind}" for defect in ("cut", "hole") for kind in kinds),
+        *("report.json", "report.jsonl"),
+    ]
     for path, entry in zip(pictures, content["pictures"], strict=True):
         result = inspector.inspect(path, "pixel")
         out = {kind: tmp_path / "out" / name for kind, name in entry["files"].items()}
@@ -63,13 +73,17 @@ def test_pixel_level_writes_overlay_mask_and_lossless_map(tmp_path, inspector, p
         assert entry["seconds"] > 0
     assert content["summary"]["defective"] + content["summary"]["good"] == 2
     assert content["thresholds"]["pixel"] == inspector.calibration.pixel_threshold
-    assert content["model"]["file"] == "tiny.fmr"
+    assert content["model"]["file"] == str(model)
+    assert content["model"]["sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
+    head, *lines = map(json.loads, (tmp_path / "out" / "report.jsonl").read_text().splitlines())
+    assert lines == content["pictures"]
+    assert head == {key: content[key] for key in ("fmrnet", "level", "thresholds", "model")}
     assert content["model"]["provenance"] == {"command": "none", "seed": 0}
 
 
-def test_a_second_run_replaces_the_first_and_leaves_nothing_of_it(tmp_path, inspector, pictures):
-    inspect_into(tmp_path / "out", inspector, pictures, "pixel")
-    content = json.loads(inspect_into(tmp_path / "out", inspector, pictures, "patch").read_text())
+def test_a_second_run_replaces_the_first_and_leaves_nothing_of_it(tmp_path, inspector, model, pictures):
+    inspect_into(tmp_path / "out", inspector, model, pictures, "pixel")
+    content = inspect_into(tmp_path / "out", inspector, model, pictures, "patch")
     assert [entry["level"] for entry in content["pictures"]] == ["patch", "patch"]
     assert content["pictures"][0]["defective_pixels"] is None
     assert not [
@@ -77,44 +91,31 @@ def test_a_second_run_replaces_the_first_and_leaves_nothing_of_it(tmp_path, insp
     ]
 
 
-def test_patch_level_outlines_the_patches_beyond_the_threshold(tmp_path, inspector, pictures):
+def test_patch_level_outlines_the_patches_beyond_the_threshold(tmp_path, inspector, model, pictures):
     picture = read_picture(pictures[0])
-    report = Report(tmp_path / "out", inspector, "tiny.fmr", "patch", pictures)
-    scores = np.full(inspector.inspect(picture, "patch").patch_scores.shape, np.inf, np.float32)
+    scores = np.full(inspector.inspect(picture, "patch").patch_scores.shape, 1e6, np.float32)
     scores[0, 0] = 0
     result = Result(2.0, True, "patch", scores, None, None, 0.1)
     _, origins = fast.slice_patches(
         torch.zeros(1, *picture.shape), inspector.config.patch_size, inspector.config.stride
     )
-    assert [list(box[:2]) for box in report._boxes(picture, result)] == origins.tolist()[1:]
-    report.add(pictures[0], picture, result)
+    with open_report(tmp_path / "out", inspector, model, "patch", pictures) as report:
+        assert [list(box[:2]) for box in report._boxes(picture, result)] == origins.tolist()[1:]
+        report.add(pictures[0], picture, result, {})
     red = np.round(RED * 255).astype(np.uint8)
     painted = np.asarray(Image.open(tmp_path / "out" / "cut" / "000.overlay.png"))
     assert (painted == red).all(axis=2).any()
 
 
-def test_bad_pictures_and_those_not_reached_are_counted(tmp_path, inspector, pictures):
-    report = Report(tmp_path / "out", inspector, "tiny.fmr", "auto", [*pictures, Path("bad.png")])
-    report.add_error(Path("bad.png"), "bad.png is empty")
-    content = json.loads(report.write().read_text())
-    assert content["errors"] == [{"picture": "bad.png", "error": "bad.png is empty"}]
-    assert content["summary"] == {"defective": 0, "good": 0, "unreadable": 1, "not_reached": 2, "seconds": 0}
-
-
-@given(
-    names=st.lists(
-        st.tuples(
-            st.sampled_from("ab"), st.sampled_from(["0", "1", "0.png"]), st.sampled_from([".png", ".jpg"])
-        ),
-        min_size=1,
-        unique=True,
-    )
-)
-def test_output_names_are_as_many_as_the_pictures(names):
-    paths = [Path(folder) / f"{stem}{suffix}" for folder, stem, suffix in names]
-    found = output_names(paths)
-    assert list(found) == paths
-    assert len(set(found.values())) == len(paths)
+def test_bad_pictures_and_those_not_reached_are_counted(tmp_path, inspector, model, pictures):
+    with open_report(tmp_path / "out", inspector, model, "auto", [*pictures, Path("bad.png")]) as report:
+        report.add_error(Path("bad.png"), "bad.png\nis empty " + "." * 10_000)
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    (error,) = content["errors"]
+    assert error["error"].startswith(r"bad.png\nis empty")
+    assert len(error["error"]) < 1100
+    expected = {"defective": 0, "good": 0, "unreadable": 1, "failed": 0, "not_reached": 2, "seconds": 0}
+    assert content["summary"] == expected
 
 
 def test_an_overlay_marks_the_defect_and_keeps_the_rest():
@@ -129,20 +130,6 @@ def test_an_overlay_marks_the_defect_and_keeps_the_rest():
     np.testing.assert_array_equal(painted[far], np.repeat(ground()[far][:, None], 3, axis=1))
     np.testing.assert_array_equal(overlay(picture), np.dstack([ground()] * 3))
     assert (overlay(picture, boxes=[(0, 0, 64)]) == red).all(axis=2).any()
-
-
-@pytest.mark.parametrize("room", [0, 100, 9000])
-def test_a_full_disk_leaves_whole_files_only(tmp_path, inspector, pictures, monkeypatch, room):
-    """Room for nothing, for a part of the overlay, for the overlay and a part of the map."""
-    inspect_into(tmp_path / "out", inspector, pictures[:1], "pixel")
-    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    fill_disk(monkeypatch, room)
-    with pytest.raises(OSError, match="No space left"):
-        inspect_into(tmp_path / "out", inspector, pictures[:1], "pixel")
-    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}.keys() == before.keys()
-    for path in (tmp_path / "out").glob("*.png"):
-        read_picture(path)
-    json.loads((tmp_path / "out" / "report.json").read_text())
 
 
 def test_replacing_keeps_what_stood_there_until_the_end(tmp_path):

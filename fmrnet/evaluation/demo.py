@@ -19,7 +19,7 @@ from fmrnet.evaluation.drawn_defects import KINDS, draw_defect
 from fmrnet.evaluation.evaluate import Example, evaluate, load_dataset
 from fmrnet.files import write_json
 from fmrnet.inspection.inspector import Inspector
-from fmrnet.inspection.report import SheetRow, sheet
+from fmrnet.inspection.sheet import SheetRow, sheet
 from fmrnet.learning.training import train
 from fmrnet.pictures import as_picture, read_mask, read_picture, write_picture
 from fmrnet.progress import Bar

@@ -1,0 +1,83 @@
+"""The folder of a report: apart from the pictures, of one run at a time, and without anybody else's files.
+
+This program knows its own files by what they say: `Software` of a picture is fmrnet, and so is the first key of JSON.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from fmrnet.errors import ConfigError
+from fmrnet.inspection.names import LOCK
+
+__all__ = ["check_apart", "check_replaceable", "claimed", "is_ours"]
+
+_HEAD = 2**17  # bytes in which a file says who wrote it; in a large TIFF the places of its strips come before
+
+
+def check_apart(out: Path, folders: Iterable[Path]) -> None:
+    """Raise ConfigError if `out` is one of the folders to inspect, lies in one, or holds one."""
+    for folder in folders:
+        for inner, outer, how in ((out, folder, "lies in"), (folder, out, "holds")):
+            if _within(inner, outer):
+                how = "is" if _within(outer, inner) else how
+                raise ConfigError(f"--out {out} {how} {folder}, a folder to inspect; name another")
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise ConfigError if something stands at `path` that this program did not write."""
+    if os.path.lexists(path) and not is_ours(path):
+        raise ConfigError(
+            f"{path} was not written by fmrnet, and is not replaced; name another folder as --out"
+        )
+
+
+def is_ours(path: Path) -> bool:
+    """Whether `path` is a picture or a report that this program wrote; a link is none."""
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return False
+        with open(path, "rb") as file:
+            head = file.read(_HEAD)
+    except OSError:  # not there, or not to be read, and so not to be replaced
+        return False
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return b"tEXtSoftware\0fmrnet" in head
+    if head.startswith((b"II", b"MM")):
+        return b"fmrnet\0" in head
+    return head.replace(b"\n ", b"").replace(b" ", b"").startswith(b'{"fmrnet":')
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Make `folder`, and keep other runs out of it while the block lasts; a killed run keeps out nobody.
+
+    Raises
+    ------
+    ConfigError : another run is at work in it, or it is a file.
+    OSError : it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ConfigError(f"--out {folder} is a file or lies in one; name a folder") from None
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            yield
+    except Timeout:
+        raise ConfigError(
+            f"another `fmrnet inspect` is writing to {folder}; wait for its end, or name another folder"
+        ) from None
+
+
+def _within(inner: Path, outer: Path) -> bool:
+    """Whether `inner` is `outer` or lies in it, whatever their spelling; what does not exist yet holds nothing."""
+    whole = Path(os.path.realpath(inner))
+    places = filter(os.path.exists, (whole, *whole.parents))
+    return os.path.exists(outer) and any(os.path.samefile(place, outer) for place in places)

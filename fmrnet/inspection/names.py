@@ -1,0 +1,84 @@
+"""Names for what an inspection writes: one for each picture, such that no two files ever stand in one place."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import unicodedata
+from collections.abc import Collection, Sequence
+from pathlib import Path, PurePath
+
+__all__ = ["KINDS", "LOCK", "RECORD", "REPORT", "output_names"]
+
+KINDS = ("overlay.png", "mask.png", "map.tiff")  # a picture `cut/0.png` gives cut/0.overlay.png and so on
+REPORT, RECORD, LOCK = "report.json", "report.jsonl", ".fmrnet.lock"
+LONGEST = 200  # bytes of a name; most disks take 255, and the name of a kind follows
+
+
+def output_names(paths: Sequence[Path], taken: Collection[str] = ()) -> dict[Path, str]:
+    """A name for the files of each picture: its path below the folder they share, its suffix left out.
+
+    The suffix stays where two names would otherwise be the same. A name that is too long is shortened, and one that
+    is taken gets a number. No two differ by upper and lower case alone, which some disks do not tell apart.
+
+    Parameters
+    ----------
+    paths : pictures, each file once
+    taken : names that are given away
+
+    >>> list(output_names([Path("in/cut/0.png"), Path("in/hole/0.png")]).values())
+    ['cut/0', 'hole/0']
+    >>> list(output_names([Path("in/0.png"), Path("in/0.jpg")]).values())
+    ['0.png', '0.jpg']
+    """
+    below = _below([Path(os.path.realpath(path.parent), path.name) for path in paths])
+    stems = [name.with_suffix("") for name in below]
+    if len({_folded(str(stem)) for stem in stems}) == len(stems):
+        below = stems
+    used = {_folded(name) for name in taken}
+    names = {}
+    for path, parts in zip(paths, below, strict=True):
+        short = "/".join([*map(_free, parts.parts[:-1]), _short(parts.parts[-1])])
+        name, number = short, 2
+        while _folded(name) in used:
+            name, number = f"{short}~{number}", number + 1
+        used.add(_folded(name))
+        names[path] = name
+    return names
+
+
+def _below(whole: Sequence[PurePath]) -> list[PurePath]:
+    """Absolute paths below the folder that they share; where they lie on several drives, by drive."""
+    for shared in whole[0].parents if whole else ():
+        if all(path.is_relative_to(shared) for path in whole):
+            return [path.relative_to(shared) for path in whole]
+    # C: and \\server\share
+    return [type(path)(path.drive.replace(":", "").lstrip("\\"), *path.parts[1:]) for path in whole]
+
+
+def _free(folder: str) -> str:
+    """A folder's name that is no output's: `a.mask.png` holds pictures, and `a.png` beside it has a mask."""
+    taken = folder.lower().endswith(tuple(f".{kind}" for kind in KINDS)) or folder.lower() in (
+        REPORT,
+        RECORD,
+        LOCK,
+    )
+    return f"{folder}~" if taken else folder
+
+
+def _short(name: str) -> str:
+    """`name` within LONGEST bytes; a digest of the whole keeps two long ones apart."""
+    if len(_encoded(name)) <= LONGEST:
+        return name
+    ending = "~" + hashlib.sha256(_encoded(name)).hexdigest()[:8]
+    while len(_encoded(name + ending)) > LONGEST:
+        name = name[:-1]
+    return name + ending
+
+
+def _encoded(name: str) -> bytes:
+    return name.encode("utf-8", "surrogatepass")  # bytes that are no text stand as half surrogates in a name
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()

@@ -1,0 +1,100 @@
+"""report.jsonl: what a run has done so far, one JSON object a line, each line whole or not there.
+
+The first line says which model, level and release the others are of.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fmrnet.errors import ConfigError
+from fmrnet.files import replacing
+
+__all__ = ["Line", "Record", "read_record"]
+
+Line = dict[str, Any]
+
+
+class Record:
+    """A record that grows. A new one takes the place of what stands at `path`, in one step.
+
+    Raises
+    ------
+    OSError : it cannot be written, or the disk is full; `filename` is `path`, and no part of a line is left.
+    """
+
+    def __init__(self, path: Path, head: Line, lines: Iterable[Line]) -> None:
+        self.path = path
+        with replacing(path) as file:
+            file.write(b"".join(map(_encoded, (head, *lines))))
+        self._file = io.FileIO(path, "ab")
+
+    def append(self, line: Line) -> None:
+        """Add a line, and see it to the disk."""
+        data = memoryview(_encoded(line))
+        end = os.fstat(self._file.fileno()).st_size
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file.truncate(end)
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+
+def read_record(path: Path) -> tuple[Line, list[Line]] | None:
+    """The first line and the others; None if there is no record. A last line that a power cut tore is left out.
+
+    Raises
+    ------
+    ConfigError : the file is no record.
+    OSError : it cannot be read.
+    """
+    try:
+        head, *lines = path.read_bytes().split(b"\n")[:-1]
+        parsed = [json.loads(line) for line in (head, *lines)]
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError):
+        raise _damaged(path) from None
+    if not all(map(_is_line, parsed[1:])):
+        raise _damaged(path)
+    return parsed[0], parsed[1:]
+
+
+def _encoded(line: Line) -> bytes:
+    return json.dumps(line, allow_nan=False).encode() + b"\n"  # in ASCII: file names may be no UTF-8
+
+
+def _damaged(path: Path) -> ConfigError:
+    return ConfigError(f"{path} is damaged; remove it, or name another folder as --out")
+
+
+def _is_line(line: object) -> bool:
+    """Whether a line is of a picture and has what the report is made from; its files lie below the record's folder."""
+    if not isinstance(line, dict) or not isinstance(line.get("picture"), str):
+        return False
+    if "error" in line:
+        return isinstance(line["error"], str) and "files" not in line
+    files = line.get("files")
+    return (
+        isinstance(line.get("defective"), bool)
+        and isinstance(line.get("seconds"), int | float)
+        and isinstance(files, dict)
+        and "overlay" in files
+        and all(
+            isinstance(name, str)
+            and not PurePosixPath(name).is_absolute()
+            and ".." not in PurePosixPath(name).parts
+            for name in files.values()
+        )
+    )

@@ -248,13 +248,14 @@ class Report:
         """Raise ConfigError if a file would replace one that is not ours, or lie in the folder of a picture."""
         among = {os.path.realpath(path.parent): path.parent for path in paths}
         for path in self._names:
-            files = self._files(path).values()
-            for file in files:
-                check_replaceable(file)
-            if (parent := os.path.realpath(file.parent)) in among:
+            files = self._files(path)
+            first = files["overlay.png"]
+            if (parent := os.path.realpath(first.parent)) in among:
                 raise ConfigError(
-                    f"{file} would lie among the pictures of {among[parent]}; name another folder as --out"
+                    f"{first} would lie among the pictures of {among[parent]}; name another folder as --out"
                 )
+            for file in files.values():
+                check_replaceable(file)
 
     def _boxes(self, picture: NDArray[np.float32], result: Result) -> list[tuple[int, int, int]]:
         """Row, column and side of the patches beyond the patch threshold, in pixels."""

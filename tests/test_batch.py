@@ -325,22 +325,19 @@ def test_a_folder_belongs_to_one_run_at_a_time(model, folder, tmp_path):
 def started(*arguments, **options):
     """The program at work, as a process."""
     process = subprocess.Popen([sys.executable, "-m", "fmrnet", *map(str, arguments)], text=True, **options)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    with process:  # which closes its pipes
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-def wait_for(count, out):
-    """Until so many pictures are in the record."""
-    until = time.monotonic() + 100
-    while time.monotonic() < until:
-        with contextlib.suppress(FileNotFoundError):
-            if (out / "report.jsonl").read_bytes().count(b"\n") > count:
-                return
-        time.sleep(0.005)
-    raise AssertionError("nothing was inspected")
+def wait_for(out, folder, count):
+    """Until so many pictures of a folder are in the record."""
+    until = time.monotonic() + 200
+    while (out / "report.jsonl").read_bytes().count(json.dumps(f"{folder}/")[1:-1].encode()) < count:
+        assert time.monotonic() < until, "nothing was inspected"
+        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -356,11 +353,7 @@ def test_killed_it_leaves_whole_lines_and_goes_on(model, many, folder, tmp_path)
     out = tmp_path / "out"
     assert run("inspect", model, folder, "--out", out).exit_code == 0
     with started("inspect", model, many, "--out", out, stdout=subprocess.DEVNULL) as process:
-        wait_for(1, out) if (out / "report.json").exists() else None
-        until = time.monotonic() + 100
-        while (out / "report.json").exists() and time.monotonic() < until:
-            time.sleep(0.01)
-        wait_for(2, out)
+        wait_for(out, many, 2)
         process.kill()
         assert process.wait() == -signal.SIGKILL
     assert not (out / "report.json").exists()
@@ -372,7 +365,7 @@ def test_killed_it_leaves_whole_lines_and_goes_on(model, many, folder, tmp_path)
             read_picture(out / name) if name.endswith(".png") else None
     assert not (out / "2.overlay.png").exists()
     with started("inspect", model, many, "--out", out, "--resume", stdout=subprocess.DEVNULL) as process:
-        wait_for(len(lines), out)
+        wait_for(out, many, len(lines) + 1)
         process.send_signal(signal.SIGTERM)
         assert process.wait(100) == 143
     report = report_of(out)

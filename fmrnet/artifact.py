@@ -21,7 +21,16 @@ from fmrnet.config import Config
 from fmrnet.errors import ArtifactError, ConfigError
 from fmrnet.files import replacing
 
-__all__ = ["FORMAT_VERSION", "Artifact", "check_writable", "load", "read_tensors", "save", "write_tensors"]
+__all__ = [
+    "FORMAT_VERSION",
+    "Artifact",
+    "check_replaceable",
+    "check_writable",
+    "load",
+    "read_tensors",
+    "save",
+    "write_tensors",
+]
 
 FORMAT_VERSION = 1
 LARGEST_HEADER = (
@@ -85,6 +94,17 @@ def check_writable(path: str | Path) -> None:
         raise ArtifactError(f"{path}: there is no folder {path.parent}; create it first")
     if not os.access(path.parent, os.W_OK):
         raise ArtifactError(f"{path}: no permission to write into {path.parent}; name another place")
+
+
+def check_replaceable(path: str | Path) -> None:
+    """Raise ArtifactError if a file stands at `path` that this program did not write; an empty one is nobody's loss."""
+    if not os.path.isfile(path):
+        return
+    beginning = b'{"__metadata__":{"fmrnet":'
+    with open(path, "rb") as file:
+        head = file.read(8 + len(beginning))
+    if head and head[8:] != beginning:
+        raise ArtifactError(f"{path} is no model, and is not replaced by one; name another file")
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:

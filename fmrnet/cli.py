@@ -135,9 +135,11 @@ def train(
 ) -> None:
     """Learn a texture from good pictures and write one model file."""
     import fmrnet
+    from fmrnet.artifact import check_replaceable
     from fmrnet.learning.training import Interrupted
     from fmrnet.progress import Bar, duration
 
+    check_replaceable(out)
     config = fmrnet.preset(preset)
     if overlap is not None:
         config = dataclasses.replace(config, overlap=overlap)
@@ -177,12 +179,13 @@ def calibrate(
 ) -> None:
     """Set the thresholds of a model anew from good pictures, say of another camera or lot."""
     import fmrnet
-    from fmrnet.artifact import check_writable
+    from fmrnet.artifact import check_replaceable, check_writable
     from fmrnet.listing import list_pictures
 
     target = model if out is None else out
     inspector = fmrnet.load(model, device)
     check_writable(target)
+    check_replaceable(target)
     pictures = list_pictures(good)
     print(f"before: {_thresholds(inspector.calibration)}")
     inspector.calibrate(pictures, k=k, patch_quantile=patch_quantile)

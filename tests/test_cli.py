@@ -8,15 +8,21 @@ import re
 import subprocess
 import sys
 import time
+import unicodedata
+from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny import ground, make_inspector
 from typer.testing import CliRunner
 
 import fmrnet
 from fmrnet import artifact
 from fmrnet.cli import app
+from fmrnet.errors import printable
 from fmrnet.learning import training
 from fmrnet.pictures import write_picture
 from fmrnet.progress import Bar, duration
@@ -273,6 +279,72 @@ def test_a_reader_that_stops_reading_is_told_nothing(model):
     seen = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
     os.close(writer)
     assert (seen.returncode, seen.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full"])
+def test_streams_that_are_closed_are_no_error(model, redirection):
+    command = f"{sys.executable} -m fmrnet info '{model}' {redirection}"
+    seen = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120)
+    assert (seen.returncode, seen.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", ["info '{model}'", "--help", "--version"])
+def test_standard_output_on_a_full_disk_is_named(model, arguments):
+    command = f"{sys.executable} -m fmrnet {arguments.format(model=model)} > /dev/full"
+    seen = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120)
+    assert (seen.returncode, seen.stderr) == (1, "fmrnet: standard output: No space left on device\n")
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(model, folder, tmp_path, monkeypatch):
+    """Also after `--out=`, where no shell puts it in."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(folder)
+    seen = run("inspect", model, "~/in", "--out=~/report")
+    assert seen.exit_code == 0, seen.output
+    assert (tmp_path / "report" / "report.json").exists()
+    assert sorted(path.name for path in folder.iterdir()) == ["0.png", "1.png", "2.png"]
+    for command in app.registered_commands:
+        for name, kind in get_type_hints(command.callback, include_extras=True).items():
+            if "Path" in str(kind).partition("typer")[0]:
+                (given,) = kind.__metadata__
+                assert given.parser("~/a") == tmp_path / "a", (command.callback, name)
+                assert given.parser("./~") == Path("~")
+
+
+def test_no_output_replaces_a_file_that_is_no_model(model, folder, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    for command in (("train", folder), ("calibrate", model, folder)):
+        seen = run(*command, "--out", tmp_path / "notes.txt")
+        assert seen.exit_code == 2
+        assert "notes.txt is no model, and is not replaced by one" in seen.stderr
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    (tmp_path / "a.fmr").touch()
+    assert run("calibrate", model, folder, "--out", tmp_path / "a.fmr").exit_code == 0
+    assert run("calibrate", model, folder, "--out", tmp_path / "a.fmr").exit_code == 0
+
+
+@given(st.text(st.characters(), max_size=60), st.integers(20, 50))
+def test_what_is_printable_is_one_line_and_nothing_else(text, limit):
+    shown = printable(text, limit)
+    assert len(shown.splitlines()) <= 1
+    assert all(character.isprintable() or unicodedata.category(character) == "Zs" for character in shown)
+    assert len(shown) <= 10 * limit
+    assert printable(shown, 10 * limit) == shown
+
+
+def test_texts_of_a_model_are_shown_escaped(tmp_path):
+    inspector = make_inspector()
+    inspector.provenance["command"] = "fmrnet\nthresholds\x1b[2J" + "x" * 5000
+    inspector.save(tmp_path / "a.fmr")
+    seen = run("info", tmp_path / "a.fmr")
+    assert seen.exit_code == 0
+    assert "\x1b" not in seen.stdout
+    assert r"fmrnet\nthresholds\x1b[2J" in seen.stdout
+    assert max(map(len, seen.stdout.splitlines())) < 1100
+    seen = run("info", "none\n\x1b" * 100_000)
+    assert seen.exit_code in (1, 2)
+    assert "\x1b" not in seen.stderr
+    assert len(seen.stderr) < 4000
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 
 import fmrnet
 from fmrnet.cli import app
-from fmrnet.inspection.folder import claimed
+from fmrnet.inspection.folder import claimed, is_ours
+from fmrnet.inspection.record import Record
 from fmrnet.pictures import read_picture, write_map, write_picture
 
 KINDS = ("map.tiff", "mask.png", "overlay.png")
@@ -163,8 +164,6 @@ def test_a_new_run_replaces_the_earlier_one_and_nothing_else(model, folder, tmp_
 
 def test_a_large_map_is_known_as_ours(tmp_path):
     """In a TIFF of many strips their places come before what says who wrote it."""
-    from fmrnet.inspection.folder import is_ours
-
     write_map(tmp_path / "large.tiff", np.zeros((4000, 4096), np.float32))
     assert is_ours(tmp_path / "large.tiff")
 
@@ -367,7 +366,7 @@ def test_killed_it_leaves_whole_lines_and_goes_on(model, many, folder, tmp_path)
     with started("inspect", model, many, "--out", out, "--resume", stdout=subprocess.DEVNULL) as process:
         wait_for(out, many, len(lines) + 1)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(100) == 143
+        assert process.wait(300) == 143
     report = report_of(out)
     done = len(report["pictures"])
     assert done > len(lines)
@@ -396,20 +395,47 @@ def test_a_reader_who_stops_reading_is_no_error(model, folder, tmp_path):
         first = process.stdout.readline()
         process.stdout.close()
         errors = process.stderr.read()
-        assert process.wait(100) == 0, errors
+        assert process.wait(300) == 0, errors
     assert "0.png" in first
     assert "Error" not in errors
     pictures = [os.fsencode(entry["picture"]) for entry in report_of(tmp_path / "out")["pictures"]]
     assert len(pictures) == 5
     assert odd in pictures
-    seen = subprocess.run(
-        [sys.executable, "-m", "fmrnet", *map(str, command)], capture_output=True, text=True, timeout=100
-    )
+    seen = run(*command)
     lines = seen.stdout.splitlines()
     assert len(lines) == 6
     assert not [line for line in lines[:-1] if line.startswith("DEFECTIVE ")]
     assert r"a\nDEFECTIVE \x1b[2Jb.png" in seen.stdout
     assert r"\udcff.png" in seen.stdout
+
+
+@pytest.mark.parametrize(("moment", "count"), [("before", 0), ("meanwhile", 0), ("after", 1)])
+def test_an_interruption_leaves_line_and_files_or_neither(
+    model, folder, tmp_path, monkeypatch, moment, count
+):
+    """Wherever it comes: before the line is written, while it is seen to the disk, and right after."""
+    fsync, append = os.fsync, Record.append
+
+    def before(self, line):
+        raise KeyboardInterrupt
+
+    def meanwhile(self, line):
+        monkeypatch.setattr(os, "fsync", lambda file: before(self, line))
+        try:
+            append(self, line)
+        finally:
+            monkeypatch.setattr(os, "fsync", fsync)
+
+    def after(self, line):
+        append(self, line)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Record, "append", {"before": before, "meanwhile": meanwhile, "after": after}[moment])
+    assert run("inspect", model, folder, "--out", tmp_path / "out").exit_code == 130
+    lines = record_of(tmp_path / "out")[1]
+    assert report_of(tmp_path / "out")["pictures"] == lines
+    assert len(lines) == count
+    assert len(list((tmp_path / "out").glob("?.*"))) == 3 * count
 
 
 # a full disk
@@ -451,8 +477,6 @@ def test_a_disk_that_fills_is_named_and_cuts_no_file_short(model, folder, small_
 
 def test_a_disk_that_fills_line_by_line(small_disk):
     """The record itself finds no more room: what it holds stays whole, and the picture's files go."""
-    from fmrnet.inspection.record import Record
-
     record = Record(small_disk / "report.jsonl", {"fmrnet": "0"}, [])
     line = {"picture": "x" * 3000, "error": "none"}
     with pytest.raises(OSError, match=r"No space left.*report\.jsonl"):

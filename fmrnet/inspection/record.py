@@ -23,15 +23,20 @@ Line = dict[str, Any]
 class Record:
     """A record that grows. A new one takes the place of what stands at `path`, in one step.
 
+    Attributes
+    ----------
+    lines : what is in it, but for the first line; a line that is not here is not in the file either, whatever
+        interrupted the writing
+
     Raises
     ------
     OSError : it cannot be written, or the disk is full; `filename` is `path`, and no part of a line is left.
     """
 
     def __init__(self, path: Path, head: Line, lines: Iterable[Line]) -> None:
-        self.path = path
+        self.path, self.lines = path, list(lines)
         with replacing(path) as file:
-            file.write(b"".join(map(_encoded, (head, *lines))))
+            file.write(b"".join(map(_encoded, (head, *self.lines))))
         self._file = io.FileIO(path, "ab")
 
     def append(self, line: Line) -> None:
@@ -42,9 +47,17 @@ class Record:
             while data:
                 data = data[self._file.write(data) :]
             os.fsync(self._file.fileno())
-        except OSError as error:
-            self._file.truncate(end)
-            raise OSError(error.errno, error.strerror, str(self.path)) from error
+            self.lines.append(line)
+        except BaseException as error:
+            if not self.holds(line):
+                self._file.truncate(end)
+            if isinstance(error, OSError):
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
+            raise
+
+    def holds(self, line: Line) -> bool:
+        """Whether `line` is the last one."""
+        return bool(self.lines) and self.lines[-1] is line
 
     def close(self) -> None:
         """Let go of the file."""

@@ -84,7 +84,6 @@ class Report:
 
     Attributes
     ----------
-    lines : what report.jsonl holds, a line for each picture
     kept : the pictures whose lines a resumed run has from an earlier one
     replaced : how many lines an earlier report had, which this one replaces
     """
@@ -118,23 +117,20 @@ class Report:
                 "provenance": {k: v for k, v in inspector.provenance.items() if k != "loss_curve"},
             },
         }
-        self.lines, dropped = self._earlier(paths, resume)
-        earlier = {line["picture"] for line in self.lines}
-        self.kept = {path for path in paths if str(path) in earlier}
+        kept, dropped = self._earlier(paths, resume)
+        done = {line["picture"] for line in kept}
+        self.kept = {path for path in paths if str(path) in done}
         self.replaced = 0 if resume else len(dropped)
-        self._missing = {path for path in paths if path not in self.kept}
-        taken = [_name(line) for line in self.lines]
-        self._names = output_names([path for path in paths if path in self._missing], taken)
+        self._paths = paths
+        missing = [path for path in paths if path not in self.kept]
+        self._names = output_names(missing, [_name(line) for line in kept])
         self._check(paths)
-        for file in (
-            folder / REPORT,
-            *(folder / name for line in dropped for name in line.get("files", {}).values()),
-        ):
-            _remove(file)  # an older report is never left beside new maps, nor maps that no report tells of
-        for path in self._missing:
-            for file in self._files(path).values():
-                _remove(file)  # of a run that was killed before it could write the line
-        self._record = Record(folder / RECORD, self._head, self.lines)
+        _remove(folder / REPORT)  # an older report is never left beside new maps
+        for name in (name for line in dropped for name in line.get("files", {}).values()):
+            _remove(folder / name)  # nor maps that no report tells of
+        for file in (file for path in missing for file in self._files(path).values()):
+            _remove(file)  # of a run that was killed before it could write the line
+        self._record = Record(folder / RECORD, self._head, kept)
 
     def add(self, path: Path, picture: NDArray[np.float32], result: Result, identity: Line) -> Line:
         """Write the files of one inspected picture, given as (H, W) or (H, W, 3) in [0, 1], then its line.
@@ -169,10 +165,11 @@ class Report:
                 write_map(files["map.tiff"], result.anomaly_map)
             self._record.append(line)
         except BaseException:
-            for file in files.values():
-                _remove(file)
+            if not self._record.holds(line):
+                for file in files.values():
+                    _remove(file)
             raise
-        return self._noted(path, line)
+        return line
 
     def add_error(self, path: Path, error: object, fault: str = "picture", **more: str) -> Line:
         """Note a picture (or a folder of them) that could not be inspected, why, and what `more` there is to say.
@@ -181,12 +178,13 @@ class Report:
         """
         line: Line = {"picture": str(path), "error": printable(error), "fault": fault, **more}
         self._record.append(line)
-        return self._noted(path, line)
+        return line
 
     def content(self) -> dict[str, Any]:
         """The content of report.json."""
-        pictures = [line for line in self.lines if "error" not in line]
-        errors = [line for line in self.lines if "error" in line]
+        pictures = [line for line in self._record.lines if "error" not in line]
+        errors = [line for line in self._record.lines if "error" in line]
+        reached = {line["picture"] for line in self._record.lines}
         defective = sum(line["defective"] for line in pictures)
         unreadable = sum(line["fault"] == "picture" for line in errors)
         return {
@@ -198,7 +196,7 @@ class Report:
                 "good": len(pictures) - defective,
                 "unreadable": unreadable,
                 "failed": len(errors) - unreadable,
-                "not_reached": len(self._missing),
+                "not_reached": sum(str(path) not in reached for path in self._paths),
                 "seconds": round(sum(line["seconds"] for line in pictures), 3),
             },
             **{key: self._head[key] for key in ("level", "thresholds", "model")},
@@ -208,11 +206,6 @@ class Report:
         """Write report.json."""
         self._record.close()
         write_json(self.folder / REPORT, self.content())
-
-    def _noted(self, path: Path, line: Line) -> Line:
-        self._missing.discard(path)
-        self.lines.append(line)
-        return line
 
     def _files(self, path: Path) -> dict[str, Path]:
         return {kind: self.folder / f"{self._names[path]}.{kind}" for kind in KINDS}

@@ -107,7 +107,7 @@ def test_no_pixels_are_refused(shape):
 
 
 def test_ragged_lists_are_refused():
-    with pytest.raises(PictureError, match="cannot make a picture"):
+    with pytest.raises(PictureError, match="cannot be made: "):
         as_picture([[0.0, 1.0], [0.5]])
 
 

@@ -1,0 +1,54 @@
+"""Which pixels a ground-truth mask marks, by the rule that `fmrnet.pictures.read_mask` states."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmrnet._pixels import Pixels
+from fmrnet.errors import PictureError
+
+__all__ = ["marked"]
+
+_LABELS = 16  # a mask of more different values was compressed or resampled, or holds many labels
+_BLOCK = 16  # pixels, within which JPEG spreads the traces of an edge (8, or 16 in colour)
+
+
+def marked(pixels: Pixels) -> NDArray[np.bool_]:
+    """Where a mask marks a defect; see `read_mask`."""
+    values = pixels.values if pixels.values.ndim == 2 else pixels.values.max(axis=2)
+    if not values.min() >= 0:  # nor is NaN
+        raise PictureError("holds NaN or negative values; expected a mask, above 0 where there is a defect")
+    white = 1 if values.dtype.kind == "f" else pixels.white
+    if pixels.negative:
+        values = white - values
+    defect: NDArray[np.bool_] = values > 0
+    if pixels.alpha is not None:
+        shown = pixels.alpha > 0
+        defect &= shown
+        if shown.any() and not shown.all() and not defect.any():
+            raise PictureError(
+                "draws in black on clear ground: whether the defect is drawn cannot be told; "
+                "save it in black and white"
+            )
+    if pixels.lossy or len(np.unique(values[defect])) > _LABELS:
+        bright = defect & (values > white / 2)
+        if not (defect & ~bright & ~_blocks_around(bright)).any():
+            return bright
+        if pixels.lossy:
+            raise PictureError(
+                f"holds faint values (up to {values[defect & ~bright].max()} of {white}) that may be labels or "
+                "traces of its compression; save the mask as PNG"
+            )
+    return defect
+
+
+def _blocks_around(marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The blocks of JPEG that hold a marked pixel, and those beside them."""
+    from scipy.ndimage import binary_dilation
+
+    height, width = marked.shape
+    padded = np.pad(marked, ((0, -height % _BLOCK), (0, -width % _BLOCK)))
+    blocks = padded.reshape(padded.shape[0] // _BLOCK, _BLOCK, padded.shape[1] // _BLOCK, _BLOCK).any((1, 3))
+    around = binary_dilation(blocks, np.ones((3, 3)))
+    return around.repeat(_BLOCK, 0).repeat(_BLOCK, 1)[:height, :width]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +12,7 @@ from fmrnet.errors import PictureError
 
 __all__ = ["marked"]
 
-_LABELS = 16  # a mask of more different values was compressed or resampled, or holds many labels
+_LABELS = 16  # more different values come of resampling or compression, or are many labels
 _BLOCK = 16  # pixels, within which JPEG spreads the traces of an edge (8, or 16 in colour)
 
 
@@ -31,15 +33,18 @@ def marked(pixels: Pixels) -> NDArray[np.bool_]:
                 "draws in black on clear ground: whether the defect is drawn cannot be told; "
                 "save it in black and white"
             )
-    if pixels.lossy or len(np.unique(values[defect])) > _LABELS:
-        bright = defect & (values > white / 2)
-        if not (defect & ~bright & ~_blocks_around(bright)).any():
-            return bright
-        if pixels.lossy:
-            raise PictureError(
-                f"holds faint values (up to {values[defect & ~bright].max()} of {white}) that may be labels or "
-                "traces of its compression; save the mask as PNG"
-            )
+    bright = defect & (values > white / 2)
+    faint = defect & ~bright
+    if not faint.any():
+        return defect
+    traces = not (faint & ~_blocks_around(bright)).any()
+    if pixels.lossy and not traces:
+        raise PictureError(
+            f"holds faint values (up to {values[faint].max()} of {white}) that may be labels or traces of its "
+            "compression; save the mask as PNG"
+        )
+    if traces and (pixels.lossy or _scattered(values, faint) or len(np.unique(values[defect])) > _LABELS):
+        return bright
     return defect
 
 
@@ -52,3 +57,13 @@ def _blocks_around(marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
     blocks = padded.reshape(padded.shape[0] // _BLOCK, _BLOCK, padded.shape[1] // _BLOCK, _BLOCK).any((1, 3))
     around = binary_dilation(blocks, np.ones((3, 3)))
     return around.repeat(_BLOCK, 0).repeat(_BLOCK, 1)[:height, :width]
+
+
+def _scattered(values: NDArray[Any], faint: NDArray[np.bool_]) -> bool:
+    """Whether most faint values have less than two equals beside them, as in noise and not in what was drawn."""
+    equals = np.zeros(values.shape, np.uint8)
+    for first, second in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        same = values[first] == values[second]
+        equals[first] += same
+        equals[second] += same
+    return bool(np.mean(equals[faint] < 2) > 0.5)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fmrnet import _pillow, _tiff
 from fmrnet._mask import marked
@@ -85,9 +85,10 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
     A pixel is a defect where any channel is above 0: in black and white, 0 and 1, labels, colours, a palette (by its
     colours), 16 bits, integers of any other size. Where alpha is 0 there is none.
 
-    Lossy compression and resampling leave faint values around what was drawn. Where a file is of a format that may be
-    lossy, or holds more than 16 different values, and every value up to half of full brightness lies near one beyond
-    it, within the blocks of JPEG, faint values are taken for such traces: a pixel is then a defect above one half.
+    Lossy compression and resampling leave faint values around what was drawn. Faint values, up to half of full
+    brightness, are taken for such traces, and a pixel is then a defect above one half, if every one of them lies near
+    a bright value, in the same block of JPEG or the next, and either the format may be lossy, or they are scattered, or
+    the mask has more than 16 different values.
 
     Raises
     ------
@@ -244,7 +245,8 @@ def _read(path: Path) -> bytes:
 
 def _from_pillow(image: Image.Image) -> Pixels:
     try:
-        return _pillow.pixels(image.copy())
+        image.load()
+        return _pillow.pixels(ImageOps.exif_transpose(image))  # a copy: the caller's own is left as it is
     except PictureError:
         raise
     except Exception as error:  # as above: the image may be a file that is not decoded yet

@@ -23,6 +23,7 @@ from fmrnet.errors import ConfigError, DatasetError, FmrnetError, PictureError
 
 if TYPE_CHECKING:
     from fmrnet.inspection.calibration import Calibration
+    from fmrnet.inspection.inspector import Inspector
 
 __all__ = ["app", "main"]
 
@@ -55,6 +56,14 @@ app = typer.Typer(
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file written by `fmrnet train`.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Bits = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=16,
+        help="Bits in use of a 16-bit picture's values, such as 12; default: as trained or as the file says.",
+    ),
+]
 Iterations = Annotated[int | None, typer.Option(min=2, help="Training steps of all phases together.")]
 
 
@@ -114,6 +123,7 @@ def train(
     overlap: Annotated[
         float | None, typer.Option(help="Share by which patches overlap at inspection, 0 to 0.9.")
     ] = None,
+    bits: Bits = None,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside --out.")] = False,
 ) -> None:
@@ -135,6 +145,7 @@ def train(
                 seed=seed,
                 anomalies=anomalies,
                 device=device,
+                bits=bits,
                 resume=resume,
                 progress=bar.training(config.iterations),
             )
@@ -157,15 +168,15 @@ def calibrate(
     patch_quantile: Annotated[
         float | None, typer.Option(help="Share of good patches that pass; default: as trained.")
     ] = None,
+    bits: Bits = None,
     device: Device = "auto",
 ) -> None:
     """Set the thresholds of a model anew from good pictures, say of another camera or lot."""
-    import fmrnet
     from fmrnet.artifact import check_writable
     from fmrnet.pictures import list_pictures
 
     target = model if out is None else out
-    inspector = fmrnet.load(model, device)
+    inspector = _load(model, device, bits)
     check_writable(target)
     pictures = list_pictures(good)
     print(f"before: {_thresholds(inspector.calibration)}")
@@ -186,15 +197,15 @@ def inspect(
         Level,
         typer.Option(help="pixel: where; patch: whether, faster; auto: where, if a patch looks defective."),
     ] = Level.pixel,
+    bits: Bits = None,
     device: Device = "auto",
 ) -> None:
     """Find the defects of pictures. Unreadable ones are named and passed over (exit code 2 at the end)."""
-    import fmrnet
     from fmrnet.inspection.report import Report
     from fmrnet.pictures import list_pictures, read_picture
     from fmrnet.progress import Bar
 
-    inspector = fmrnet.load(model, device)
+    inspector = _load(model, device, bits)
     found: dict[Path, None] = {}
     unusable: dict[Path, str] = {}
     for given in pictures:
@@ -213,7 +224,7 @@ def inspect(
         try:
             for done, path in enumerate(paths, start=1):
                 try:
-                    picture = read_picture(path)
+                    picture = read_picture(path, inspector.bits)
                     result = inspector.inspect(picture, level.value)
                 except PictureError as error:
                     named = str(error) if str(path) in str(error) else f"{path}: {error}"
@@ -242,16 +253,16 @@ def evaluate(
     model: Model,
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Folder in the MVTec AD layout.")],
     out: Annotated[Path | None, typer.Option(help="JSON file for all figures.")] = None,
+    bits: Bits = None,
     device: Device = "auto",
 ) -> None:
     """Compare a model's findings with known defects: ROC-AUC, AU-PRO, precision, recall, F1."""
-    import fmrnet
     from fmrnet.artifact import check_writable
     from fmrnet.evaluation.evaluate import evaluate as compare
     from fmrnet.files import write_json
     from fmrnet.progress import Bar
 
-    inspector = fmrnet.load(model, device)
+    inspector = _load(model, device, bits)
     if out is not None:
         check_writable(out)
     with Bar() as bar:
@@ -306,6 +317,16 @@ def selfcheck() -> None:
     )
     if wrong:
         raise _fail(f"{wrong} functions do not agree with the oracle; do not trust this installation", 1)
+
+
+def _load(model: Path, device: str, bits: int | None) -> Inspector:
+    """The inspector in a model file, for pictures of so many bits if a number is given."""
+    import fmrnet
+
+    inspector = fmrnet.load(model, device)
+    if bits is not None:
+        inspector.bits = bits
+    return inspector
 
 
 def _thresholds(calibration: Calibration) -> str:

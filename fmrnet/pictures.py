@@ -275,7 +275,7 @@ def _from_array(array: ArrayLike) -> Pixels:
 
 def _to_unit(pixels: Pixels, bits: int | None) -> Picture:
     """float32 in [0, 1]."""
-    if bits is not None and not 1 <= bits <= 16:
+    if bits is not None and not (isinstance(bits, int) and 1 <= bits <= 16):
         raise ConfigError(f"bits = {bits}: expected 1 to 16, the bits in use of a 16-bit value")
     if pixels.alpha is not None and (clear := np.mean(pixels.alpha < 1)) > 0:
         raise PictureError(f"is transparent in {clear:.2%} of its pixels; flatten it onto a background")

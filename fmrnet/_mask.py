@@ -55,7 +55,7 @@ def _blocks_around(marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
     height, width = marked.shape
     padded = np.pad(marked, ((0, -height % _BLOCK), (0, -width % _BLOCK)))
     blocks = padded.reshape(padded.shape[0] // _BLOCK, _BLOCK, padded.shape[1] // _BLOCK, _BLOCK).any((1, 3))
-    around = binary_dilation(blocks, np.ones((3, 3)))
+    around: NDArray[np.bool_] = binary_dilation(np.asarray(blocks), np.ones((3, 3), np.bool_))
     return around.repeat(_BLOCK, 0).repeat(_BLOCK, 1)[:height, :width]
 
 

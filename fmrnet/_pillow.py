@@ -71,7 +71,7 @@ def pixels(image: Image.Image) -> Pixels:
     ImageOps.exif_transpose(image, in_place=True)
     alpha = None
     if image.has_transparency_data:
-        alpha = np.asarray(image.convert("RGBA").getchannel("A"), dtype=np.float32) / 255
+        alpha = np.asarray(image.convert("RGBA").getchannel("A"), dtype=np.float32) / np.float32(255)
     mode = image.mode
     if mode == "I" and image.format == "PPM":  # plain PGM, which Pillow stretches to 16 bits
         return Pixels(np.asarray(image).astype(np.uint16), 65535)
@@ -111,7 +111,7 @@ def _deep_png(data: bytes, image: ImageFile.ImageFile) -> Pixels:
     colours = 1 if stored.shape[2] < 3 else 3
     values, alpha = stored[:, :, :colours], None
     if stored.shape[2] > colours:
-        alpha = stored[:, :, colours].astype(np.float32) / 65535
+        alpha = stored[:, :, colours].astype(np.float32) / np.float32(65535)
     white = _white(values, chunks.get(b"sBIT", b"")[:colours])
     return Pixels(values[:, :, 0] if colours == 1 else values, white, alpha=alpha)
 
@@ -144,7 +144,7 @@ def _white(values: NDArray[Any], significant: bytes) -> int:
 def _deep_ppm(data: bytes, image: ImageFile.ImageFile) -> Pixels:
     """PGM or PPM whose greatest value is neither 255 nor 65535, or in 16-bit colour: Pillow would keep 8 bits."""
     tile, (width, height) = image.tile[0], image.size
-    white = int(tile.args[-1])
+    white = int(tile.args[1])  # type: ignore[index]
     colours = 1 if image.mode in ("L", "I") else 3
     kind = ">u2" if white > 255 else "u1"
     values = np.frombuffer(data, kind, height * width * colours, tile.offset).reshape(height, width, colours)

@@ -61,7 +61,7 @@ _NEEDED = {
     *(_TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_COUNTS),
     *(_INK_SET, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _SMAX_VALUE, _JPEG_TABLES),
 }
-_COLOURS = {  # channels of each kind of colour
+_COLOURS: dict[int, int] = {  # channels of each kind of colour
     PHOTOMETRIC.MINISWHITE: 1,
     PHOTOMETRIC.MINISBLACK: 1,
     PHOTOMETRIC.RGB: 3,
@@ -189,7 +189,7 @@ def _meaning(page: tifffile.TiffPage, stored: NDArray[Any]) -> Pixels:
     """What the stored values (H, W, C) stand for."""
     photometric, orientation = page.photometric, int(page.tags.valueof(_ORIENTATION, 1))
     stored = upright(stored.view(np.uint8) if stored.dtype == np.bool_ else stored, orientation)
-    colours = _COLOURS[PHOTOMETRIC(photometric)]
+    colours = _COLOURS[photometric]
     values, white = stored[:, :, :colours], 1
     if values.dtype.kind == "u":
         white = _white(page)

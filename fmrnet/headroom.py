@@ -15,7 +15,7 @@ _CGROUP = Path("/sys/fs/cgroup")  # as a container sees its own
 
 def headroom() -> int:
     """Bytes that this process may still allocate: the least that machine, container and `ulimit -v` leave it."""
-    left = [psutil.virtual_memory().available]
+    left: list[int] = [psutil.virtual_memory().available]
     if sys.platform != "win32":
         import resource
 

@@ -212,7 +212,7 @@ def _decode(path: Path) -> Pixels:
     """The pixels of a file. Whatever its content makes a decoder raise is a PictureError that names it."""
     try:
         data = _read(path)
-        return (_tiff if data[:4] in _tiff.MAGIC else _pillow).decode(data)
+        return _tiff.decode(data) if data[:4] in _tiff.MAGIC else _pillow.decode(data)
     except PictureError as error:
         raise PictureError(f"{path} {error}") from None
     except MemoryError:

@@ -185,8 +185,8 @@ class Inspector:
 
     def _picture(self, image: str | Path | NDArray[Any]) -> Tensor:
         """(C, H, W) in [0, 1] on the network's device, at least a patch large."""
-        read = read_picture if isinstance(image, str | Path) else as_picture
-        given = read(image, self.bits)
+        bits = self.bits
+        given = read_picture(image, bits) if isinstance(image, str | Path) else as_picture(image, bits)
         picture = to_channels(given, self.config.image_channels)
         height, width, _ = picture.shape
         size = self.config.patch_size

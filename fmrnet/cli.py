@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from fmrnet.inspection.calibration import Calibration
+    from fmrnet.inspection.inspector import Inspector
     from fmrnet.inspection.report import Report
 
 __all__ = ["app", "main"]
@@ -69,6 +70,14 @@ PathArgument = functools.partial(typer.Argument, parser=path)
 PathOption = functools.partial(typer.Option, parser=path)
 Model = Annotated[Path, PathArgument(metavar="MODEL", help="Model file written by `fmrnet train`.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Bits = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=16,
+        help="Bits in use of a 16-bit picture's values, such as 12; default: as trained or as the file says.",
+    ),
+]
 Iterations = Annotated[int | None, typer.Option(min=2, help="Training steps of all phases together.")]
 
 
@@ -130,6 +139,7 @@ def train(
     overlap: Annotated[
         float | None, typer.Option(help="Share by which patches overlap at inspection, 0 to 0.9.")
     ] = None,
+    bits: Bits = None,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside --out.")] = False,
 ) -> None:
@@ -153,6 +163,7 @@ def train(
                 seed=seed,
                 anomalies=anomalies,
                 device=device,
+                bits=bits,
                 resume=resume,
                 progress=bar.training(config.iterations),
             )
@@ -175,15 +186,15 @@ def calibrate(
     patch_quantile: Annotated[
         float | None, typer.Option(help="Share of good patches that pass; default: as trained.")
     ] = None,
+    bits: Bits = None,
     device: Device = "auto",
 ) -> None:
     """Set the thresholds of a model anew from good pictures, say of another camera or lot."""
-    import fmrnet
     from fmrnet.artifact import check_replaceable, check_writable
     from fmrnet.listing import list_pictures
 
     target = model if out is None else out
-    inspector = fmrnet.load(model, device)
+    inspector = _load(model, device, bits)
     check_writable(target)
     check_replaceable(target)
     pictures = list_pictures(good)
@@ -205,6 +216,7 @@ def inspect(
         Level,
         typer.Option(help="pixel: where; patch: whether, faster; auto: where, if a patch looks defective."),
     ] = Level.pixel,
+    bits: Bits = None,
     device: Device = "auto",
     resume: Annotated[
         bool,
@@ -217,12 +229,11 @@ def inspect(
 
     An earlier report in --out is replaced, and its overlays, masks and maps, unless --resume is given.
     """
-    import fmrnet
     from fmrnet.inspection.batch import gather, inspect_each
     from fmrnet.inspection.report import open_report
     from fmrnet.progress import Bar
 
-    inspector = fmrnet.load(model, device)
+    inspector = _load(model, device, bits)
     paths, unusable = gather(pictures, out)
     with open_report(out, inspector, model, level.value, paths, resume=resume) as report, Bar() as bar:
         _note_earlier(report, len(paths), resume)
@@ -250,16 +261,16 @@ def evaluate(
     model: Model,
     dataset: Annotated[Path, PathArgument(metavar="DATASET", help="Folder in the MVTec AD layout.")],
     out: Annotated[Path | None, PathOption(help="JSON file for all figures.")] = None,
+    bits: Bits = None,
     device: Device = "auto",
 ) -> None:
     """Compare a model's findings with known defects: ROC-AUC, AU-PRO, precision, recall, F1."""
-    import fmrnet
     from fmrnet.artifact import check_writable
     from fmrnet.evaluation.evaluate import evaluate as compare
     from fmrnet.files import write_json
     from fmrnet.progress import Bar
 
-    inspector = fmrnet.load(model, device)
+    inspector = _load(model, device, bits)
     if out is not None:
         check_writable(out)
     with Bar() as bar:
@@ -314,6 +325,16 @@ def selfcheck() -> None:
     )
     if wrong:
         raise _fail(f"{wrong} functions do not agree with the oracle; do not trust this installation", 1)
+
+
+def _load(model: Path, device: str, bits: int | None) -> Inspector:
+    """The inspector in a model file, for pictures of so many bits if a number is given."""
+    import fmrnet
+
+    inspector = fmrnet.load(model, device)
+    if bits is not None:
+        inspector.bits = bits
+    return inspector
 
 
 def _thresholds(calibration: Calibration) -> str:

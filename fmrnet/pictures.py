@@ -2,28 +2,36 @@
 
 What a file may hold, and what becomes of it:
 
-* 1-bit, 8-bit and 16-bit grey and 8-bit colour of any format Pillow reads; 16-bit colour PNG and TIFF keep
-  all 16 bits; float TIFF must be 32-bit grey with values in [0, 1].
-* Palette, CMYK, YCbCr, LAB and HSV pictures become RGB (colour profiles are not applied).
+* PNG, TIFF, JPEG, BMP, GIF, PBM, PGM, PPM, WebP, AVIF and JPEG 2000, told by content and not by name. Nothing else is
+  opened, and JPEG is read in 8 bits.
+* Grey and RGB of up to 16 bits. PNG, TIFF, PGM and PPM keep all their bits, JPEG 2000 does in grey; other colours of
+  more than 8 bits become 8. A camera that measures 12 bits and writes them into 16 says so in the file (PNG's sBIT,
+  TIFF's SMaxSampleValue or MaxSampleValue, the greatest value of PGM) or is told by `bits`; else it comes out dark.
+* TIFF of one page: also BigTIFF, strips and tiles, planes apart, 1 to 16 bits a value, packed or not, white as 0; not
+  compressed or by PackBits, CCITT, LZW, deflate, Zstandard or JPEG. Floating point must lie in [0, 1].
+* Palette, CMYK, YCbCr and HSV pictures become RGB (colour profiles are not applied).
 * An opaque alpha channel is dropped. Transparent pixels have no colour to inspect: an error.
-* The rotation that a camera notes in EXIF is applied.
-* A file of several frames is an error; the preview that cameras put into a JPEG (MPO) does not count.
+* The rotation that a camera notes in EXIF or TIFF is applied.
+* A file of several frames or pages is an error; the preview that cameras put into a JPEG (MPO) does not count.
 """
 
 from __future__ import annotations
 
+import io
 import stat
-import sys
-import warnings
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageFile, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin
 
-from fmrnet.errors import PictureError
+from fmrnet import _pillow, _tiff
+from fmrnet._mask import marked
+from fmrnet._pixels import MAX_PIXELS, Pixels
+from fmrnet.errors import ConfigError, PictureError
 from fmrnet.files import replacing
+from fmrnet.headroom import headroom
 
 __all__ = [
     "MAX_PIXELS",
@@ -35,7 +43,6 @@ __all__ = [
     "write_picture",
 ]
 
-MAX_PIXELS = 2**27  # 134 million, 32768 lines of a 4096-pixel line camera; in colour 1.6 GB as float32
 
 SOFTWARE = (
     "fmrnet"  # stands in every picture written, so that this program knows its own and replaces no other
@@ -44,58 +51,67 @@ SOFTWARE = (
 Picture = NDArray[np.float32]
 
 
-def read_picture(path: str | Path) -> Picture:
+def read_picture(path: str | Path, bits: int | None = None) -> Picture:
     """Read one picture file.
 
     Parameters
     ----------
     path : a picture file (see the top of this file for what it may hold).
+    bits : how many bits of a 16-bit value are in use, 1 to 16, say 12 for a camera that measures 12. Given, it holds
+        against what the file says; None: what the file says, else all. Pictures of 8 bits or floats are not touched.
 
     Returns
     -------
-    (H, W) grey or (H, W, 3) colour, float32 in [0, 1]
+    (H, W) grey or (H, W, 3) colour in the order red, green, blue, float32 in [0, 1]
 
     Raises
     ------
     PictureError : the file is missing, unreadable, empty, cut short, no picture, of several frames, partly
-        transparent, larger than MAX_PIXELS (checked before any pixel is decoded), or not within [0, 1].
+        transparent, larger than MAX_PIXELS or than memory allows (checked before any pixel is decoded), not within
+        [0, 1], or holds values of more than `bits` bits.
+    ConfigError : no such number of bits.
     """
     path = Path(path)
+    pixels = _decode(path)
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise PictureError(
-                f"{path} is {'a folder' if path.is_dir() else 'no regular file'}; expected a picture"
-            )
-        if status.st_size == 0:
-            raise PictureError(f"{path} is empty (0 bytes); copy it again")
-        with open(path, "rb") as file:
-            return as_picture(_decode(file, path))
-    except FileNotFoundError:
-        raise PictureError(f"{path} does not exist") from None
-    except OSError as error:
-        raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error
+        return _to_unit(pixels, bits)
     except PictureError as error:
-        raise error if str(path) in str(error) else PictureError(f"{path}: {error}") from None
+        raise PictureError(f"{path} {error}") from None
 
 
 def read_mask(path: str | Path) -> NDArray[np.bool_]:
-    """Read a ground-truth mask: True where any channel of the picture file is above one half of its range.
+    """Read a ground-truth mask: (H, W), True where there is a defect.
+
+    A pixel is a defect where any channel is above 0: in black and white, 0 and 1, labels, colours, a palette (by its
+    colours), 16 bits, integers of any other size. Where alpha is 0 there is none.
+
+    Lossy compression and resampling leave faint values around what was drawn. Faint values, up to half of full
+    brightness, are taken for such traces, and a pixel is then a defect above one half, if every one of them lies near
+    a bright value, in the same block of JPEG or the next, and either the format may be lossy, or they are scattered, or
+    the mask has more than 16 different values.
 
     Raises
     ------
-    PictureError : as `read_picture`.
+    PictureError : as `read_picture`, but for transparency; or the mask is ambiguous: it has faint values away from all
+        bright ones in a format that may be lossy, draws in black on clear ground, or holds NaN or negative values.
     """
-    picture = read_picture(path)
-    return (picture if picture.ndim == 2 else picture.max(axis=2)) > 0.5
+    path = Path(path)
+    pixels = _decode(path)
+    try:
+        return marked(pixels)
+    except PictureError as error:
+        raise PictureError(f"{path} {error}") from None
 
 
-def as_picture(array: ArrayLike) -> Picture:
+def as_picture(array: ArrayLike | Image.Image, bits: int | None = None) -> Picture:
     """Check a picture given as an array and bring it to float32 in [0, 1].
 
     Parameters
     ----------
-    array : (H, W), (H, W, 1) or (H, W, 3); uint8 (0 to 255), uint16 (0 to 65535) or floating point in [0, 1].
+    array : (H, W), (H, W, 1) or (H, W, 3), colour in the order red, green, blue (OpenCV reads blue first: give it
+        `image[:, :, ::-1]`); uint8 (0 to 255), uint16 (0 to 65535, or as `bits` says) or floating point in [0, 1]. A
+        Pillow image is taken as its file would be, a palette for its colours.
+    bits : how many bits of a uint16 value are in use, 1 to 16; None: all.
 
     Returns
     -------
@@ -103,29 +119,16 @@ def as_picture(array: ArrayLike) -> Picture:
 
     Raises
     ------
-    PictureError : another shape or type, no pixels, NaN, infinity, or values outside [0, 1].
+    PictureError : another shape or type, no pixels, NaN, infinity, or values outside [0, 1] or of more than
+        `bits` bits.
+    ConfigError : no such number of bits.
     """
     try:
-        given = np.asarray(array)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise PictureError(f"cannot make a picture of this {type(array).__name__}: {error}") from error
-    if not (given.ndim == 2 or (given.ndim == 3 and given.shape[2] in (1, 3))):
-        raise PictureError(f"array of shape {given.shape}: expected (H, W), (H, W, 1) or (H, W, 3)")
-    if given.size == 0:
-        raise PictureError(f"array of shape {given.shape} has no pixels")
-    if given.dtype.kind == "u" and given.dtype.itemsize <= 2:
-        picture = given.astype(np.float32) / np.float32(np.iinfo(given.dtype).max)
-    elif given.dtype.kind == "f":
-        low, high = given.min(), given.max()  # NaN if any value is
-        if not (low >= 0 and high <= 1):
-            found = "NaN" if np.isnan(low) else f"values from {low:g} to {high:g}"
-            raise PictureError(f"array holds {found}: expected numbers in [0, 1], or uint8 or uint16")
-        picture = np.array(given, dtype=np.float32, order="C")
-    else:
-        raise PictureError(
-            f"array of type {given.dtype}: expected uint8, uint16, or floating point in [0, 1]"
-        )
-    return picture[:, :, 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture
+        pixels = _from_pillow(array) if isinstance(array, Image.Image) else _from_array(array)
+        return _to_unit(pixels, bits)
+    except PictureError as error:
+        kind = "Pillow image" if isinstance(array, Image.Image) else "array"
+        raise PictureError(f"{kind} {error}") from None
 
 
 def to_channels(picture: Picture, channels: int) -> Picture:
@@ -146,105 +149,129 @@ def to_channels(picture: Picture, channels: int) -> Picture:
 
 
 def write_picture(path: str | Path, picture: NDArray[np.bool_] | NDArray[np.uint8]) -> None:
-    """Write an 8-bit PNG in one step: (H, W) bool (as 0 and 255) or uint8, or (H, W, 3) uint8."""
+    """Write an 8-bit PNG in one step: (H, W) bool (as 0 and 255) or uint8, or (H, W, 3) uint8 RGB.
+
+    Raises
+    ------
+    OSError : the folder is missing or cannot be written, or the disk is full; what stood at `path` stays.
+    """
     if picture.dtype == np.bool_:
         picture = picture.astype(np.uint8) * np.uint8(255)
     text = PngImagePlugin.PngInfo()
     text.add_text("Software", SOFTWARE)
-    with replacing(path) as file:
-        Image.fromarray(picture).save(file, format="PNG", pnginfo=text)
+    _write(path, Image.fromarray(picture), format="PNG", pnginfo=text)
 
 
 def write_map(path: str | Path, values: NDArray[np.float32]) -> None:
-    """Write an (H, W) map as 32-bit float TIFF in one step, every bit kept.
+    """Write an (H, W) map as 32-bit float TIFF in one step, every bit kept. Raises as `write_picture`.
 
     TIFF and not .npy: ImageJ, HALCON, OpenCV, GIMP and Pillow open it as a picture.
     """
+    image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
+    _write(path, image, format="TIFF", software=SOFTWARE)
+
+
+def _write(path: str | Path, image: Image.Image, **options: Any) -> None:
+    encoded = (
+        io.BytesIO()
+    )  # given a file, Pillow writes to its descriptor and does not see that the disk is full
+    image.save(encoded, **options)
     with replacing(path) as file:
-        image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
-        image.save(file, format="TIFF", software=SOFTWARE)
+        file.write(encoded.getbuffer())
 
 
-def _decode(file: BinaryIO, path: Path) -> NDArray[Any]:
-    """The pixels of an open file as an array for `as_picture`; `path` is for messages."""
+def _decode(path: Path) -> Pixels:
+    """The pixels of a file. Whatever its content makes a decoder raise is a PictureError that names it."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # Pillow warns of large pictures and odd metadata; we check ourselves
-            image = Image.open(file)
-            _check_header(image, path)
-            low_bytes = _tiles_of_low_bytes(image, path)
-            pixels = _pixels(image, path)
-            if low_bytes:
-                image = Image.open(file)
-                image.tile = low_bytes
-                pixels = pixels.astype(np.uint16) << 8 | _pixels(image, path)
-            return pixels
-    except (PictureError, MemoryError):
-        raise
-    except UnidentifiedImageError:
-        raise PictureError(f"{path} is no picture of a known kind (float TIFF must be 32-bit grey)") from None
-    except Image.DecompressionBombError:
-        raise PictureError(f"{path} has more than {MAX_PIXELS:,} pixels; cut it into pieces") from None
-    except (
-        Exception
-    ) as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ... on broken files
-        raise PictureError(f"{path} is damaged or cut short ({error})") from error
+        data = _read(path)
+        return _tiff.decode(data) if data[:4] in _tiff.MAGIC else _pillow.decode(data)
+    except PictureError as error:
+        raise PictureError(f"{path} {error}") from None
+    except MemoryError:
+        raise PictureError(f"{path} takes more memory to read than is free; cut it into pieces") from None
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, RuntimeError, ...
+        raise PictureError(f"{path} is damaged or cut short ({_brief(error)})") from error
 
 
-def _check_header(image: ImageFile.ImageFile, path: Path) -> None:
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise PictureError(f"{path} is {width}x{height} pixels: nothing to read")
-    if width * height > MAX_PIXELS:
-        raise PictureError(f"{path} is {width}x{height} pixels, more than {MAX_PIXELS:,}; cut it into pieces")
-    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-    if frames > 1:
-        raise PictureError(f"{path} holds {frames} frames; save the one to inspect as a picture of its own")
-
-
-def _tiles_of_low_bytes(image: ImageFile.ImageFile, path: Path) -> list[Any]:
-    """For 16-bit colour, Pillow's decoding steps changed to give the low bytes; for other pictures, none.
-
-    Pillow has no 16-bit colour and keeps the high byte of each value. Told the other byte order, the same
-    decoder keeps the low one, so two readings give all 16 bits.
-    """
-    if image.mode not in ("RGB", "RGBA"):
-        return []
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        wide = max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (8,))) > 8
-    else:
-        wide = image.format == "PNG" and any(";16" in str(tile.args) for tile in image.tile)
-    if not wide:
-        return []
-    swapped = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
-    tiles = []
-    for tile in image.tile:
-        rawmode, *rest = tile.args if isinstance(tile.args, tuple) else (tile.args,)
-        kind, _, order = str(rawmode).partition(";16")
-        if kind not in ("RGB", "RGBA") or order not in swapped:
-            raise PictureError(f"{path} stores its 16-bit colours apart ({rawmode}); save it as 16-bit PNG")
-        other = f"{kind};16{swapped[order]}"
-        tiles.append(tile._replace(args=(other, *rest) if isinstance(tile.args, tuple) else other))
-    return tiles
-
-
-def _pixels(image: ImageFile.ImageFile, path: Path) -> NDArray[Any]:
-    """Decode, turn upright and bring to grey (8, 16 bit or float) or 8-bit RGB."""
-    image.load()
-    ImageOps.exif_transpose(image, in_place=True)
-    mode = image.mode
-    if image.has_transparency_data:
-        clear = np.mean(np.asarray(image.convert("RGBA").getchannel("A")) < 255)
-        if clear > 0:
+def _read(path: Path) -> bytes:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise PictureError(f"is {'a folder' if path.is_dir() else 'no regular file'}; expected a picture")
+        if status.st_size == 0:
+            raise PictureError("is empty (0 bytes); copy it again")
+        left = headroom()
+        if status.st_size > left:
             raise PictureError(
-                f"{path} is transparent in {clear:.2%} of its pixels; flatten it onto a background"
+                f"is {status.st_size / 1e9:.2f} GB large, and {left / 1e9:.2f} GB of memory are free"
             )
-    if mode in ("L", "RGB", "F") or mode.startswith("I;16"):
-        return np.asarray(image)
-    if mode == "I":
-        if image.format not in ("PNG", "PPM"):  # where it is Pillow's way to hold unsigned 16 bits
-            raise PictureError(f"{path} holds signed or 32-bit integers; save it as unsigned 8 or 16 bits")
-        return np.asarray(image).astype(np.uint16)
-    return np.asarray(image.convert("L" if mode in ("1", "LA", "La") else "RGB"))
+        with open(path, "rb") as file:
+            return file.read(status.st_size)
+    except FileNotFoundError:
+        raise PictureError("does not exist") from None
+    except OSError as error:
+        raise PictureError(f"cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # a zero byte or a lone surrogate
+        raise PictureError(f"cannot be the name of a file: {error}") from None
+
+
+def _from_pillow(image: Image.Image) -> Pixels:
+    try:
+        image.load()
+        return _pillow.pixels(ImageOps.exif_transpose(image))  # a copy: the caller's own is left as it is
+    except PictureError:
+        raise
+    except Exception as error:  # as above: the image may be a file that is not decoded yet
+        raise PictureError(f"of mode {image.mode} cannot be read ({_brief(error)})") from error
+
+
+def _from_array(array: ArrayLike) -> Pixels:
+    try:
+        given = np.asarray(array)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise PictureError(f"of this {type(array).__name__} cannot be made: {_brief(error)}") from error
+    if np.ma.isMaskedArray(array):
+        raise PictureError("has a mask of its own; expected a plain one, such as array.filled(0)")
+    if not (given.ndim == 2 or (given.ndim == 3 and given.shape[2] in (1, 3))):
+        raise PictureError(f"has the shape {given.shape}: expected (H, W), (H, W, 1) or (H, W, 3)")
+    if given.size == 0:
+        raise PictureError(f"of shape {given.shape} has no pixels")
+    if given.dtype.kind == "u" and given.dtype.itemsize <= 2:
+        white = int(np.iinfo(given.dtype).max)
+    elif given.dtype.kind == "f":
+        white = 1
+    else:
+        raise PictureError(f"is of type {given.dtype}: expected uint8, uint16, or floating point in [0, 1]")
+    return Pixels(given[:, :, 0] if given.ndim == 3 and given.shape[2] == 1 else given, white)
+
+
+def _to_unit(pixels: Pixels, bits: int | None) -> Picture:
+    """float32 in [0, 1]."""
+    if bits is not None and not (isinstance(bits, int) and 1 <= bits <= 16):
+        raise ConfigError(f"bits = {bits}: expected 1 to 16, the bits in use of a 16-bit value")
+    if pixels.alpha is not None and (clear := np.mean(pixels.alpha < 1)) > 0:
+        raise PictureError(f"is transparent in {clear:.2%} of its pixels; flatten it onto a background")
+    values, kind = pixels.values, pixels.values.dtype
+    if kind.kind == "u" and kind.itemsize <= 2:
+        white = pixels.white if bits is None or kind.itemsize == 1 else 2**bits - 1
+        if white < np.iinfo(kind).max and (greatest := int(values.max())) > white:
+            says = f"{bits} bits end at" if bits is not None else "it says that full brightness is"
+            raise PictureError(
+                f"holds values up to {greatest}, and {says} {white}; give the number of its bits"
+            )
+        picture = np.array(white - values if pixels.negative else values, dtype=np.float32, order="C")
+        picture /= np.float32(white)
+        return picture
+    if kind.kind != "f":
+        raise PictureError(f"holds signed or 32-bit integers ({kind}); save it as unsigned 8 or 16 bits")
+    slack = 8 * max(np.finfo(np.float32).eps, np.finfo(kind).eps)  # what rounding may have added
+    low, high = values.min(), values.max()  # NaN if any value is
+    if not (low >= -slack and high <= 1 + slack):
+        found = "NaN" if np.isnan(low) else f"values from {low:g} to {high:g}"
+        raise PictureError(f"holds {found}: expected numbers in [0, 1], or unsigned 8 or 16 bits")
+    picture = np.array(1 - values if pixels.negative else values, dtype=np.float32, order="C")
+    return np.clip(picture, 0, 1, out=picture)
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

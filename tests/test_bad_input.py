@@ -7,10 +7,12 @@ import re
 import struct
 import zlib
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from raw_files import grey_tags, png, tiff
 from tiny import CONFIG, fill_disk, ground, make_inspector
 from typer.testing import CliRunner
 
@@ -67,6 +69,13 @@ def frames(path):
     images[0].save(path, save_all=True, append_images=images[1:])
 
 
+def far_tiff():
+    """A BigTIFF whose tiles lie at 2^50."""
+    kept = {code: tag for code, tag in grey_tags(96, 112).items() if code not in (273, 278, 279)}
+    offsets = {322: (4, [16]), 323: (4, [16]), 324: (16, [2**50] * 42), 325: (4, [256] * 42)}
+    return tiff({**kept, **offsets}, bytes(3000), big=True)
+
+
 def turned(path):
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -87,14 +96,34 @@ BAD = {  # name of a picture: how it is made, and what is said about it
     "zero.pgm": (lambda path: path.write_bytes(b"P5 0 0 255\n"), "0x0 pixels|damaged|no picture"),
     "bomb.png": (lambda path: path.write_bytes(png_header(60_000, 60_000)), "more than 134,217,728"),
     "large.png": (lambda path: path.write_bytes(png_header(12_000, 12_000)), "12000x12000 pixels, more than"),
-    "animated.gif": (frames, "holds 3 frames"),
-    "animated.png": (frames, "holds 3 frames"),
-    "pages.tif": (frames, "holds 3 frames"),
+    "animated.gif": (frames, "more than one frame"),
+    "animated.png": (frames, "more than one frame"),
+    "pages.tif": (frames, "more than one frame"),
+    "postscript.png": (
+        lambda path: Image.fromarray(ground()).save(path, format="EPS"),
+        r"no picture of a known kind \(PNG, JPEG",
+    ),
+    "far.tif": (lambda path: path.write_bytes(far_tiff()), "its pixels go to byte 1125899906"),
+    "sparse.tif": (
+        lambda path: path.write_bytes(tiff({**grey_tags(96, 112), 273: (4, [0])}, bytes(96 * 112))),
+        "leaves some of its strips",
+    ),
+    "twelve.jpg": (
+        lambda path: path.write_bytes(
+            imagecodecs.jpeg8_encode(ground().astype(np.uint16) * 16, bitspersample=12)
+        ),
+        "is a JPEG of 12 bits, of which 8 are read; save it as 16-bit PNG or TIFF",
+    ),
+    "overfull.png": (
+        lambda path: path.write_bytes(
+            b"P5 112 96 1000\n" + (ground().astype(np.uint16) * 8).astype(">u2").tobytes()
+        ),
+        r"values up to 11\d\d, and it says that full brightness is 1000",
+    ),
     "transparent.png": (
         lambda path: Image.fromarray(np.full((96, 112, 4), 128, np.uint8)).save(path),
         r"transparent in 100\.00% of its pixels; flatten it",
     ),
-    "float64.tif": (lambda path: tifffile.imwrite(path, np.zeros((96, 112))), "float TIFF must be 32-bit"),
     "nan.tif": (lambda path: float_tiff(path, np.nan), r"NaN: expected numbers in \[0, 1\]"),
     "infinite.tif": (lambda path: float_tiff(path, np.inf), "values from 0.5 to inf"),
     "bright.tif": (lambda path: float_tiff(path, 255.0), "values from 0.5 to 255"),
@@ -110,6 +139,12 @@ ODD = {  # unusual pictures that can be inspected
         path, ground(channels=3).astype(np.uint16) * 257, photometric="rgb"
     ),
     "float.tif": lambda path: float_tiff(path, 0.6),
+    "float64.tif": lambda path: tifffile.imwrite(path, np.full((96, 112), 0.5)),
+    "rounded.tif": lambda path: float_tiff(path, 1.0000001),
+    "alpha16.png": lambda path: path.write_bytes(
+        png(np.dstack([ground().astype(np.uint16) * 257, np.full((96, 112), 65535, np.uint16)]))
+    ),
+    "twelve.tif": lambda path: tifffile.imwrite(path, ground().astype(np.uint16) * 16, bitspersample=12),
     "turned.jpg": turned,
     "still.gif": lambda path: Image.fromarray(ground()).save(path),
     "no_extension": lambda path: Image.fromarray(ground()).save(path, format="PNG"),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -12,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageOps
+from raw_files import chunk, png
 
-from fmrnet.errors import PictureError
+from fmrnet.errors import ConfigError, PictureError
 from fmrnet.pictures import (
     as_picture,
     read_mask,
@@ -26,25 +32,6 @@ from fmrnet.pictures import (
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 9)) | st.tuples(
     st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3])
 )
-
-
-def write_png16(path, picture, *, alpha=False):
-    """A 16-bit colour PNG by hand, as Pillow cannot write one."""
-    height, width = picture.shape[:2]
-    if alpha:
-        picture = np.dstack([picture, np.full((height, width), 65535, np.uint16)])
-    rows = picture.astype(">u2").reshape(height, -1).view(np.uint8)
-    data = zlib.compress(np.hstack([np.zeros((height, 1), np.uint8), rows]).tobytes())
-
-    def chunk(kind, content):
-        return (
-            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, 16, 6 if alpha else 2, 0, 0, 0)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-    )
 
 
 @given(array=hnp.arrays(st.sampled_from([np.uint8, np.uint16]), shapes))
@@ -70,6 +57,60 @@ def test_floats_in_the_unit_range_are_kept(array):
     assert not np.shares_memory(picture, array)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_rounding_is_no_reason_to_refuse(tmp_path, dtype):
+    array = np.full((4, 5), 0.5, dtype)
+    array[0, 0] = np.nextafter(dtype(1), dtype(2))
+    array[0, 1] = -np.nextafter(dtype(0), dtype(1))
+    array[0, 2] = dtype(1.0000001)  # float64 that was float32 once
+    tifffile.imwrite(tmp_path / "a.tif", array)
+    expected = np.clip(array, 0, 1).astype(np.float32)
+    np.testing.assert_array_equal(as_picture(array), expected)
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.tif"), expected)
+
+
+@given(
+    array=hnp.arrays(st.sampled_from([np.uint8, np.uint16, np.float32]), shapes, elements=st.integers(0, 1))
+)
+def test_byte_order_and_layout_in_memory_do_not_matter(array):
+    expected = as_picture(array)
+    for same in (
+        array.astype(array.dtype.newbyteorder(">")),
+        np.asfortranarray(array),
+        np.flip(np.flip(array).copy()),
+        np.repeat(array, 2, axis=1)[:, ::2],
+    ):
+        picture = as_picture(same)
+        np.testing.assert_array_equal(picture, expected)
+        assert picture.flags.c_contiguous
+        assert picture.dtype.isnative
+
+
+@given(array=hnp.arrays(np.uint16, shapes), bits=st.integers(1, 16))
+def test_bits_of_an_array(array, bits):
+    array >>= 16 - bits
+    picture = as_picture(array, bits)
+    np.testing.assert_array_equal(np.round(picture * (2**bits - 1)).reshape(array.shape), array)
+    if bits < 16:
+        array.flat[0] = 2**bits
+        with pytest.raises(
+            PictureError, match=f"values up to {2**bits}, and {bits} bits end at {2**bits - 1}; give"
+        ):
+            as_picture(array, bits)
+
+
+@pytest.mark.parametrize("bits", [0, 17, -3])
+def test_no_such_number_of_bits(bits):
+    with pytest.raises(ConfigError, match=f"bits = {bits}: expected 1 to 16"):
+        as_picture(np.zeros((4, 4), np.uint16), bits)
+
+
+def test_bits_leave_8_bits_and_floats_alone():
+    array = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    np.testing.assert_array_equal(as_picture(array, 12), as_picture(array))
+    np.testing.assert_array_equal(as_picture(array / 255, 12), as_picture(array / 255))
+
+
 @given(
     array=hnp.arrays(np.float64, shapes, elements=st.floats(0, 1)),
     bad=st.sampled_from([np.nan, np.inf, -np.inf, -1e-6, 1.0001, 255.0]),
@@ -93,6 +134,43 @@ def test_other_types_are_refused(array):
         as_picture(array)
 
 
+def test_a_masked_array_is_refused():
+    with pytest.raises(PictureError, match="has a mask of its own"):
+        as_picture(np.ma.masked_equal(np.zeros((4, 4)), 0))
+
+
+def test_pillow_images_are_taken_as_their_files_would_be(tmp_path):
+    """As an array, a palette image would be its indices, and a bilevel one of another range."""
+    rng = np.random.default_rng(0)
+    colours = Image.fromarray(rng.integers(0, 256, (12, 14, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for number, image in enumerate([
+        colours, colours.quantize(7), colours.convert("L"), colours.convert("1"), colours.convert("RGBA"),
+        Image.fromarray(rng.integers(0, 65536, (12, 14), dtype=np.uint16)),
+    ]):  # fmt: skip
+        path = tmp_path / f"{number}.png"
+        image.save(path, exif=exif)
+        with Image.open(path) as opened:
+            np.testing.assert_array_equal(as_picture(opened), read_picture(path))
+            assert opened.size == (14, 12)  # the caller's image is not turned
+        assert as_picture(image).shape[:2] == (12, 14)
+    for image in (colours.convert("CMYK"), Image.fromarray(rng.random((12, 14), dtype=np.float32))):
+        image.save(tmp_path / "a.tif")
+        np.testing.assert_allclose(as_picture(image), read_picture(tmp_path / "a.tif"), atol=1.01 / 255)
+    with pytest.raises(PictureError, match=r"Pillow image is transparent in 100\.00%"):
+        as_picture(Image.new("RGBA", (4, 4)))
+    with pytest.raises(PictureError, match="Pillow image holds signed or 32-bit integers"):
+        as_picture(Image.new("I", (4, 4)))
+    colours.save(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:99])
+    with (
+        Image.open(tmp_path / "a.png") as opened,
+        pytest.raises(PictureError, match="of mode RGB cannot be read"),
+    ):
+        as_picture(opened)
+
+
 @pytest.mark.parametrize("shape", [(), (4,), (4, 4, 2), (4, 4, 4), (3, 4, 4, 1), (1, 4, 4, 3)])
 def test_other_shapes_are_refused(shape):
     with pytest.raises(PictureError, match="expected \\(H, W\\)"):
@@ -106,7 +184,7 @@ def test_no_pixels_are_refused(shape):
 
 
 def test_ragged_lists_are_refused():
-    with pytest.raises(PictureError, match="cannot make a picture"):
+    with pytest.raises(PictureError, match="cannot be made: "):
         as_picture([[0.0, 1.0], [0.5]])
 
 
@@ -137,28 +215,74 @@ def test_16_bit_grey_files_keep_every_bit(tmp_path_factory, array):
 @given(array=hnp.arrays(np.uint16, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))))
 def test_16_bit_colour_files_keep_every_bit(tmp_path_factory, array):
     folder = tmp_path_factory.mktemp("files")
-    write_png16(folder / "rgb.png", array)
-    write_png16(folder / "rgba.png", array, alpha=True)
+    (folder / "rgb.png").write_bytes(png(array))
+    (folder / "rgba.png").write_bytes(png(np.dstack([array, np.full_like(array[:, :, :1], 65535)])))
+    (folder / "a.ppm").write_bytes(b"P6 %d %d 65535\n" % array.shape[1::-1] + array.astype(">u2").tobytes())
     tifffile.imwrite(folder / "little.tif", array, photometric="rgb")
     tifffile.imwrite(folder / "big.tif", array, photometric="rgb", byteorder=">")
     tifffile.imwrite(folder / "packed.tif", array, photometric="rgb", compression="deflate", predictor=True)
     tifffile.imwrite(
         folder / "packed_big.tif", array, photometric="rgb", compression="deflate", byteorder=">"
     )
+    planes = np.ascontiguousarray(np.moveaxis(array, 2, 0))
+    tifffile.imwrite(folder / "planes.tif", planes, photometric="rgb", planarconfig="separate")
     for path in folder.iterdir():
         np.testing.assert_array_equal(read_picture(path), as_picture(array), err_msg=path.name)
 
 
-def test_16_bit_colour_in_separate_planes_is_refused(tmp_path):
-    tifffile.imwrite(
-        tmp_path / "a.tif", np.zeros((3, 5, 6), np.uint16), photometric="rgb", planarconfig="separate"
+@given(
+    array=hnp.arrays(
+        np.uint16, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 4095)
+    ),
+    bits=st.sampled_from([None, 12]),
+)
+def test_12_bits_in_16(tmp_path_factory, array, bits):
+    """From the file if it says so, else as told; `tests/test_tiff.py` has TIFF."""
+    array.flat[0] = 4095
+    folder = tmp_path_factory.mktemp("files")
+    expected = array.astype(np.float32) / np.float32(4095)
+    (folder / "grey.png").write_bytes(png(array, chunk(b"sBIT", b"\x0c")))
+    (folder / "colour.png").write_bytes(png(np.dstack([array] * 3), chunk(b"sBIT", b"\x0c\x0c\x0c")))
+    (folder / "alpha.png").write_bytes(
+        png(np.dstack([array, array * 0 + 65535]), chunk(b"sBIT", b"\x0c\x10"))
     )
-    with pytest.raises(PictureError, match="save it as 16-bit PNG"):
-        read_picture(tmp_path / "a.tif")
+    (folder / "a.pgm").write_bytes(b"P5 %d %d 4095\n" % array.shape[::-1] + array.astype(">u2").tobytes())
+    if bits is not None:
+        (folder / "silent.png").write_bytes(png(array))
+        tifffile.imwrite(folder / "silent.tif", array)
+        (folder / "a.pgm").write_bytes(
+            b"P5 %d %d 65535\n" % array.shape[::-1] + array.astype(">u2").tobytes()
+        )
+    for path in folder.iterdir():
+        found = read_picture(path, bits)
+        np.testing.assert_array_equal(
+            found, np.dstack([expected] * 3) if found.ndim == 3 else expected, path.name
+        )
+
+
+@given(
+    array=hnp.arrays(
+        np.uint16, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 4095)
+    )
+)
+def test_12_bits_that_png_has_stretched_to_16_as_its_standard_wants(tmp_path_factory, array):
+    path = tmp_path_factory.mktemp("files") / "a.png"
+    stretched = np.round(array / 4095 * 65535).astype(np.uint16)
+    for stored in (array << 4, array << 4 | array >> 8, stretched):
+        path.write_bytes(png(stored, chunk(b"sBIT", b"\x0c")))
+        np.testing.assert_array_equal(read_picture(path), stored.astype(np.float32) / np.float32(65535))
+
+
+def test_12_bits_in_jpeg_2000(tmp_path):
+    array = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    (tmp_path / "a.jp2").write_bytes(imagecodecs.jpeg2k_encode(array, bitspersample=12, reversible=True))
+    np.testing.assert_array_equal(
+        read_picture(tmp_path / "a.jp2"), array.astype(np.float32) / np.float32(4095)
+    )
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["L.png", "RGB.jpg", "I;16.png", "L.tif", "I;16.tif", "F.tif"])
+@pytest.mark.parametrize("kind", ["L.png", "RGB.jpg", "I;16.png", "L.tif", "I;16.tif", "F.tif", "L.webp"])
 def test_exif_rotation_is_applied(tmp_path, orientation, kind):
     mode, suffix = kind.split(".")
     rows, columns = np.mgrid[0:16, 0:24]
@@ -237,6 +361,111 @@ def test_masks_come_back(tmp_path_factory, array):
     path = tmp_path_factory.mktemp("files") / "mask.png"
     write_picture(path, array)
     np.testing.assert_array_equal(read_mask(path), array)
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a real disk of 32 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "none", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_that_fills_while_a_picture_is_written(full_disk):
+    noise = np.random.default_rng(0).random((150, 150), dtype=np.float32)
+    for write, name, small, large in (
+        (write_map, "a.tiff", noise[:20, :20], noise),
+        (write_picture, "a.png", np.uint8(noise[:20, :20] * 255), np.uint8(np.tile(noise, (2, 2)) * 255)),
+    ):
+        path = full_disk / name
+        write(path, small)
+        before = path.read_bytes()
+        with pytest.raises(OSError, match="No space left"):
+            write(path, large)
+        assert path.read_bytes() == before
+        assert list(full_disk.iterdir()) == [path]
+        path.unlink()
+
+
+def test_only_listed_formats_are_opened(tmp_path, monkeypatch):
+    """For EPS, whatever the file's name, Pillow would run the `gs` that PATH gives."""
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    Image.new("RGB", (70, 70)).save(tmp_path / "x.eps")
+    for name in ("x.png", "x.tif", "x.eps"):
+        if name != "x.eps":
+            (tmp_path / name).write_bytes((tmp_path / "x.eps").read_bytes())
+        with pytest.raises(PictureError, match=r"is no picture of a known kind \(PNG, JPEG, BMP"):
+            read_picture(tmp_path / name)
+    for kind in ("ICO", "TGA", "PCX", "PDF", "ICNS", "SGI", "DDS"):
+        Image.new("RGB", (64, 64)).save(tmp_path / "other.png", kind)
+        with pytest.raises(PictureError, match="no picture of a known kind"):
+            read_picture(tmp_path / "other.png")
+    assert not (tmp_path / "ran").exists()
+
+
+LITTLE_MEMORY = """
+    import resource, sys
+    import psutil
+    from fmrnet.errors import PictureError
+    from fmrnet.pictures import read_picture
+
+    limit = psutil.Process().memory_info().vms + 100 * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    try:
+        print(read_picture(sys.argv[1]).shape)
+    except PictureError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs `ulimit -v`")
+def test_the_memory_that_a_picture_takes_is_known_before_it_is_decoded(tmp_path):
+    black = np.zeros((6000, 6000), np.uint8)
+    Image.fromarray(black).save(tmp_path / "large.png")
+    Image.fromarray(black).save(tmp_path / "large.webp", lossless=True)
+    tifffile.imwrite(tmp_path / "large.tif", black, compression="deflate")
+    Image.fromarray(black[:600, :600]).save(tmp_path / "small.png")
+    seen = [
+        subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(LITTLE_MEMORY), tmp_path / name],
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for name in ("large.png", "large.tif", "large.webp", "small.png")
+    ]  # fmt: skip
+    for line in seen[:2]:
+        assert "is 6000x6000 pixels, which take 0.22 GB of memory to read, and 0." in line
+    assert "memory" in seen[2]  # its decoder takes the room as it opens the file
+    assert seen[3] == "(600, 600)\n"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("a\nb"), ValueError("odd"), OverflowError(), KeyError(3)]
+)
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_whatever_a_decoder_raises_names_the_file(tmp_path, monkeypatch, error, name):
+    def fail(data):
+        raise error
+
+    Image.new("L", (4, 4)).save(tmp_path / name)
+    for module in ("_pillow", "_tiff"):
+        monkeypatch.setattr(f"fmrnet.{module}.decode", fail)
+    reason = "takes more memory" if isinstance(error, MemoryError) else "is damaged or cut short"
+    with pytest.raises(PictureError, match=rf"^[^\n]*{name} {reason}[^\n]*$"):
+        read_picture(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a\0b.png", "a\ud800.png"])
+def test_a_name_that_no_file_can_have(name):
+    with pytest.raises(PictureError, match=r"cannot be the name of a file"):
+        read_picture(name)
 
 
 @given(array=hnp.arrays(np.float32, shapes, elements=st.floats(0, 1, width=32)))

@@ -62,7 +62,7 @@ def inspect_each(inspector: Inspector, report: Report, paths: Sequence[Path]) ->
 def _inspect(inspector: Inspector, report: Report, path: Path) -> Line:
     try:
         identity = identify(path)
-        picture = read_picture(path)
+        picture = read_picture(path, inspector.bits)
         result = inspector.inspect(picture, report.level)
         return report.add(path, picture, result, identity)
     except ConfigError:

@@ -88,13 +88,27 @@ class Inspector:
         """Where the network computes."""
         return self.model.memory.device
 
+    @property
+    def bits(self) -> int | None:
+        """How many bits of a 16-bit picture's values are in use, as `fmrnet.pictures.read_picture` takes it.
+
+        The number that the model was trained with; set it for another camera. It is saved with the model.
+        """
+        bits: int | None = self.provenance.get("bits")
+        return bits
+
+    @bits.setter
+    def bits(self, bits: int | None) -> None:
+        self.provenance["bits"] = bits
+
     def inspect(self, image: str | Path | NDArray[Any], level: Level = "pixel") -> Result:
         """Find the defects of one picture.
 
         Parameters
         ----------
         image : path, or array (H, W) or (H, W, C)
-            uint8, uint16 or float in [0, 1]; any size from one patch up; grey or colour.
+            uint8, uint16 or float in [0, 1]; any size from one patch up; grey, or colour in the order red, green,
+            blue (of OpenCV's arrays `image[:, :, ::-1]`). Or a Pillow image.
         level : "patch", "pixel" or "auto"
             "pixel" reconstructs the background and compares. "patch" stops at the distances to memory. "auto"
             goes on to "pixel" only if some patch lies beyond the patch threshold: faster, and as blind as "patch" to
@@ -171,7 +185,8 @@ class Inspector:
 
     def _picture(self, image: str | Path | NDArray[Any]) -> Tensor:
         """(C, H, W) in [0, 1] on the network's device, at least a patch large."""
-        given = read_picture(image) if isinstance(image, str | Path) else as_picture(image)
+        bits = self.bits
+        given = read_picture(image, bits) if isinstance(image, str | Path) else as_picture(image, bits)
         picture = to_channels(given, self.config.image_channels)
         height, width, _ = picture.shape
         size = self.config.patch_size

@@ -172,10 +172,12 @@ def _looks(picture: NDArray[np.float32], size: int) -> NDArray[np.float64]:
     return np.concatenate((means[..., :channels], np.log(contrasts + 1 / 255)), axis=2)
 
 
-def load_good_pictures(folder: str | Path, patch_size: int) -> tuple[list[NDArray[np.float32]], int]:
+def load_good_pictures(
+    folder: str | Path, patch_size: int, bits: int | None = None
+) -> tuple[list[NDArray[np.float32]], int]:
     """The good pictures of a folder, all (H, W, C) in [0, 1], and C: 1 if every picture is grey, else 3.
 
-    A data set in the MVTec layout is taken by its `train/good`.
+    A data set in the MVTec layout is taken by its `train/good`. `bits` is that of `fmrnet.pictures.read_picture`.
 
     Raises
     ------
@@ -192,7 +194,7 @@ def load_good_pictures(folder: str | Path, patch_size: int) -> tuple[list[NDArra
     files = list_pictures([folder])
     if not files:
         raise DatasetError(f"{folder}: no pictures in this folder; expected good pictures to learn from")
-    pictures = [read_picture(file) for file in files]
+    pictures = [read_picture(file, bits) for file in files]
     channels = 1 if all(p.ndim == 2 or p.shape[2] == 1 for p in pictures) else 3
     for file, picture in zip(files, pictures, strict=True):
         if min(picture.shape[:2]) < patch_size:

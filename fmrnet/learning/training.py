@@ -134,6 +134,7 @@ def train(
     seed: int = 0,
     anomalies: str | Path | None = None,
     device: str = "auto",
+    bits: int | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Inspector:
@@ -156,6 +157,9 @@ def train(
         Folder of natural pictures; default: those that installed packages ship.
     device : str
         "auto", "cpu", "cuda" or "cuda:N".
+    bits : int, optional
+        How many bits of a 16-bit good picture's values are in use, as `fmrnet.pictures.read_picture` takes it; the
+        model inspects with the same.
     resume : bool
         Continue from the checkpoint beside `out`, to the same weights as if never stopped.
     progress : callable, optional
@@ -178,7 +182,7 @@ def train(
     """
     config = preset(config) if isinstance(config, str) else config
     out, where = Path(out), devices.choose_device(device)
-    pictures, channels = data.load_good_pictures(good, config.patch_size)
+    pictures, channels = data.load_good_pictures(good, config.patch_size, bits)
     config = dataclasses.replace(config, image_channels=channels, seed=seed)
     if iterations is not None:
         config = dataclasses.replace(config, iterations=_share_out(iterations, config.iterations))
@@ -232,6 +236,7 @@ def train(
         "device": devices.describe(where),
         "good": {"pictures": len(pictures), "learnt": len(learn), "sha256": identity["good_sha256"]},
         "natural": {"folder": str(anomalies) if anomalies else None, "sha256": identity["natural_sha256"]},
+        "bits": bits,
         "seed": seed,
         "seconds": round(position.seconds, 1),
         "loss_curve": position.history,

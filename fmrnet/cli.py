@@ -161,7 +161,7 @@ def calibrate(
 ) -> None:
     """Set the thresholds of a model anew from good pictures, say of another camera or lot."""
     import fmrnet
-    from fmrnet.artifact import check_writable
+    from fmrnet.files import check_writable
     from fmrnet.pictures import list_pictures
 
     target = model if out is None else out
@@ -246,9 +246,8 @@ def evaluate(
 ) -> None:
     """Compare a model's findings with known defects: ROC-AUC, AU-PRO, precision, recall, F1."""
     import fmrnet
-    from fmrnet.artifact import check_writable
     from fmrnet.evaluation.evaluate import evaluate as compare
-    from fmrnet.files import write_json
+    from fmrnet.files import check_writable, write_json
     from fmrnet.progress import Bar
 
     inspector = fmrnet.load(model, device)

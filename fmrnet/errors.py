@@ -1,6 +1,10 @@
 """The mistakes a user can make, one class a kind. The command line prints them as one line and exits with 2."""
 
-__all__ = ["ArtifactError", "ConfigError", "DatasetError", "FmrnetError", "PictureError"]
+from typing import Any
+
+__all__ = ["ArtifactError", "ConfigError", "DatasetError", "FmrnetError", "PictureError", "shown"]
+
+LONGEST_SHOWN = 80  # characters of a value in a message
 
 
 class FmrnetError(Exception):
@@ -16,8 +20,21 @@ class DatasetError(FmrnetError):
 
 
 class ArtifactError(FmrnetError):
-    """A model file or a checkpoint that cannot be used."""
+    """A file of this program's, such as a model or a checkpoint, that cannot be used or written."""
 
 
 class ConfigError(FmrnetError):
     """A setting outside its range, or settings that contradict each other."""
+
+
+def shown(value: Any) -> str:
+    """A value as a message quotes it: on one line, control characters escaped, cut where it is long.
+
+    >>> print(shown("two\nlines"), shown([0] * 100))
+    'two\nlines' [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ...
+    """
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a very deep list
+        text = f"{type(value).__name__} too long to show"
+    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."

@@ -16,12 +16,12 @@ from tiny import ground, make_inspector
 
 import fmrnet
 from fmrnet import artifact
-from fmrnet.artifact import check_writable, read_tensors, write_tensors
+from fmrnet.artifact import read_tensors, write_tensors
 from fmrnet.errors import ArtifactError
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool]
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -193,15 +193,3 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
     artifact.save(artifact.Artifact(inspector.config, inspector.calibration.to_dict(), {}, weights), tmp_path / "a.fmr")
     with pytest.raises(ArtifactError, match="do not fit"):
         fmrnet.load(tmp_path / "a.fmr")
-
-
-def test_no_model_can_be_written_into_a_missing_folder_or_over_a_folder(tmp_path):
-    check_writable(tmp_path / "a.fmr")
-    with pytest.raises(ArtifactError, match="is a folder; expected a file name"):
-        check_writable(tmp_path)
-    with pytest.raises(ArtifactError, match="there is no folder"):
-        check_writable(tmp_path / "none" / "a.fmr")
-    if os.geteuid() != 0:  # root may write everywhere
-        tmp_path.chmod(0o500)
-        with pytest.raises(ArtifactError, match="no permission"):
-            check_writable(tmp_path / "a.fmr")

@@ -69,7 +69,7 @@ def test_bad_values_are_named(field, value):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"colour": 1}, "unknown settings colour"), ({"seed": "0"}, "seed = '0': expected int"), ({"seed": True}, "seed"),
+    [({"colour": 1}, "unknown settings 'colour'"), ({"seed": "0"}, "seed = '0': expected int"), ({"seed": True}, "seed"),
      ({"channels": "abc"}, "list of integers"), ({"mixing": 3}, "mixing = 3: expected str")],
 )  # fmt: skip
 def test_bad_files_are_named(change, message):

@@ -181,13 +181,12 @@ def read_tensors(
 
 
 def _open(path: str | Path) -> BinaryIO:
-    """Open a regular file for reading; a pipe is not waited for."""
+    """Open a regular file for reading."""
     try:
-        kind = stat.S_IFMT(os.stat(path).st_mode)  # before the opening: a tape would rewind
+        kind = stat.S_IFMT(os.stat(path).st_mode)
         if kind == stat.S_IFREG:
-            nonblocking = getattr(os, "O_NONBLOCK", 0)
-            file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | nonblocking))
-            kind = stat.S_IFMT(os.fstat(file.fileno()).st_mode)
+            nonblocking = getattr(os, "O_NONBLOCK", 0)  # it may be a pipe by now, which would be waited for
+            return open(path, "rb", opener=lambda name, flags: os.open(name, flags | nonblocking))
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist; expected a model written by `fmrnet train`") from None
     except (OSError, ValueError) as error:  # ValueError: no name can hold a NUL or half a surrogate
@@ -195,10 +194,8 @@ def _open(path: str | Path) -> BinaryIO:
         raise ArtifactError(
             f"{path} cannot be opened ({reason}); expected a model written by `fmrnet train`"
         ) from error
-    if kind != stat.S_IFREG:
-        named = KINDS.get(kind, "no regular file")
-        raise ArtifactError(f"{path} is {named}; expected a model file written by `fmrnet train`")
-    return file
+    named = KINDS.get(kind, "no regular file")
+    raise ArtifactError(f"{path} is {named}; expected a model file written by `fmrnet train`")
 
 
 def _read_header(file: BinaryIO, size: int, path: str | Path, largest: int) -> dict[str, Any]:
@@ -242,7 +239,7 @@ def _read_header(file: BinaryIO, size: int, path: str | Path, largest: int) -> d
 
 
 def _end(entry: dict[str, Any]) -> int:
-    """Where a tensor ends in the data, from its entry in the header; KeyError, TypeError or ValueError if it is none."""
+    """Where a tensor ends in the data, from its entry in the header; some error of Python's if that is none."""
     shape, (begin, end) = entry["shape"], entry["data_offsets"]
     if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
         raise ValueError("negative or no integers")

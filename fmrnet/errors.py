@@ -27,8 +27,8 @@ class ConfigError(FmrnetError):
     """A setting outside its range, or settings that contradict each other."""
 
 
-def shown(value: Any) -> str:
-    """A value as a message quotes it: on one line, control characters escaped, cut where it is long.
+def shown(value: Any, limit: int = LONGEST_SHOWN) -> str:
+    """A value as a message quotes it: on one line, control characters escaped, cut to `limit` characters.
 
     >>> print(shown("two\nlines"), shown([0] * 100))
     'two\nlines' [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ...
@@ -37,4 +37,4 @@ def shown(value: Any) -> str:
         text = repr(value)
     except (ValueError, RecursionError):  # an integer of thousands of digits, a very deep list
         text = f"{type(value).__name__} too long to show"
-    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
+    return text if len(text) <= limit else text[: limit - 3] + "..."

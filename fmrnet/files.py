@@ -102,14 +102,15 @@ def check_writable(path: str | Path) -> None:
 
 def _target(path: str | Path) -> tuple[Path, os.stat_result | None]:
     """The file that `path` means, links followed, and its state; None if it does not exist yet."""
+    state, writable = None, True
     try:
         target = Path(os.path.realpath(path))
-        state = target.stat() if os.path.lexists(target) else None
-        writable = state is None or os.access(target, os.W_OK)
+        with suppress(FileNotFoundError):
+            state = target.stat()
+            writable = os.access(target, os.W_OK)
     except (OSError, ValueError) as error:  # ValueError: no name can hold a NUL or half a surrogate
-        raise ArtifactError(
-            f"{path}: no file can have this name ({_reason(error)}); name another place"
-        ) from error
+        reason = getattr(error, "strerror", None) or error
+        raise ArtifactError(f"{path}: no file can be here ({reason}); name another place") from error
     if state is not None and not stat.S_ISREG(state.st_mode):
         kind = KINDS.get(stat.S_IFMT(state.st_mode), "no regular file")
         example = f", such as {Path(path) / 'model.fmr'}" if stat.S_ISDIR(state.st_mode) else ""
@@ -119,15 +120,11 @@ def _target(path: str | Path) -> tuple[Path, os.stat_result | None]:
     return target, state
 
 
-def _reason(error: OSError | ValueError) -> str:
-    return str(getattr(error, "strerror", None) or error)
-
-
 def _temporary_file(folder: Path, mode: int) -> BinaryIO:
     """A new file, locked for as long as it is open: a lock ends with its process, so that `_sweep` knows the dead."""
     while True:
         path = folder / f".fmrnet-{secrets.token_hex(8)}.tmp"
-        file = open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode))
+        file = open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
         if not _lock(file.fileno(), wait=True) or os.fstat(file.fileno()).st_nlink:
             return file
         file.close()  # another run swept it away in the instant before it was locked

@@ -131,7 +131,7 @@ def write_tensors(
     content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     header: dict[str, Any] = {"version": FORMAT_VERSION, "metadata": dict(metadata)}
     with _named(path):
-        _canonical(header)
+        _parse(_canonical(header))
         header["sha256"] = _digest(content, header)
         data = safetensors.torch.save(content, {_KEY: _canonical(header)})
     _read_header(io.BytesIO(data), len(data), path, largest)

@@ -94,7 +94,7 @@ def load(path: str | Path) -> Artifact:
             f"{path} holds a {named} of FMR-Net, not a model; "
             "finish the training with `fmrnet train ... --resume`, then use the file given as --out"
         )
-    parts = {name: metadata.get(name) for name in ("config", "calibration", "provenance")}
+    parts: dict[str, Any] = {name: metadata.get(name) for name in ("config", "calibration", "provenance")}
     if missing := [name for name, part in parts.items() if not isinstance(part, dict)]:
         raise ArtifactError(f"{path} lacks the settings of a model ({', '.join(missing)}); train it again")
     try:

@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-all check bench mutants wheel clean help
+.PHONY: demo test test-all fuzz check bench mutants wheel clean help
 
 help:
 	@echo "make demo      train on a real texture, find drawn defects, write a picture sheet to demo/"
 	@echo "make test      run the tests"
 	@echo "make test-all  run the tests, the slow ones too"
+	@echo "make fuzz      look for inputs that break it, for hours"
 	@echo "make check     lint, format and type checks"
 	@echo "make bench     CPU microbenchmarks, written to bench/results/"
 	@echo "make mutants   break the kernels line by line and see the tests fail"
@@ -29,6 +30,9 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/pytest -q
+
+fuzz: $(READY)
+	FUZZ=long $(BIN)/pytest -q tests/fuzz
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -190,7 +190,8 @@ def calibrate(
     device: Device = "auto",
 ) -> None:
     """Set the thresholds of a model anew from good pictures, say of another camera or lot."""
-    from fmrnet.artifact import check_replaceable, check_writable
+    from fmrnet.artifact import check_replaceable
+    from fmrnet.files import check_writable
     from fmrnet.listing import list_pictures
 
     target = model if out is None else out
@@ -265,9 +266,8 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Compare a model's findings with known defects: ROC-AUC, AU-PRO, precision, recall, F1."""
-    from fmrnet.artifact import check_writable
     from fmrnet.evaluation.evaluate import evaluate as compare
-    from fmrnet.files import write_json
+    from fmrnet.files import check_writable, write_json
     from fmrnet.progress import Bar
 
     inspector = _load(model, device, bits)
@@ -287,16 +287,18 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:
     """Show what a model file holds: settings, thresholds, where it comes from."""
-    from fmrnet import artifact
+    import fmrnet
+    from fmrnet.errors import shown
 
-    content = artifact.load(model)
+    inspector = fmrnet.load(model, "cpu")
+    weights = inspector.model.state_dict().values()
     sections: dict[str, dict[str, Any]] = {
-        "settings": content.config.to_dict(),
-        "thresholds": content.calibration,
-        "provenance": content.provenance,
+        "settings": inspector.config.to_dict(),
+        "thresholds": inspector.calibration.to_dict(),
+        "provenance": inspector.provenance,
         "weights": {
-            "tensors": len(content.weights),
-            "values": sum(tensor.numel() for tensor in content.weights.values()),
+            "tensors": len(weights),
+            "values": sum(tensor.numel() for tensor in weights),
             "megabytes": round(model.stat().st_size / 1e6, 2),
         },
     }
@@ -305,8 +307,10 @@ def info(
         return
     for title, fields in sections.items():
         print(title)
-        for name, value in fields.items():
-            _print(f"  {name:18} {f'{len(value)} entries, see --json' if name == 'loss_curve' else value}")
+        for name, value in fields.items():  # provenance is whatever the file's author wrote
+            short = name == "loss_curve" and isinstance(value, list)
+            text = f"{len(value)} entries, see --json" if short else shown(value, 500)
+            _print(f"  {shown(name)[1:-1]:18} {text}")
 
 
 @app.command()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from fmrnet.errors import ConfigError
+from fmrnet.errors import ConfigError, shown
 
-__all__ = ["PRESETS", "SLOPE", "Config", "preset"]
+__all__ = ["MOST_WEIGHTS", "PRESETS", "SLOPE", "Config", "preset"]
 
 SLOPE = 0.2  # of every leaky ReLU
+MOST = 2**16  # of anything that is counted; what a network of many costs is bounded as a whole:
+MOST_WEIGHTS = 2**28  # 1 GiB; settings that come with a file are not to fill the memory
 
 Mixing = Literal["dense", "shared", "none"]
 Schedule = Literal["constant", "cosine"]
@@ -23,7 +27,7 @@ class Config:
     Raises
     ------
     ConfigError
-        If a value is outside its range, or values contradict each other.
+        If a value is of another type or outside its range, or the network would hold more than MOST_WEIGHTS.
     """
 
     # Network (section III)
@@ -58,41 +62,58 @@ class Config:
     patch_quantile: float = 0.999  # of good patches that pass the patch threshold
 
     def __post_init__(self) -> None:
+        for name, hint in _hints().items():
+            object.__setattr__(self, name, _typed(name, getattr(self, name), hint))
+
         def check(ok: bool, field: str, expected: str) -> None:
             if not ok:
-                raise ConfigError(f"{field} = {getattr(self, field)!r}: expected {expected}")
+                raise ConfigError(f"{field} = {shown(getattr(self, field))}: expected {expected}")
 
         check(self.image_channels in (1, 3), "image_channels", "1 (grey) or 3 (colour)")
         check(
-            self.patch_size >= 64 and self.patch_size % 32 == 0, "patch_size", "a multiple of 32, 64 or more"
+            64 <= self.patch_size <= 1024 and self.patch_size % 32 == 0,
+            "patch_size",
+            "a multiple of 32 from 64 to 1024",
         )
-        check(len(self.channels) == 5 and min(self.channels) > 0, "channels", "five positive channel counts")
-        for field in ("memory_entries", "addressing_width", "texton_size", "batch_size"):
-            check(getattr(self, field) > 0, field, "a positive count")
+        check(
+            len(self.channels) == 5 and min(self.channels) > 0 and max(self.channels) <= MOST,
+            "channels",
+            f"five channel counts from 1 to {MOST}",
+        )
+        for field in ("memory_entries", "addressing_width", "batch_size"):
+            check(0 < getattr(self, field) <= MOST, field, f"a count from 1 to {MOST}")
         check(self.texton_size in (1, 2, 4), "texton_size", "1, 2 or 4, which divide the two deepest skips")
         check(self.mixing in get_args(Mixing), "mixing", "one of " + ", ".join(get_args(Mixing)))
         check(self.schedule in get_args(Schedule), "schedule", "one of " + ", ".join(get_args(Schedule)))
         check(0.01 <= self.temperature <= 100, "temperature", "a number from 0.01 to 100")
         check(
-            len(self.iterations) == 3 and min(self.iterations[:2]) > 0 and self.iterations[2] >= 0,
+            len(self.iterations) == 3
+            and min(self.iterations[:2]) > 0
+            and self.iterations[2] >= 0
+            and max(self.iterations) <= 10**9,
             "iterations",
-            "three counts: T_1 and T_2, positive, and the learned fusion's, 0 for none",
+            "three counts up to 10**9: T_1 and T_2, positive, and the learned fusion's, 0 for none",
         )
         check(0 < self.learning_rate < 1, "learning_rate", "a number between 0 and 1")
         for field in ("weight_rec", "weight_adv", "weight_lat", "compactness"):
-            check(getattr(self, field) >= 0, field, "a weight of 0 or more")
+            check(0 <= getattr(self, field) <= 1e6, field, "a weight from 0 to 1000000")
         check(0 <= self.epsilon < 1, "epsilon", "a number from 0 to below 1")
         check(0 <= self.light <= 1, "light", "a share from 0 to 1")
         check(0 <= self.speckle <= 1, "speckle", "a share from 0 to 1")
         check(0 <= self.seed < 2**31, "seed", "an integer from 0 to 2147483647")
         check(0 <= self.overlap <= 0.9, "overlap", "a share from 0 to 0.9 of the patch size")
         check(
-            self.median == 0 or (self.median % 2 == 1 and self.median <= 31),
+            self.median == 0 or (self.median % 2 == 1 and 0 < self.median <= 31),
             "median",
             "0 or an odd window up to 31",
         )
-        check(self.k > 0, "k", "a positive number of standard deviations")
+        check(0 < self.k <= 100, "k", "a number of standard deviations above 0, up to 100")
         check(0 < self.patch_quantile <= 1, "patch_quantile", "a share above 0, up to 1")
+        if self.weights > MOST_WEIGHTS:
+            raise ConfigError(
+                f"channels, memory_entries, addressing_width, patch_size and mixing ask for {self.weights:.2g} "
+                f"weights: expected up to {MOST_WEIGHTS:.2g}, which is a model of 1 GiB"
+            )
 
     @property
     def learned_fusion(self) -> bool:
@@ -103,6 +124,18 @@ class Config:
     def latent_size(self) -> int:
         """Length of z, the flattened output of the fifth block (K in Eq 5)."""
         return self.channels[4] * (self.patch_size // 32) ** 2
+
+    @property
+    def weights(self) -> int:
+        """How many numbers the network holds, but for norms, biases and the learned fusion's half a million."""
+        c1, c2, c3, c4, c5 = self.channels
+        encoder = self.image_channels * c1 + c1 * c2 + c2 * c3 + c3 * c4 + c4 * c5
+        decoder = c5 * c4 + 2 * c4 * c3 + 2 * c3 * c2 + c2 * c1 + c1 * self.image_channels
+        addressing = self.addressing_width * (self.latent_size + self.memory_entries)
+        memory = self.memory_entries * self.latent_size
+        textons = [(self.patch_size // side // self.texton_size) ** 2 for side in (16, 8)]
+        mixing = 9 * sum(count**2 for count in textons) if self.mixing == "dense" else 0
+        return 16 * (encoder + decoder) + addressing + memory + mixing
 
     @property
     def stride(self) -> int:
@@ -119,24 +152,35 @@ class Config:
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> Config:
         """The opposite of `to_dict`; names every unknown, missing or mistyped field in a ConfigError."""
-        hints = get_type_hints(cls)
-        if unknown := sorted(settings.keys() - hints.keys()):
-            raise ConfigError(f"unknown settings {', '.join(unknown)}: expected {', '.join(hints)}")
-        if missing := sorted(hints.keys() - settings.keys()):
+        if not isinstance(settings, dict):
+            raise ConfigError(f"settings = {shown(settings)}: expected names with values")
+        known = _hints().keys()
+        if unknown := settings.keys() - known:
+            named = ", ".join(sorted(str(name) for name in unknown))
+            raise ConfigError(f"unknown settings {shown(named)}: expected {', '.join(known)}")
+        if missing := sorted(known - settings.keys()):
             raise ConfigError(f"missing settings {', '.join(missing)}")
-        return cls(**{name: _typed(name, value, hints[name]) for name, value in settings.items()})
+        return cls(**settings)
+
+
+@cache
+def _hints() -> dict[str, Any]:
+    """The type of every setting by name."""
+    return get_type_hints(Config)
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:
+    """A setting in its own type: a list of integers as a tuple, an integer or a NumPy number as a float."""
     if get_origin(hint) is tuple:
         if isinstance(value, list | tuple) and all(type(item) is int for item in value):
             return tuple(value)
-        raise ConfigError(f"{name} = {value!r}: expected a list of integers")
+        raise ConfigError(f"{name} = {shown(value)}: expected a list of integers")
     wanted = str if get_origin(hint) is Literal else hint
-    if wanted is float and type(value) is int:
-        return float(value)
+    if wanted is float and (type(value) is int or isinstance(value, float)):
+        with suppress(OverflowError):  # an integer beyond all floats
+            return float(value)
     if type(value) is not wanted:
-        raise ConfigError(f"{name} = {value!r}: expected {wanted.__name__}")
+        raise ConfigError(f"{name} = {shown(value)}: expected {wanted.__name__}")
     return value
 
 
@@ -167,5 +211,5 @@ def preset(name: str) -> Config:
         If there is no such preset.
     """
     if name not in PRESETS:
-        raise ConfigError(f"preset {name!r}: expected {' or '.join(PRESETS)}")
+        raise ConfigError(f"preset {shown(name)}: expected {' or '.join(PRESETS)}")
     return PRESETS[name]

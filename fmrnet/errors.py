@@ -4,6 +4,7 @@ The command line prints a mistake as one line and exits with 2.
 """
 
 import unicodedata
+from typing import Any
 
 __all__ = [
     "ArtifactError",
@@ -13,9 +14,11 @@ __all__ = [
     "PictureError",
     "is_out_of_memory",
     "printable",
+    "shown",
 ]
 
 LONGEST_LINE = 1000  # characters of a message; a path takes a few hundred
+LONGEST_SHOWN = 80  # characters of a value in a message
 
 
 class FmrnetError(Exception):
@@ -31,7 +34,7 @@ class DatasetError(FmrnetError):
 
 
 class ArtifactError(FmrnetError):
-    """A model file or a checkpoint that cannot be used."""
+    """A file of this program's, such as a model or a checkpoint, that cannot be used or written."""
 
 
 class ConfigError(FmrnetError):
@@ -71,3 +74,16 @@ def _is_shown(character: str) -> bool:
 
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
+
+
+def shown(value: Any, limit: int = LONGEST_SHOWN) -> str:
+    """A value as a message quotes it: on one line, control characters escaped, cut to `limit` characters.
+
+    >>> print(shown("two\nlines"), shown([0] * 100))
+    'two\nlines' [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ...
+    """
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a very deep list
+        text = f"{type(value).__name__} too long to show"
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import re
+import socket
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from hostile import assemble, forge, signed
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import ground, make_inspector
+from typer.testing import CliRunner
 
 import fmrnet
 from fmrnet import artifact
-from fmrnet.artifact import check_writable, read_tensors, write_tensors
+from fmrnet.artifact import read_tensors, write_tensors
+from fmrnet.cli import app
 from fmrnet.errors import ArtifactError
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool]
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**40), 2**40)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -145,8 +158,24 @@ def test_missing_files_and_folders_are_named(tmp_path):
         read_tensors(tmp_path)
 
 
-def test_a_model_comes_back_and_inspects_alike(tmp_path):
-    inspector = make_inspector()
+@pytest.fixture(scope="module")
+def inspector():
+    return make_inspector()
+
+
+@pytest.fixture
+def parts(inspector):
+    """What the file of a model holds, to be changed: its metadata and its weights."""
+    metadata = {
+        "kind": "model",
+        "config": inspector.config.to_dict(),
+        "calibration": inspector.calibration.to_dict(),
+        "provenance": copy.deepcopy(inspector.provenance),
+    }
+    return metadata, {name: tensor.clone() for name, tensor in inspector.model.state_dict().items()}
+
+
+def test_a_model_comes_back_and_inspects_alike(tmp_path, inspector):
     inspector.save(tmp_path / "a.fmr")
     again = fmrnet.load(tmp_path / "a.fmr", device="cpu")
     assert again.config == inspector.config
@@ -170,40 +199,331 @@ def test_a_model_without_its_settings_is_refused(tmp_path):
         artifact.load(tmp_path / "a.fmr")
 
 
-def test_settings_of_another_release_are_refused_with_the_files_name(tmp_path):
-    inspector = make_inspector()
-    parts = {
-        "kind": "model",
-        "config": inspector.config.to_dict(),
-        "calibration": inspector.calibration.to_dict(),
-        "provenance": {},
-    }
+def test_settings_of_another_release_are_refused_with_the_files_name(tmp_path, parts):
+    metadata, weights = parts
     for part in ("config", "calibration"):
-        write_tensors(tmp_path / "a.fmr", {}, {**parts, part: {**parts[part], "k": "three"}})
+        forge(tmp_path / "a.fmr", weights, {**metadata, part: {**metadata[part], "k": "three"}})
         with pytest.raises(
             ArtifactError, match=r"a\.fmr holds settings that this release does not take: .*k = 'three'"
         ):
             fmrnet.load(tmp_path / "a.fmr")
 
 
-def test_weights_that_do_not_fit_are_refused(tmp_path):
-    inspector = make_inspector()
-    weights = dict(inspector.model.state_dict())
-    weights.pop("memory")
-    artifact.save(
-        artifact.Artifact(inspector.config, inspector.calibration.to_dict(), {}, weights), tmp_path / "a.fmr"
-    )
-    with pytest.raises(ArtifactError, match="do not fit"):
-        fmrnet.load(tmp_path / "a.fmr")
+def refused(path, *, limit=400):
+    """What `load` says of a file that it does not take: one line, with the file's name and no control characters."""
+    with pytest.raises(ArtifactError) as caught:
+        fmrnet.load(path, device="cpu")
+    message = str(caught.value)
+    assert str(path) in message
+    assert message.replace(str(path), "").isprintable()
+    assert len(message) < limit + len(str(path))
+    return message
 
 
-def test_no_model_can_be_written_into_a_missing_folder_or_over_a_folder(tmp_path):
-    check_writable(tmp_path / "a.fmr")
-    with pytest.raises(ArtifactError, match="is a folder; expected a file name"):
-        check_writable(tmp_path)
-    with pytest.raises(ArtifactError, match="there is no folder"):
-        check_writable(tmp_path / "none" / "a.fmr")
-    if os.geteuid() != 0:  # root may write everywhere
-        tmp_path.chmod(0o500)
-        with pytest.raises(ArtifactError, match="no permission"):
-            check_writable(tmp_path / "a.fmr")
+def test_a_forged_file_is_taken_if_its_content_is_right(tmp_path, parts):
+    metadata, weights = parts
+    found = fmrnet.load(forge(tmp_path / "a.fmr", weights, metadata), device="cpu")
+    assert found.config.to_dict() == metadata["config"]
+
+
+DEEP = json.loads("[" * 500 + "]" * 500)
+HOSTILE = {  # what is put in the place of a part of the metadata, and what is said
+    "wide": ("config.channels", [4096] * 5, "weights: expected up to"),
+    "wide but legal": ("config.channels", [900] * 5, "numbers: expected more than"),
+    "large memory": ("config.memory_entries", 60_000, "numbers: expected more than"),
+    "large patches": ("config.patch_size", 1024, "memory is 8x16 of float32: expected 8x4096"),
+    "long channels": ("config.channels", [10**30] * 5, "no FMR-Net model"),
+    "no channels": ("config.channels", [], "five channel counts"),
+    "text of channels": ("config.channels", "x" * 9000, "expected a list of integers"),
+    "yes for one": ("config.image_channels", True, "image_channels = True: expected int"),
+    "long seed": ("config.seed", 10**400, "no FMR-Net model"),
+    "a temperature of 1e400": ("config.temperature", float("inf"), "no FMR-Net model"),
+    "NaN": ("config.k", float("nan"), "no FMR-Net model"),
+    "escape codes": ("config.mixing", "\x1b[2J\ngood", r"mixing = '\\x1b\[2J\\ngood'"),
+    "no settings": ("config", None, "lacks the settings of a model \\(config\\)"),
+    "a list of settings": ("config", [["k", 3]], "lacks the settings"),
+    "a text for the thresholds": ("calibration", "x", "lacks the settings of a model \\(calibration\\)"),
+    "a number for the provenance": ("provenance", 7, "lacks the settings of a model \\(provenance\\)"),
+    "NaN in the provenance": ("provenance.seconds", float("nan"), "no FMR-Net model"),
+    "deep provenance": ("provenance.good", DEEP, "nested more than 16 deep"),
+    "a long text": ("provenance.command", "\x1b" * 20_000, "a text of 20000 characters"),
+    "a long name": ("provenance", {"a" * 20_000: 1}, "a text of 20000 characters"),
+    "much": ("provenance.loss_curve", [[1, 2, 3]] * 200_000, "no FMR-Net model"),
+    "thresholds of 10^400": ("calibration.pictures", 10**400, "no FMR-Net model"),
+    "a threshold of NaN": ("calibration.pixel_threshold", float("nan"), "no FMR-Net model"),
+    "another kind": ("kind", "\x1b[31m" * 99, "holds a file of the kind"),
+    "no kind": ("kind", None, "holds a file of the kind None"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_metadata_are_refused(tmp_path, parts, case):
+    metadata, weights = parts
+    place, value, expected = HOSTILE[case]
+    *above, name = place.split(".")
+    (metadata[above[0]] if above else metadata)[name] = value
+    path = forge(tmp_path / "a.fmr", weights, metadata)
+    assert re.search(expected, refused(path))
+
+
+BAD_WEIGHTS = {
+    "NaN": ("encoder.0.conv.weight", lambda t: t.view(-1)[-1:].fill_(torch.nan), "go from nan to nan: expected finite"),
+    "infinite": ("memory", lambda t: t[0, :1].fill_(torch.inf), "expected finite numbers"),
+    "minus infinite": ("memory", lambda t: t[0, :1].fill_(-torch.inf), "expected finite numbers"),
+    "immense": ("output.bias", lambda t: t.fill_(1e30), "expected finite numbers"),
+    "no deviation": ("std", lambda t: t.fill_(0), "std holds 0: expected more than 0"),
+    "negative deviation of the evidence": ("fusion.good_std", lambda t: t.neg_(), "good_std holds -1: expected more"),
+    "negative variance": ("encoder.1.norm.running_var", lambda t: t.neg_(), "running_var holds -1: expected 0 or more"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_WEIGHTS)
+def test_weights_that_nothing_can_be_computed_with_are_neither_read_nor_written(
+    tmp_path, parts, inspector, case
+):
+    metadata, weights = parts
+    name, spoil, expected = BAD_WEIGHTS[case]
+    spoil(weights[name])
+    assert expected in refused(forge(tmp_path / "a.fmr", weights, metadata))
+    before = (tmp_path / "a.fmr").read_bytes()
+    spoilt = copy.deepcopy(inspector)
+    spoilt.model.load_state_dict(weights)
+    with pytest.raises(ArtifactError) as caught:
+        spoilt.save(tmp_path / "a.fmr")
+    assert expected in str(caught.value)
+    assert str(tmp_path / "a.fmr") in str(caught.value)
+    assert (tmp_path / "a.fmr").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"memory": None}, "1 tensors miss, such as memory"),
+        ({"\x1b[2J" * 50: torch.zeros(2)}, "1 tensors are too many, such as '\\\\x1b"),
+        ({"memory": torch.zeros(8, 17)}, "memory is 8x17 of float32: expected 8x16 of float32"),
+        ({"memory": torch.zeros(8, 16, dtype=torch.float64)}, "memory is 8x16 of float64: expected"),
+        ({"std": torch.tensor(1.0)}, "std is one number of float32: expected 1 of float32"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(tmp_path, parts, change, expected):
+    metadata, weights = parts
+    weights = {name: tensor for name, tensor in (weights | change).items() if tensor is not None}
+    message = refused(forge(tmp_path / "a.fmr", weights, metadata))
+    assert "the weights do not fit the settings: " + expected.encode().decode("unicode_escape") in message
+
+
+ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": [2**64 - 1]},
+        {"shape": [0, 2**64 - 1], "data_offsets": [0, 0]},
+        {"shape": [2**63 - 1, 0], "data_offsets": [0, 0]},
+        {"shape": [1] * 1000 + [2]},
+        {"shape": [-2]},
+        {"shape": [2.0]},
+        {"shape": [True, 2]},
+        {"shape": None},
+        {"shape": "2"},
+        {"data_offsets": [0, int("9" * 4300)]},
+        {"data_offsets": [0, int("9" * 19)]},
+        {"data_offsets": [8, 0]},
+        {"data_offsets": [-8, 0]},
+        {"data_offsets": [0]},
+        {"data_offsets": "ab"},
+        {"data_offsets": [0, 4]},
+        {"dtype": "F128"},
+        {"dtype": ["F32"]},
+        {"dtype": None},
+    ],
+    ids=lambda change: str(change)[:40],
+)
+def test_hostile_shapes_and_offsets_are_refused(tmp_path, change):
+    header = {"__metadata__": {"fmrnet": signed({}, {})}, "a": ENTRY | change}
+    with pytest.raises(ArtifactError, match=r"no FMR-Net model|damaged|cut short: \d+ of \d+ bytes miss"):
+        read_tensors(assemble(tmp_path / "a.fmr", header, bytes(8)))
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        '{"version":1,"version":1,"metadata":{},"sha256":""}',
+        '{"version":1,"metadata":{"a":1,"a":2},"sha256":""}',
+        '{"version":1,"metadata":{},"sha256":"","more":1}',
+        '{"version":1,"metadata":[],"sha256":""}',
+        '{"version":true,"metadata":{},"sha256":""}',
+        '{"version":0,"metadata":{},"sha256":""}',
+        '{"version":-1,"metadata":{},"sha256":""}',
+        '{"version":1,"metadata":{}}',
+        '{"version":1,"metadata":{"a":-Infinity},"sha256":""}',
+        '{"version":1,"metadata":{"a":1e999},"sha256":""}',
+        '{"version":1,"metadata":{"a":' + "[" * 100_000 + "]" * 100_000 + '},"sha256":""}',
+        '{"version":1,"metadata":{"a":18446744073709551616},"sha256":""}',
+        "[1]",
+        "",
+        7,
+        None,
+        {},
+    ],
+    ids=lambda own: str(own)[:40],
+)
+def test_hostile_entries_of_ours_are_refused(tmp_path, own):
+    with pytest.raises(ArtifactError, match="no FMR-Net model"):
+        read_tensors(assemble(tmp_path / "a.fmr", {"__metadata__": {"fmrnet": own}}))
+
+
+def test_a_name_twice_in_the_outer_header_is_refused(tmp_path):
+    own = json.dumps(signed({"a": torch.zeros(2)}, {}))
+    entry = json.dumps(ENTRY)
+    header = f'{{"__metadata__":{{"fmrnet":{own}}},"a":{entry}}}'
+    read_tensors(assemble(tmp_path / "a.fmr", header, bytes(8)))
+    for twice in (f'"a":{entry},"a":{entry}', f'"a":{entry},"__metadata__":{{"fmrnet":{own}}}'):
+        with pytest.raises(ArtifactError, match="no FMR-Net model"):
+            read_tensors(assemble(tmp_path / "a.fmr", header.replace(f'"a":{entry}', twice), bytes(8)))
+    more = header.replace('{"fmrnet"', '{"other":"1","fmrnet"')  # which the hash would not cover
+    with pytest.raises(ArtifactError, match="no FMR-Net model"):
+        read_tensors(assemble(tmp_path / "a.fmr", more, bytes(8)))
+
+
+def special_files(folder):
+    """One of each kind of file that is none to read from, and what is said of it."""
+    os.mkfifo(folder / "pipe")
+    (folder / "one").symlink_to("two")
+    (folder / "two").symlink_to("one")
+    (folder / "link").symlink_to("pipe")
+    with socket.socket(socket.AF_UNIX) as place:
+        place.bind(str(folder / "socket"))
+    for name, start in (("zeros", b""), ("sparse", (folder / "model.fmr").read_bytes())):
+        (folder / name).write_bytes(start)
+        os.truncate(folder / name, 3 * 2**30)
+    return {
+        folder: "is a folder",
+        folder / "none": "does not exist",
+        folder / "pipe": "is a named pipe",
+        folder / "link": "is a named pipe",
+        folder / "one": "cannot be opened (Too many levels of symbolic links)",
+        folder / "socket": "is a socket",
+        folder / ("x" * 300): "cannot be opened (File name too long)",
+        folder / "model.fmr" / "inside": "cannot be opened (Not a directory)",
+        folder / "half \ud800": "cannot be opened",
+        folder / "with \0": "cannot be opened (embedded null byte)",
+        folder / "zeros": "has 3221225472 bytes, and at most",
+        folder / "sparse": "has 3221225472 bytes, and at most",
+        "/dev/zero": "is a device",
+        "/dev/null": "is a device",
+        "/proc/self/mem": "is empty",
+        "/proc/self/status": "is empty",
+    }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="these kinds of file are Linux's")
+def test_what_is_no_regular_file_of_a_sane_size_is_refused_and_not_waited_for(tmp_path, parts, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the name of a socket must be short
+    metadata, weights = parts
+    forge(tmp_path / "model.fmr", weights, metadata)
+    for path, expected in special_files(Path()).items():
+        with pytest.raises(ArtifactError) as caught:
+            fmrnet.load(path, device="cpu")
+        assert str(caught.value).startswith(f"{path} ")
+        assert expected in str(caught.value)
+    (tmp_path / "to the model").symlink_to("model.fmr")
+    fmrnet.load(tmp_path / "to the model", device="cpu")
+
+
+FRUGAL = """
+import json, resource, sys, time
+import fmrnet
+from fmrnet.errors import ArtifactError
+fmrnet.load(sys.argv[1], device="cpu")
+taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + 100_000_000,) * 2)
+for path in sys.argv[2:]:
+    started = time.process_time()
+    try:
+        fmrnet.load(path, device="cpu")
+    except ArtifactError as error:
+        print(json.dumps([str(error), time.process_time() - started]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited and measured as Linux does")
+def test_hostile_files_are_refused_within_a_second_and_a_hundred_megabytes(tmp_path, parts):
+    """All of them in one process, where more memory than that cannot be had."""
+    metadata, weights = parts
+    paths = [forge(tmp_path / "right.fmr", weights, metadata)]
+    for number, (place, value, _) in enumerate(HOSTILE.values()):
+        *above, name = place.split(".")
+        changed = copy.deepcopy(metadata)
+        (changed[above[0]] if above else changed)[name] = value
+        paths.append(forge(tmp_path / f"{number}.fmr", weights, changed))
+    brackets = '{"__metadata__":{"fmrnet":"{}"},"a":[' + "[]," * 300_000 + "[]]}"
+    paths += [assemble(tmp_path / "brackets.fmr", brackets), tmp_path / "zeros.fmr", tmp_path / "sparse.fmr"]
+    header = {"__metadata__": {"fmrnet": signed({}, {"kind": "checkpoint"})}}
+    assemble(tmp_path / "sparse.fmr", header | {"a": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}})
+    (tmp_path / "zeros.fmr").touch()
+    for path in paths[-2:]:
+        os.truncate(path, 2**30)  # small enough to be looked into
+    run = subprocess.run([sys.executable, "-c", FRUGAL, *paths], capture_output=True, text=True, check=True)
+    found = [json.loads(line) for line in run.stdout.splitlines()]
+    assert len(found) == len(paths) - 1
+    for message, seconds in found:
+        assert seconds < 1, message
+        assert "no memory" not in message
+
+
+def test_a_long_command_is_cut_and_does_not_cost_a_training(tmp_path, inspector):
+    long = copy.copy(inspector)
+    long.provenance = {"command": "fmrnet train " + "x" * 200_000, "good": {"folders": ["y" * 20_000]}}
+    long.save(tmp_path / "a.fmr")
+    found = fmrnet.load(tmp_path / "a.fmr", device="cpu").provenance
+    assert found["command"] == "fmrnet train " + "x" * (artifact.LONGEST_TEXT - 16) + "..."
+    assert len(found["good"]["folders"][0]) == artifact.LONGEST_TEXT
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 2**64, object(), DEEP])
+def test_what_could_not_be_read_is_not_written(tmp_path, inspector, bad):
+    path = tmp_path / "a.fmr"
+    path.write_bytes(b"old")
+    spoilt = copy.copy(inspector)
+    spoilt.provenance = {"seconds": bad}
+    with pytest.raises(ArtifactError, match=r"a\.fmr: "):
+        spoilt.save(path)
+    assert path.read_bytes() == b"old"
+
+
+def test_a_model_larger_than_is_read_is_not_written(tmp_path, inspector, monkeypatch):
+    monkeypatch.setattr(artifact, "LARGEST_MODEL", 1000)
+    with pytest.raises(ArtifactError, match=r"a\.fmr has \d+ bytes, and at most 1000 are read"):
+        inspector.save(tmp_path / "a.fmr")
+    assert not list(tmp_path.iterdir())
+
+
+def test_info_shows_texts_escaped_and_refuses_hostile_files_in_one_line(tmp_path, parts):
+    metadata, weights = parts
+    metadata["provenance"] = {
+        "command": "a\x1b[2J\r\n  k    7",
+        "b\x1b\n": "\u202e",
+        "long": "x" * 9000,
+        "loss_curve": 7,
+    }
+    shown = CliRunner().invoke(app, ["info", str(forge(tmp_path / "a.fmr", weights, metadata))])
+    assert shown.exit_code == 0, shown.output
+    assert all(line.isprintable() for line in shown.output.splitlines())
+    assert r"a\x1b[2J\r\n  k    7" in shown.output
+    assert max(map(len, shown.output.splitlines())) < 600
+    as_json = CliRunner().invoke(app, ["info", "--json", str(tmp_path / "a.fmr")]).output
+    assert json.loads(as_json)["provenance"] == metadata["provenance"]
+    assert "\x1b" not in as_json
+    metadata["config"]["mixing"] = "\x1b[2J\n" * 900
+    for command in ("info", "inspect"):
+        arguments = [command, str(forge(tmp_path / "a.fmr", weights, metadata))]
+        refusal = CliRunner().invoke(
+            app,
+            [*arguments, *([str(tmp_path), "--out", str(tmp_path / "o")] if command == "inspect" else [])],
+        )
+        assert refusal.exit_code == 2
+        (line,) = refusal.stderr.splitlines()
+        assert line.isprintable()
+        assert len(line) < 400 + len(str(tmp_path))

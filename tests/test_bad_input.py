@@ -330,7 +330,7 @@ def test_calibration_and_evaluation_without_what_they_need(model, tmp_path, fine
 def test_disk_full_while_training(tmp_path, good, small_preset, monkeypatch):
     fill_disk(monkeypatch, 100)
     line = only_error(run("train", good, "--out", tmp_path / "a.fmr"), code=1)
-    assert line == "fmrnet: No space left on device"
+    assert line == f"fmrnet: {tmp_path / 'a.fmr.checkpoint'}: No space left on device"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["good"]
 
 

@@ -73,7 +73,7 @@ class _FullFile:
 def fill_disk(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
     """From now on every file that this package writes has room for `room` bytes."""
 
-    def open_full(path: Any, mode: str = "r") -> _FullFile:
-        return _FullFile(builtins.open(path, mode), room)
+    def open_full(path: Any, mode: str = "r", **options: Any) -> _FullFile:
+        return _FullFile(builtins.open(path, mode, **options), room)
 
     monkeypatch.setattr(files, "open", open_full, raising=False)

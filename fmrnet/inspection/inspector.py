@@ -24,6 +24,7 @@ from fmrnet.errors import ArtifactError, ConfigError, PictureError
 from fmrnet.inspection import background
 from fmrnet.inspection.calibration import Calibration, calibrate, picture_score
 from fmrnet.network.model import FMRNet
+from fmrnet.network.weights import restore
 from fmrnet.pictures import as_picture, read_picture, to_channels
 
 __all__ = ["Inspector", "Level", "Result", "load"]
@@ -177,8 +178,18 @@ class Inspector:
         return self.calibration
 
     def save(self, path: str | Path) -> None:
-        """Write the model, its calibration and its provenance to one file."""
+        """Write the model, its calibration and its provenance to one file.
+
+        Raises
+        ------
+        ArtifactError
+            If `load` would not take the file, say for weights that are not finite, or `path` is no place for one.
+        """
         weights = self.model.state_dict()
+        try:
+            restore(self.config, weights)
+        except ArtifactError as error:
+            raise ArtifactError(f"{path} is not written: {error}") from error
         artifact.save(
             artifact.Artifact(self.config, self.calibration.to_dict(), self.provenance, weights), path
         )
@@ -211,7 +222,8 @@ def load(path: str | Path, device: str = "auto") -> Inspector:
     Raises
     ------
     ArtifactError
-        If the file is missing, no model, truncated, altered, of a newer format, or its weights do not fit.
+        If the file is missing, no model, truncated, altered, of a newer format, or holds settings, thresholds or
+        weights that are out of range or do not fit each other.
     ConfigError
         If there is no such device.
     """
@@ -221,10 +233,9 @@ def load(path: str | Path, device: str = "auto") -> Inspector:
         calibration = Calibration.from_dict(content.calibration)
     except ArtifactError as error:
         raise ArtifactError(f"{path} holds settings that this release does not take: {error}") from error
-    model = FMRNet(content.config)
     try:
-        model.load_state_dict(content.weights)
-    except RuntimeError as error:
-        raise ArtifactError(f"{path}: the weights do not fit the settings: {error}") from None
+        model = restore(content.config, content.weights)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: the weights do not fit the settings: {error}") from error
     model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Inspector(model, calibration, content.provenance)

@@ -91,7 +91,7 @@ class Config:
             "median",
             "0 or an odd window up to 31",
         )
-        check(self.k > 0, "k", "a positive number of standard deviations")
+        check(0 < self.k <= 100, "k", "a positive number of standard deviations, up to 100")
         check(0 < self.patch_quantile <= 1, "patch_quantile", "a share above 0, up to 1")
 
     @property

@@ -12,6 +12,7 @@ from fmrnet.config import Config
 from fmrnet.errors import ArtifactError, DatasetError
 from fmrnet.inspection import background, calibration
 from fmrnet.inspection.calibration import Calibration, calibrate, patch_alarms, picture_score
+from fmrnet.inspection.limits import Limits
 from fmrnet.network.model import FMRNet
 from fmrnet.reference import scoring
 
@@ -161,7 +162,8 @@ def test_no_pictures(model):
 
 
 def test_round_trip_and_bad_values():
-    good = Calibration(3.0, 0.1, 0.2, 0.7, 0.999, 5.0, 0.4, 3)
+    limits = Limits(level=((0.2, 0.6),), deviation=0.01, spread=0.2, distance=7.0, share=0.6)
+    good = Calibration(3.0, 0.1, 0.2, 0.7, 0.999, 5.0, 0.4, limits, 3)
     assert Calibration.from_dict(good.to_dict()) == good
     with pytest.raises(ArtifactError, match="pixel_threshold"):
         Calibration.from_dict(replace(good, pixel_threshold=float("nan")).to_dict())

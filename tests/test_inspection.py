@@ -15,11 +15,13 @@ from fmrnet.errors import ArtifactError, ConfigError, DatasetError, PictureError
 from fmrnet.inspection import background
 from fmrnet.inspection.calibration import Calibration
 from fmrnet.inspection.inspector import Inspector
+from fmrnet.inspection.limits import Limits
 from fmrnet.network.model import FMRNet
 from fmrnet.reference import fusion, learned_fusion, network, patches, scoring
 
 TINY = Config(channels=(4, 4, 6, 6, 8), memory_entries=7, overlap=0.5)
-THRESHOLDS = Calibration(3.0, 0.1, 0.1, 0.05, 0.99, 1e6, 0.2, 2)
+NO_LIMITS = Limits(level=((0.0, 1.0),), deviation=0.0, spread=0.5, distance=1e6, share=1.0)
+THRESHOLDS = Calibration(3.0, 0.1, 0.1, 0.05, 0.99, 1e6, 0.2, NO_LIMITS, 2)
 
 
 def make(**settings_) -> Inspector:
@@ -28,7 +30,8 @@ def make(**settings_) -> Inspector:
     model.memory.copy_(torch.randn(model.memory.shape))
     for block in model.encoder:
         block.norm.running_var.fill_(0.05)
-    return Inspector(model, THRESHOLDS, {"seed": 0})
+    limits = replace(NO_LIMITS, level=NO_LIMITS.level * model.config.image_channels)
+    return Inspector(model, replace(THRESHOLDS, limits=limits), {"seed": 0})
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,10 @@ __all__ = ["Limits", "Look", "Passed", "few_bits", "look"]
 
 BLOCK = 32  # pixels; contrast is taken within such blocks, where light hardly changes
 STEP = 2  # every second pixel of a block, across and down, tells its contrast well enough
-MARGIN = math.log(2)  # beyond the good pictures' range: twice, or half, what any of them has
-FEW = 2.0  # times range / n more: n pictures leave gaps of that size, and the next one may lie beyond by as much
+MARGIN = math.log(
+    2
+)  # beyond the good pictures' range of light and distance: twice, or half, what any of them has
+CONTRAST_MARGIN = math.log(3)  # noise in a tenth of the pixels may double the contrast, and is no defect
 LEAST_LIGHT = 0.02  # added to brightness and to what it lacks to 1, for near black no ratio means much
 LEAST_CONTRAST = 1 / 255  # added to contrast, one step of 8 bits
 LEAST_DISTANCE, GREATEST_DISTANCE = 1e-12, 1e9  # between latents
@@ -111,13 +113,13 @@ class Limits:
         """Limits about good pictures, at least one: their looks, median patch distances and masks' shares.
 
         Brightness is measured by the logarithm of its ratio to what it lacks to white; contrast and distance by their
-        own. There the range of the good pictures is widened by MARGIN and by FEW range / n on either side. Of the
-        pixels that no good picture's mask takes, one may take half.
+        own. There the range of n good pictures is widened on either side by a margin and by (margin + range) / n: few
+        of them tell little of the next one. Of the pixels that no good picture's mask takes, a mask may take half.
         """
         channels = zip(*(seen.level for seen in looks), strict=True)
         ranges = [_widened([_light(value) for value in channel]) for channel in channels]
-        least, _ = _widened([_contrast(seen.deviation) for seen in looks])
-        _, most = _widened([_contrast(seen.spread) for seen in looks])
+        least, _ = _widened([_contrast(seen.deviation) for seen in looks], CONTRAST_MARGIN)
+        _, most = _widened([_contrast(seen.spread) for seen in looks], CONTRAST_MARGIN)
         _, farthest = _widened([math.log(max(distance, LEAST_DISTANCE)) for distance in distances])
         return cls(
             level=tuple((_to_light(low), _to_light(high)) for low, high in ranges),
@@ -163,10 +165,11 @@ class Limits:
         )
         if distance is not None:
             yield Passed(
-                distance / self.distance, f"distance to memory {distance:.4g}, above {self.distance:.4g}"
+                distance / self.distance,
+                f"median distance to memory {distance:.4g}, above {self.distance:.4g}",
             )
         if share is not None:
-            yield Passed(share / self.share, f"mask over {share:.0%} of it, above {self.share:.0%}")
+            yield Passed(share / self.share, f"mask of {share:.0%} of the picture, above {self.share:.0%}")
 
 
 def few_bits(picture: Tensor) -> str | None:
@@ -184,15 +187,15 @@ def few_bits(picture: Tensor) -> str | None:
     return f"its values reach only {top:.1%} of the range; {depth} bits in a 16-bit file? use --bits {depth}"
 
 
-def _widened(values: Sequence[float]) -> tuple[float, float]:
+def _widened(values: Sequence[float], margin: float = MARGIN) -> tuple[float, float]:
     low, high = min(values), max(values)
-    margin = MARGIN + FEW * (high - low) / len(values)
-    return low - margin, high + margin
+    more = margin + (margin + high - low) / len(values)
+    return low - more, high + more
 
 
-def _times(smaller: float, larger: float) -> float:
-    """How many times the one is the other, of logarithms: above 1 if `smaller` is the greater one, against its name."""
-    return math.exp(smaller - larger)
+def _times(value: float, limit: float) -> float:
+    """How many times the one is the other, both given as logarithms."""
+    return math.exp(value - limit)
 
 
 def _light(level: float) -> float:

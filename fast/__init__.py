@@ -1,5 +1,6 @@
 """The functions of `fmrnet.reference` on torch tensors: eager, numba (CPU) and Triton (GPU)."""
 
+from . import _fork as _fork
 from ._dispatch import BACKENDS, BackendUnavailable
 from .fusion import anomaly_map, gms, modality_maps, residual, ssim
 from .memory import address, nearest_distance, recall

@@ -172,6 +172,7 @@ def train(
     seconds, size = inspector.provenance["seconds"], out.stat().st_size
     _print(f"wrote {out} ({size / 1e6:.1f} MB) after {duration(seconds)} of training")
     print(_thresholds(inspector.calibration))
+    _print_suspects(inspector.calibration)
     _print(f"next: fmrnet inspect {out} PICTURES --out report")
 
 
@@ -203,6 +204,7 @@ def calibrate(
     inspector.calibrate(pictures, k=k, patch_quantile=patch_quantile)
     inspector.save(target)
     print(f"after:  {_thresholds(inspector.calibration)}")
+    _print_suspects(inspector.calibration)
     _print(f"wrote {target}")
 
 
@@ -347,6 +349,18 @@ def _thresholds(calibration: Calibration) -> str:
         f"(mean + {calibration.k:g} sigma), patch {calibration.patch_threshold:.4g}, "
         f"picture {calibration.picture_threshold:.4g}"
     )
+
+
+def _print_suspects(calibration: Calibration) -> None:
+    """Which of the pictures that a calibration was given it does not rest on, and where to look."""
+    from fmrnet.inspection.suspects import FEWEST
+
+    if calibration.suspects:
+        _print("look at these, which are unlike the others; no threshold rests on them:")
+        for suspect in calibration.suspects:
+            _print(f"  {suspect}")
+    elif calibration.pictures < FEWEST:
+        print(f"with fewer than {FEWEST} pictures to compare, a defective one among them would go unseen")
 
 
 def _print_figures(figures: dict[str, Any]) -> None:

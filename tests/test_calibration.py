@@ -1,5 +1,6 @@
 """Thresholds: what they are by definition, and that good pictures pass them."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,8 @@ from fmrnet.config import Config
 from fmrnet.errors import ArtifactError, DatasetError
 from fmrnet.inspection import background, calibration
 from fmrnet.inspection.calibration import Calibration, calibrate, patch_alarms, picture_score
+from fmrnet.inspection.limits import Limits, look
+from fmrnet.inspection.suspects import Suspect
 from fmrnet.network.model import FMRNet
 from fmrnet.reference import scoring
 
@@ -160,10 +163,118 @@ def test_no_pictures(model):
         calibrate(model, [], pixels=1)
 
 
+def alarming(monkeypatch):
+    """From now on a picture is its own alarm map, and no network is asked."""
+    monkeypatch.setattr(background, "encode", lambda _, picture: picture)
+    monkeypatch.setattr(background, "restore", lambda _, picture: picture)
+    monkeypatch.setattr(background, "patch_distances", lambda _, picture: 1 + picture[0, ::64, ::64])
+    compared = lambda _, picture, __: background.Comparison(picture[0] / 8, picture[0])  # noqa: E731
+    monkeypatch.setattr(background, "compare", compared)
+
+
+def alarms(count, seed):
+    """Maps of good pictures, of which some are a little louder than others, in [0, 1]."""
+    generator = np.random.default_rng(seed)
+    for _ in range(count):
+        loud = generator.lognormal(0, 0.1)
+        yield torch.from_numpy(0.02 * loud * generator.exponential(1, (1, 192, 256))).float().clamp(0, 1)
+
+
+@pytest.mark.parametrize("count", [8, 16, 40])
+@pytest.mark.parametrize("seed", range(3))
+def test_one_defective_picture_is_named_with_its_place_and_hardly_moves_a_threshold(
+    model, monkeypatch, count, seed
+):
+    alarming(monkeypatch)
+    good = list(alarms(count, seed))
+    spoilt = [picture.clone() for picture in good]
+    spoilt[3][0, 100:112, 200:216] = 0.9
+    names = [f"{number}.png" for number in range(count)]
+    clean = calibrate(model, good, pixels=192 * 256, names=names)
+    without = calibrate(model, [*good[:3], *good[4:]], pixels=192 * 256)
+    found = calibrate(model, spoilt, pixels=192 * 256, names=names)
+    assert clean.suspects == ()
+    assert clean.pictures == count
+    (suspect,) = found.suspects
+    assert suspect.picture == "3.png"
+    assert suspect.row <= 100 < 112 <= suspect.row + suspect.height <= 192
+    assert suspect.column <= 200 < 216 <= suspect.column + suspect.width <= 256
+    assert replace(found, suspects=()) == without, "nothing of it is left"
+    for threshold in ("picture_threshold", "pixel_threshold", "patch_threshold"):
+        assert getattr(found, threshold) == pytest.approx(getattr(clean, threshold), rel=0.2)
+
+
+def test_of_four_pictures_none_is_named(model, monkeypatch):
+    alarming(monkeypatch)
+    spoilt = list(alarms(4, 0))
+    spoilt[3][0, 100:112, 200:216] = 0.9
+    found = calibrate(model, spoilt, pixels=192 * 256)
+    assert found.suspects == ()
+    assert found.pictures == 4
+
+
+def test_what_training_has_seen_widens_the_limits_of_light_and_contrast_alone(model):
+    images = pictures(6)
+    alone = calibrate(model, images, pixels=64 * 64)
+    dim = {f"{number}.png": look(image / 2) for number, image in enumerate(images)}
+    found = calibrate(model, images, pixels=64 * 64, learnt=dim)
+    assert found.limits.level[0][0] < alone.limits.level[0][0]
+    assert found.limits.deviation < alone.limits.deviation
+    assert replace(found, limits=alone.limits) == alone
+    assert (found.limits.distance, found.limits.share) == (alone.limits.distance, alone.limits.share)
+    black = {"black.png": look(torch.zeros(1, 70, 80))}
+    found = calibrate(model, images, pixels=64 * 64, learnt=black)
+    assert found.limits == alone.limits
+    (suspect,) = found.suspects
+    assert (suspect.picture, suspect.height, suspect.width) == ("black.png", 70, 80)
+    parts = calibrate(
+        model, images[:3], pixels=64 * 64, names=["a", "b", "c"], learnt={"a": look(images[0] / 90)}
+    )
+    assert parts.suspects == (), "three pictures, in four parts"
+
+
+def test_the_share_of_a_mask_is_that_beyond_the_final_threshold(model):
+    images = pictures(3)
+    found = calibrate(model, images, pixels=64 * 64, k=0.1)
+    largest = max((m > found.pixel_threshold).double().mean().item() for m in maps(model, images))
+    assert found.limits.share == pytest.approx((1 + largest) / 2, abs=1e-3)
+
+
+@pytest.mark.parametrize("k", [3.0, 100.0])
+def test_the_threshold_of_a_learned_map_can_be_passed(k):
+    torch.manual_seed(0)
+    learned = FMRNet(replace(TINY, iterations=(1, 1, 1))).eval()
+    torch.nn.init.normal_(learned.memory)
+    found = calibrate(learned, pictures(2), pixels=64 * 64, k=k)
+    assert torch.sigmoid(torch.tensor(20.0)) > found.pixel_threshold
+
+
+BAD = {
+    "k": [0, -5.0, np.nan, np.inf, 10**400, True, "3", None],
+    "pixel_mean": [np.nan, -np.inf, 10**400],
+    "pixel_std": [-1.0, np.nan, "0"],
+    "pixel_threshold": [0, -1, 3.0, 10**400, np.inf],
+    "patch_quantile": [0, 2, -1, np.nan],
+    "patch_threshold": [0, -1, 10**400, 1e30, np.nan, [1.0]],
+    "picture_threshold": [0, -1, 10**400, 1e30, np.nan, {}],
+    "limits": [None, [], {}, 3],
+    "pictures": [0, -1, 2.5, 10**400, True, "3"],
+    "suspects": [None, "abc", [1], [{}], 3],
+}
+
+
 def test_round_trip_and_bad_values():
-    good = Calibration(3.0, 0.1, 0.2, 0.7, 0.999, 5.0, 0.4, 3)
-    assert Calibration.from_dict(good.to_dict()) == good
-    with pytest.raises(ArtifactError, match="pixel_threshold"):
-        Calibration.from_dict(replace(good, pixel_threshold=float("nan")).to_dict())
-    with pytest.raises(ArtifactError, match="expected"):
-        Calibration.from_dict({"k": 3.0})
+    limits = Limits(level=((0.2, 0.6),), deviation=0.01, spread=0.2, distance=7.0, share=0.6)
+    suspects = (Suspect("a.png", "3.0 times as loud", 0, 32, 64, 64),)
+    good = Calibration(3.0, 0.1, 0.2, 0.7, 0.999, 5.0, 0.4, limits, 3, suspects)
+    stored = json.loads(json.dumps(good.to_dict()))
+    assert Calibration.from_dict(stored) == good
+    assert BAD.keys() == stored.keys()
+    for field, values in BAD.items():
+        for value in values:
+            with pytest.raises(ArtifactError, match="suspect" if field == "suspects" else field) as caught:
+                Calibration.from_dict({**stored, field: value})
+            assert len(str(caught.value)) < 400
+    for whole in ({"k": 3.0}, {**stored, "more": 1}, [], None):
+        with pytest.raises(ArtifactError, match="expected"):
+            Calibration.from_dict(whole)

@@ -18,6 +18,7 @@ from fmrnet.evaluation.evaluate import evaluate, load_dataset
 from fmrnet.evaluation.metrics import PixelCounts
 from fmrnet.inspection.calibration import Calibration
 from fmrnet.inspection.inspector import Result
+from fmrnet.inspection.limits import Limits
 from fmrnet.pictures import read_picture, write_picture
 from fmrnet.reference import scoring
 
@@ -29,6 +30,7 @@ CALIBRATION = Calibration(
     patch_quantile=0.999,
     patch_threshold=1.0,
     picture_threshold=0.5,
+    limits=Limits(level=((0.0, 1.0),), deviation=0.0, spread=0.5, distance=1.0, share=1.0),
     pictures=4,
 )
 

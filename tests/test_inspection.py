@@ -1,9 +1,11 @@
 """The inspection path: levels, early exit, sizes, kinds of pictures, and what comes out."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,11 +17,13 @@ from fmrnet.errors import ArtifactError, ConfigError, DatasetError, PictureError
 from fmrnet.inspection import background
 from fmrnet.inspection.calibration import Calibration
 from fmrnet.inspection.inspector import Inspector
+from fmrnet.inspection.limits import Limits
 from fmrnet.network.model import FMRNet
 from fmrnet.reference import fusion, learned_fusion, network, patches, scoring
 
 TINY = Config(channels=(4, 4, 6, 6, 8), memory_entries=7, overlap=0.5)
-THRESHOLDS = Calibration(3.0, 0.1, 0.1, 0.05, 0.99, 1e6, 0.2, 2)
+NO_LIMITS = Limits(level=((0.0, 1.0),), deviation=0.0, spread=0.5, distance=1e6, share=1.0)
+THRESHOLDS = Calibration(3.0, 0.1, 0.1, 0.05, 0.99, 1e6, 0.2, NO_LIMITS, 2)
 
 
 def make(**settings_) -> Inspector:
@@ -28,7 +32,8 @@ def make(**settings_) -> Inspector:
     model.memory.copy_(torch.randn(model.memory.shape))
     for block in model.encoder:
         block.norm.running_var.fill_(0.05)
-    return Inspector(model, THRESHOLDS, {"seed": 0})
+    limits = replace(NO_LIMITS, level=NO_LIMITS.level * model.config.image_channels)
+    return Inspector(model, replace(THRESHOLDS, limits=limits), {"seed": 0})
 
 
 @pytest.fixture(scope="module")
@@ -194,3 +199,159 @@ def test_large_picture_in_bounded_batches(inspector, monkeypatch):
     few = inspector.inspect(picture, level="pixel").anomaly_map
     monkeypatch.undo()
     assert np.allclose(few, inspector.inspect(picture, level="pixel").anomaly_map, atol=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    level=st.sampled_from(["patch", "pixel", "auto"]),
+    low=st.floats(0, 0.49),
+    spread=st.floats(0, 0.5),
+    distance=st.floats(1e-3, 10),
+    share=st.floats(0.5, 1),
+    threshold=st.floats(1e-3, 100),
+)
+def test_defective_is_a_score_above_one_and_a_limit_only_raises_it(
+    inspector, seed, level, low, spread, distance, share, threshold
+):
+    limits = Limits(((low, 0.5),), 0.1, spread, distance, share)
+    thresholds = replace(THRESHOLDS, picture_threshold=threshold, patch_threshold=threshold)
+    picture = noise(64, 96, seed=seed)
+    found = Inspector(inspector.model, replace(thresholds, limits=limits), {}).inspect(picture, level)
+    without = Inspector(inspector.model, thresholds, {}).inspect(picture, found.level)
+    assert found.defective == (found.score > 1)
+    assert without.reasons == ()
+    if found.reasons:
+        assert found.defective
+        assert found.score >= without.score
+    else:
+        assert found.score == without.score
+
+
+def flat(value):
+    return np.full((256, 256), value, np.float32)
+
+
+@pytest.mark.parametrize("level", ["patch", "pixel", "auto"])
+def test_what_is_wholly_unlike_the_good_pictures_is_never_good(level):
+    """An untrained network, that sees nothing: what a picture is as a whole tells all the same."""
+    inspector = tiny.make_inspector()
+    good = tiny.ground(256, 256, seed=3)
+    thresholds = replace(inspector.calibration, patch_threshold=1e9, picture_threshold=1e9)
+    inspector = Inspector(inspector.model, thresholds, {})
+    assert inspector.inspect(good, level).reasons == ()
+    twelve_bits = (good.astype(np.uint32) * 4095 // 255).astype(np.uint16)
+    for name, picture, reason in (
+        ("one grey", flat(good.mean() / 255), "contrast 0.0000, below"),
+        ("black", flat(0.0), "brightness 0.000, below"),
+        ("white", flat(1.0), "brightness 1.000, above"),
+        ("dark", good // 8, "brightness 0.0"),
+        ("12 bits in 16", twelve_bits, "its values reach only 3.6% of the range; 12 bits in a 16-bit file?"),
+    ):
+        found = inspector.inspect(picture, level)
+        assert found.defective, name
+        assert found.score > 1
+        assert any(text.startswith(reason) for text in found.reasons), (name, found.reasons)
+    everywhere = replace(thresholds, pixel_threshold=1e-12)
+    found = Inspector(inspector.model, everywhere, {}).inspect(good, "pixel")
+    assert found.reasons == (f"mask of 100% of the picture, above {thresholds.limits.share:.0%}",)
+    far = replace(thresholds, limits=replace(thresholds.limits, distance=1e-3))
+    found = Inspector(inspector.model, far, {}).inspect(good, level)
+    assert found.score == pytest.approx(np.median(found.patch_scores) / 1e-3)
+    assert [reason.split(",")[0][:25] for reason in found.reasons] == ["median distance to memory"]
+
+
+def test_auto_goes_on_to_the_map_of_a_picture_beyond_a_limit(inspector):
+    assert inspector.inspect(noise(64, 64), "auto").level == "patch"
+    limits = replace(NO_LIMITS, level=((0.9, 1.0),))
+    found = Inspector(inspector.model, replace(THRESHOLDS, limits=limits), {}).inspect(noise(64, 64), "auto")
+    assert found.level == "pixel"
+    assert found.defective
+
+
+def test_limits_are_of_the_models_channels(inspector):
+    limits = replace(NO_LIMITS, level=NO_LIMITS.level * 3)
+    with pytest.raises(ArtifactError, match="limits of 3 channels for a model of 1"):
+        Inspector(inspector.model, replace(THRESHOLDS, limits=limits), {})
+
+
+@pytest.mark.parametrize("level", ["patch", "pixel"])
+def test_an_answer_that_is_no_number_is_an_error_not_a_good_picture(level):
+    broken = make()
+    for parameter in broken.model.encoder.parameters():
+        parameter.fill_(3e38)
+    with pytest.raises(ArtifactError, match="train it again"):
+        broken.inspect(noise(64, 64), level)
+
+
+def arrays():
+    """A picture in each kind of array that `inspect` takes."""
+    values = np.random.default_rng(0).integers(0, 256, (70, 90), dtype=np.uint8)
+    colour = np.random.default_rng(1).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    yield from (
+        values,
+        values[:, :, None],
+        values[::-1, ::-1],
+        np.asfortranarray(values),
+        colour,
+        colour[..., ::-1],
+    )
+    yield from ((values * np.uint16(257)).astype(np.uint16), (values.astype(np.uint16) * 257).astype(">u2"))
+    for dtype in (np.float16, np.float32, np.float64):
+        yield (values / 255).astype(dtype)
+
+
+def test_many_threads_at_once_find_what_one_finds():
+    inspector = make(iterations=(1, 1, 1))
+    pictures = list(arrays())
+    alone = [inspector.inspect(picture) for picture in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(inspector.inspect, pictures * 3))
+    for found, expected in zip(together, alone * 3, strict=True):
+        assert found.score == expected.score
+        assert np.array_equal(found.anomaly_map, expected.anomaly_map)
+        assert np.array_equal(found.patch_scores, expected.patch_scores)
+    assert np.array_equal(alone[0].anomaly_map, alone[1].anomaly_map)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"k": k} for k in (np.nan, np.inf, -np.inf, -5, 0, 1e6)]
+    + [{"patch_quantile": q} for q in (2, 0, -1, np.nan)],
+)
+def test_calibration_with_settings_out_of_range_is_refused_before_any_work(inspector, setting):
+    class Untouched:
+        def __iter__(self):
+            pytest.fail("the pictures were looked at")
+
+    fresh = Inspector(inspector.model, THRESHOLDS, {})
+    with pytest.raises(ConfigError, match=next(iter(setting))):
+        fresh.calibrate(Untouched(), **setting)
+    assert fresh.calibration == THRESHOLDS
+
+
+def test_calibration_names_every_picture_it_cannot_use(inspector, tmp_path, monkeypatch):
+    monkeypatch.setattr(background, "encode", lambda *_: pytest.fail("work was begun"))
+    Image.new("L", (10, 10)).save(tmp_path / "small.png")
+    (tmp_path / "text.png").write_text("no picture")
+    given = [noise(70, 70), tmp_path / "small.png", noise(70, 80), tmp_path / "text.png", np.zeros(3)]
+    fresh = Inspector(inspector.model, THRESHOLDS, {})
+    with pytest.raises(PictureError) as caught:
+        fresh.calibrate(given)
+    for named in ("small.png: 10x10 pixels", "text.png", "picture 4"):
+        assert named in str(caught.value)
+    assert "picture 0" not in str(caught.value)
+    assert fresh.calibration == THRESHOLDS
+
+
+def test_calibration_names_its_suspects_by_their_files(inspector, tmp_path):
+    for number in range(9):
+        values = np.random.default_rng(number).integers(100, 150, (70, 90), dtype=np.uint8)
+        Image.fromarray(values if number != 4 else values // 50).save(tmp_path / f"{number}.png")
+    fresh = Inspector(inspector.model, THRESHOLDS, {})
+    found = fresh.calibrate(sorted(tmp_path.iterdir()))
+    assert [suspect.picture for suspect in found.suspects] == [str(tmp_path / "4.png")]
+    assert found.pictures == 8
+    assert fresh.calibration == found
+    fresh.save(tmp_path / "a.fmr")
+    assert fmrnet.load(tmp_path / "a.fmr", device="cpu").calibration == found

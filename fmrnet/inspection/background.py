@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fmrnet import fast
+from fmrnet.errors import ArtifactError
 from fmrnet.network.learned_fusion import alarm, beyond_good, learned_map
 from fmrnet.network.model import Features, FMRNet
 
@@ -63,9 +64,20 @@ class Comparison:
 
 @torch.no_grad()
 def encode(model: FMRNet, picture: Tensor) -> Encoded:
-    """Cut a picture (C, H, W) into overlapping patches and encode them."""
+    """Cut a picture (C, H, W) into overlapping patches and encode them.
+
+    Raises
+    ------
+    ArtifactError
+        If the model's weights are such that a latent is not finite.
+    """
     patches, origins = fast.slice_patches(picture, model.config.patch_size, model.config.stride)
-    return Encoded(picture, origins, [model.encode(batch) for batch in patches.split(BATCH)])
+    features = [model.encode(batch) for batch in patches.split(BATCH)]
+    if not all(batch.z.isfinite().all() for batch in features):
+        raise ArtifactError(
+            "the model gives no number for this picture: its weights are damaged; train it again"
+        )
+    return Encoded(picture, origins, features)
 
 
 @torch.no_grad()

@@ -6,6 +6,8 @@ decoder with texton rearrangement -> stitch -> anomaly map -> threshold.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Iterable
@@ -23,6 +25,7 @@ from fmrnet.config import Config
 from fmrnet.errors import ArtifactError, ConfigError, PictureError
 from fmrnet.inspection import background
 from fmrnet.inspection.calibration import Calibration, calibrate, picture_score
+from fmrnet.inspection.limits import few_bits, look
 from fmrnet.network.model import FMRNet
 from fmrnet.network.weights import restore
 from fmrnet.pictures import as_picture, read_picture, to_channels
@@ -39,7 +42,8 @@ class Result:
     Attributes
     ----------
     score : float
-        How anomalous the picture is, as a multiple of its level's threshold: above 1 is defective.
+        How anomalous the picture is, as a multiple of its level's threshold: above 1 is defective. Of a picture that
+        passes a limit as a whole, the multiple of that limit if it is more.
     defective : bool
     level : str
         "patch" if the distances to memory settled it, "pixel" if the background was reconstructed.
@@ -51,6 +55,9 @@ class Result:
         Pixels whose anomaly passes the calibrated k-sigma threshold.
     seconds : float
         Time the inspection took, reading the file included.
+    reasons : tuple of str
+        The limits of good pictures as a whole that this picture passes, see `fmrnet.inspection.limits`; none for most
+        defective pictures, which are like the good ones but for a defect.
     """
 
     score: float
@@ -60,6 +67,7 @@ class Result:
     anomaly_map: NDArray[np.float32] | None
     mask: NDArray[np.bool_] | None
     seconds: float
+    reasons: tuple[str, ...] = ()
 
 
 class Inspector:
@@ -72,9 +80,17 @@ class Inspector:
     calibration : Calibration
     provenance : dict
         Where the model comes from, JSON-ready.
+
+    Raises
+    ------
+    ArtifactError
+        If the calibration is of another number of channels than the model.
     """
 
     def __init__(self, model: FMRNet, calibration: Calibration, provenance: dict[str, Any]) -> None:
+        if (channels := len(calibration.limits.level)) != model.config.image_channels:
+            expected = model.config.image_channels
+            raise ArtifactError(f"limits of {channels} channels for a model of {expected}; train it again")
         self.model = model.eval().requires_grad_(False)
         self.calibration = calibration
         self.provenance = provenance
@@ -125,20 +141,38 @@ class Inspector:
         if level not in get_args(Level):
             raise ConfigError(f"level {level!r}: expected one of {', '.join(get_args(Level))}")
         started = time.perf_counter()
+        calibration = self.calibration
         picture = self._picture(image)
         encoded = background.encode(self.model, picture)
         patch_scores = background.patch_distances(self.model, encoded).cpu().numpy()
-        exceeds = float(patch_scores.max()) / self.calibration.patch_threshold
-        if level == "patch" or (level == "auto" and exceeds <= 1):
-            seconds = time.perf_counter() - started
-            return Result(exceeds, exceeds > 1, "patch", patch_scores, None, None, seconds)
-        restored = background.restore(self.model, encoded)
-        compared = background.compare(self.model, picture, restored)
-        score = picture_score(compared.alarm_map, self.config.patch_size) / self.calibration.picture_threshold
-        found = compared.anomaly_map.cpu().numpy()
-        mask = found > self.calibration.pixel_threshold
-        seconds = time.perf_counter() - started
-        return Result(score, score > 1, "pixel", patch_scores, found, mask, seconds)
+        seen, distance = look(picture), float(np.median(patch_scores))
+        score = float(patch_scores.max()) / calibration.patch_threshold
+        passed = calibration.limits.passed_by(seen, distance)
+        found, mask = None, None
+        if level == "pixel" or (level == "auto" and (score > 1 or passed)):
+            compared = background.compare(self.model, picture, background.restore(self.model, encoded))
+            score = picture_score(compared.alarm_map, self.config.patch_size) / calibration.picture_threshold
+            found = compared.anomaly_map.cpu().numpy()
+            mask = found > calibration.pixel_threshold
+            passed = calibration.limits.passed_by(seen, distance, float(mask.mean()))
+        score = max(score, *(limit.times for limit in passed), 0.0)
+        if not math.isfinite(score):
+            raise ArtifactError(
+                "the model gives no number for this picture: its weights are damaged; train it again"
+            )
+        reasons = tuple(limit.reason for limit in passed)
+        if reasons and (hint := few_bits(picture)) is not None:
+            reasons = (*reasons, hint)
+        return Result(
+            score=score,
+            defective=score > 1,
+            level="patch" if found is None else "pixel",
+            patch_scores=patch_scores,
+            anomaly_map=found,
+            mask=mask,
+            seconds=time.perf_counter() - started,
+            reasons=reasons,
+        )
 
     def reconstruct(self, image: str | Path | NDArray[Any]) -> NDArray[np.float32]:
         """The restored background of a picture: (H, W, C) float32 in [0, 1]. Raises as `inspect`."""
@@ -163,18 +197,43 @@ class Inspector:
     ) -> Calibration:
         """Set the thresholds anew from good pictures, say of another camera; gives the new calibration.
 
-        See `fmrnet.inspection.calibration.calibrate` for what they are.
+        See `fmrnet.inspection.calibration.calibrate` for what they are. Of five pictures and more, those that are
+        unlike the others are left out and named in `Calibration.suspects`. All are read before the first is used.
 
         Raises
         ------
+        ConfigError
+            If `k` or `patch_quantile` is outside its range.
         DatasetError
             If no picture is given.
         PictureError
-            As `inspect`.
+            As `inspect`; names every picture that cannot be used.
         """
-        pictures = [self._picture(image) for image in good]
-        pixels = round(statistics.median([p[0].numel() for p in pictures] or [0]))
-        self.calibration = calibrate(self.model, pictures, pixels=pixels, k=k, patch_quantile=patch_quantile)
+        changed = {"k": k, "patch_quantile": patch_quantile}
+        config = dataclasses.replace(
+            self.config, **{name: value for name, value in changed.items() if value is not None}
+        )
+        pictures = list(good)
+        names = [
+            str(image) if isinstance(image, str | Path) else f"picture {n}"
+            for n, image in enumerate(pictures)
+        ]
+        sizes, errors = [], []
+        for image, name in zip(pictures, names, strict=True):
+            try:
+                sizes.append(self._picture(image)[0].numel())
+            except PictureError as error:
+                errors.append(str(error) if name in str(error) else f"{name}: {error}")
+        if errors:
+            raise PictureError("; ".join(errors))
+        self.calibration = calibrate(
+            self.model,
+            (self._picture(image) for image in pictures),
+            pixels=round(statistics.median(sizes or [0])),
+            k=config.k,
+            patch_quantile=config.patch_quantile,
+            names=names,
+        )
         return self.calibration
 
     def save(self, path: str | Path) -> None:

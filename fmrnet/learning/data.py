@@ -19,7 +19,9 @@ __all__ = [
     "GoodPool",
     "PicturePool",
     "default_natural_pictures",
+    "good_files",
     "hold_out",
+    "hold_out_names",
     "load_good_pictures",
     "load_natural_pictures",
 ]
@@ -186,14 +188,7 @@ def load_good_pictures(
     PictureError
         If a picture cannot be read or is smaller than a patch: training data are not skipped silently.
     """
-    folder = Path(folder)
-    if (folder / "train" / "good").is_dir():
-        folder = folder / "train" / "good"
-    if not folder.is_dir():
-        raise DatasetError(f"{folder}: no such folder; expected a folder of good pictures")
-    files = list_pictures([folder])
-    if not files:
-        raise DatasetError(f"{folder}: no pictures in this folder; expected good pictures to learn from")
+    files = good_files(folder)
     pictures = [read_picture(file, bits) for file in files]
     channels = 1 if all(p.ndim == 2 or p.shape[2] == 1 for p in pictures) else 3
     for file, picture in zip(files, pictures, strict=True):
@@ -204,6 +199,19 @@ def load_good_pictures(
                 "enlarge it or leave it out"
             )
     return [to_channels(picture, channels) for picture in pictures], channels
+
+
+def good_files(folder: str | Path) -> list[Path]:
+    """The files that `load_good_pictures` reads, in its order; raises as it does."""
+    folder = Path(folder)
+    if (folder / "train" / "good").is_dir():
+        folder = folder / "train" / "good"
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder; expected a folder of good pictures")
+    files = list_pictures([folder])
+    if not files:
+        raise DatasetError(f"{folder}: no pictures in this folder; expected good pictures to learn from")
+    return files
 
 
 def hold_out(
@@ -238,6 +246,13 @@ def hold_out(
             "left to calibrate on; give larger pictures, or five or more of them"
         )
     return learn, held
+
+
+def hold_out_names(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The names of what `hold_out` gives: of fewer than five pictures, each may give a part to either."""
+    if len(names) >= 5:
+        return [name for i, name in enumerate(names) if i % 5 != 4], list(names[4::5])
+    return list(names), list(names)
 
 
 def default_natural_pictures() -> dict[str, NDArray[np.float32]]:

@@ -31,6 +31,7 @@ from fmrnet.errors import ArtifactError, FmrnetError
 from fmrnet.inspection import background
 from fmrnet.inspection.calibration import calibrate
 from fmrnet.inspection.inspector import Inspector, load
+from fmrnet.inspection.limits import look
 from fmrnet.learning import bank, data, losses
 from fmrnet.learning.critics import AuxiliaryClassifier, Discriminator
 from fmrnet.learning.synthesis import lit, speckled, synthetic_defects
@@ -247,7 +248,9 @@ def train(
         restored = ((p, background.restore(model, background.encode(model, p))) for p in good_pictures)
         model.fusion.standardise(restored, model.mean, model.std)
     pixels = round(statistics.median(p.shape[0] * p.shape[1] for p in pictures))
-    thresholds = calibrate(model, good_pictures, pixels=pixels)
+    learnt_names, held_names = data.hold_out_names([str(file) for file in data.good_files(good)])
+    learnt = dict(zip(learnt_names, (look(picture) for picture in good_pool.whole())))
+    thresholds = calibrate(model, good_pictures, pixels=pixels, names=held_names, learnt=learnt)
     Inspector(model, thresholds, provenance).save(out)
     checkpoint_path(out).unlink(missing_ok=True)
     return load(out, device)

@@ -1,0 +1,166 @@
+"""Limits of good pictures as a whole: what passes them, what does not, and what is said of it."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from fmrnet.errors import ArtifactError
+from fmrnet.inspection.limits import Limits, few_bits, look
+
+shares = st.floats(0, 1)
+
+
+@st.composite
+def surfaces(draw, least=1, most=6):
+    """Good pictures of one surface (C, H, W): a texture of some brightness, roughness and grain, under varied light."""
+    channels, count = draw(st.sampled_from([1, 3])), draw(st.integers(least, most))
+    level, rough = draw(st.floats(0.1, 0.9)), draw(st.floats(0.02, 0.1))
+    grain, light = draw(st.integers(1, 4)), draw(st.floats(0, 0.05))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32)))
+    made = []
+    for _ in range(count):
+        texture = (
+            generator.normal(0, rough, (channels, 96, 128)).repeat(grain, 1).repeat(grain, 2)[:, :96, :128]
+        )
+        picture = level + texture + generator.normal(0, light)
+        made.append(torch.from_numpy(picture.clip(0, 1)).float())
+    return made
+
+
+def around(pictures, distances=(1.0,), masked=(0.0,)):
+    return Limits.around([look(picture) for picture in pictures], distances, masked)
+
+
+@given(good=surfaces())
+def test_good_pictures_and_others_like_them_pass_no_limit(good):
+    limits = around(good)
+    for picture in good:
+        assert limits.passed_by(look(picture), 1.0, 0.5) == []
+        for other in (picture.flip(2), picture.mT.flip(1), picture[:, :64, :64]):
+            assert limits.passed_by(look(other)) == []
+
+
+@given(good=surfaces(), value=st.floats(0, 1))
+def test_a_picture_of_one_value_passes_one(good, value):
+    assume(around(good).deviation > 0)  # else the good ones are nearly as flat
+    passed = around(good).passed_by(look(torch.full((good[0].shape[0], 256, 256), value)))
+    assert any("contrast" in limit.reason for limit in passed)
+
+
+@given(good=surfaces(), seed=st.integers(0, 10**6))
+def test_uniform_noise_passes_one_where_the_surface_is_not_as_rough(good, seed):
+    assume(max(look(picture).spread for picture in good) < 0.02)
+    noise = torch.rand(good[0].shape[0], 256, 256, generator=torch.Generator().manual_seed(seed))
+    assert around(good).passed_by(look(noise))
+
+
+@given(good=surfaces(), seed=st.integers(0, 10**6))
+def test_noise_in_a_tenth_of_the_pixels_is_not_yet_another_surface(good, seed):
+    generator = torch.Generator().manual_seed(seed)
+    for picture in good:
+        hit = torch.rand(picture.shape[1:], generator=generator) < 0.1
+        seen = look(torch.where(hit, torch.rand(picture.shape, generator=generator), picture))
+        assert not [limit for limit in around(good).passed_by(seen) if "contrast" in limit.reason]
+
+
+@pytest.mark.parametrize("factor", [1 / 16, 1 / 64])
+@given(good=surfaces())
+def test_the_values_of_fewer_bits_read_as_sixteen_pass_the_limit_of_brightness(good, factor):
+    reasons = [limit.reason for limit in around(good).passed_by(look(good[0] * factor))]
+    assert any("below" in reason for reason in reasons)
+
+
+def test_limits_of_one_picture_by_hand():
+    """From one picture a limit lies two margins off: four times the light that there is to that missing."""
+    grey = torch.full((1, 64, 64), 0.5)
+    grey[:, ::4] = 0.48
+    grey[:, 2::4] = 0.52
+    limits = around([grey], distances=[2.0], masked=[0.1])
+    (low, high) = limits.level[0]
+    assert (high + 0.02) / (1.02 - high) == pytest.approx(4)
+    assert (low + 0.02) / (1.02 - low) == pytest.approx(1 / 4)
+    assert limits.deviation == 0, "a ninth of 0.02 is less than a step of 8 bits"
+    assert limits.spread + 1 / 255 == pytest.approx((0.02 + 1 / 255) * 9, rel=1e-5)
+    assert limits.distance == pytest.approx(8)
+    assert limits.share == pytest.approx(0.55)
+
+
+def test_more_pictures_of_the_same_range_bring_the_limits_nearer():
+    few = [torch.full((1, 64, 64), value) for value in (0.4, 0.6)]
+    wide, narrow = around(few, [1.0, 2.0]), around(few * 20, [1.0, 2.0] * 20)
+    assert wide.level[0][0] < narrow.level[0][0] < 0.4
+    assert wide.level[0][1] > narrow.level[0][1] > 0.6
+    assert wide.distance > narrow.distance > 4  # twice the greatest, and a little
+
+
+@given(times=st.floats(0.1, 10), masked=shares)
+def test_distance_and_mask_pass_as_many_times_as_they_are_the_limit(times, masked):
+    good = [torch.rand(1, 64, 64, generator=torch.Generator().manual_seed(0))]
+    limits = around(good, distances=[3.0], masked=[masked])
+    assert limits.share >= 0.5
+    assert masked <= limits.share <= 1
+    passed = limits.passed_by(look(good[0]), times * limits.distance, 0.0)
+    assert [limit.times for limit in passed] == (
+        [pytest.approx(times)] if times * limits.distance / limits.distance > 1 else []
+    )
+    everything = limits.passed_by(look(good[0]), 0.0, 1.0)
+    assert [limit.reason for limit in everything] == (
+        [f"mask of 100% of the picture, above {limits.share:.0%}"] if limits.share < 1 else []
+    )
+
+
+def test_each_channel_has_its_own_light():
+    good = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.1
+    good += torch.tensor([0.7, 0.4, 0.1])[:, None, None]
+    passed = around([good] * 9).passed_by(look(good.flip(0)))  # BGR for RGB
+    assert [limit.reason.split()[0] for limit in passed] == ["red", "blue"]
+    assert all(limit.times > 1 for limit in passed)
+
+
+@given(seed=st.integers(0, 10**6), bits=st.sampled_from([10, 12, 14]))
+def test_few_bits_are_told_by_how_far_the_values_reach(seed, bits):
+    values = np.random.default_rng(seed).integers(2 ** (bits - 1), 2**bits, (1, 70, 70))
+    said = few_bits(torch.from_numpy(values / 65535).float())
+    assert said is not None
+    assert f"{bits} bits in a 16-bit file? use --bits {bits}" in said
+    assert few_bits(torch.from_numpy(values / (2**bits - 1)).float()) is None, "it fills the range"
+
+
+@pytest.mark.parametrize("top", [0, 3, 15])
+def test_a_dark_picture_of_eight_bits_is_not_taken_for_few_of_sixteen(top):
+    values = np.random.default_rng(0).integers(0, top + 1, (1, 70, 70))
+    assert few_bits(torch.from_numpy(values / 255).float()) is None
+
+
+def test_round_trip_and_bad_values():
+    limits = around([torch.rand(3, 64, 64)])
+    values = dataclasses.asdict(limits)
+    assert Limits.from_dict(values) == limits
+    bad = [
+        ("level", [[0.2, 0.4]] * 2),
+        ("level", []),
+        ("level", [[0.4, 0.2]] * 3),
+        ("level", [[0.2, math.nan]] * 3),
+        ("level", [[0.2]] * 3),
+        ("level", "abc"),
+        ("level", [["0.2", "0.4"]] * 3),
+        ("deviation", -0.1),
+        ("deviation", True),
+        ("spread", 10**400),
+        ("spread", None),
+        ("distance", 0.0),
+        ("distance", math.inf),
+        ("share", 0.1),
+        ("share", 1.5),
+    ]
+    for field, value in bad:
+        with pytest.raises(ArtifactError, match=field):
+            Limits.from_dict({**values, field: value})
+    for whole in ([], None, {"level": 1}, {**values, "more": 1}):
+        with pytest.raises(ArtifactError, match="limits has the fields"):
+            Limits.from_dict(whole)

@@ -240,26 +240,47 @@ def inspect(
 @app.command()
 def evaluate(
     model: Model,
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Folder in the MVTec AD layout.")],
+    dataset: Annotated[
+        Path, typer.Argument(metavar="DATASET", help="Folder in the layout of MVTec AD, MVTec LOCO or BTAD.")
+    ],
     out: Annotated[Path | None, typer.Option(help="JSON file for all figures.")] = None,
     device: Device = "auto",
 ) -> None:
-    """Compare a model's findings with known defects: ROC-AUC, AU-PRO, precision, recall, F1."""
+    """Compare a model's findings with known defects: ROC-AUC, AU-PRO, precision, recall, F1.
+
+    Pictures that cannot be inspected are named and left out (exit code 2 at the end). Ctrl-C gives the figures of
+    the pictures inspected until then.
+    """
     import fmrnet
     from fmrnet.artifact import check_writable
-    from fmrnet.evaluation.evaluate import evaluate as compare
+    from fmrnet.evaluation.evaluate import Evaluation, check_replaceable
     from fmrnet.files import write_json
     from fmrnet.progress import Bar
 
     inspector = fmrnet.load(model, device)
     if out is not None:
         check_writable(out)
+        check_replaceable(out)
+    evaluation = Evaluation(inspector, dataset)
+    stopped = False
     with Bar() as bar:
-        figures = compare(inspector, dataset, progress=bar.counter("inspecting"))
+        try:
+            evaluation.run(bar.counter("inspecting"))
+        except KeyboardInterrupt:
+            stopped = True
+            if not evaluation.each:
+                raise
+    figures = evaluation.figures()
+    for unreadable in figures["errors"]:
+        _say(f"{unreadable['picture']}: {unreadable['error']}")
     _print_figures(figures)
-    if out is not None:
+    if out is not None and not (stopped and out.exists()):  # figures of some pictures replace none of all
         write_json(out, figures)
         print(f"wrote {out}")
+    if stopped:
+        raise _fail("stopped; the same command starts again from the beginning", 130)
+    if figures["errors"]:
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -337,13 +358,15 @@ def _print_figures(figures: dict[str, Any]) -> None:
     rows += [(f"pixels of {name}", part["pixel"]) for name, part in figures["classes"].items()]
     for name, part in rows:
         table.add_row(name, *(number(part.get(kind)) for kind in kinds), end_section=name == rows[2][0])
-    console = Console()
-    console.print(table)
+    Console(markup=False, emoji=False).print(table)  # the names of folders are not markup
     seconds = figures["seconds"]
-    print(
-        "precision, recall and F1 at the calibrated thresholds; "
-        f"{seconds['median']:.2f} s per picture, {seconds['patch_level_median']:.2f} s at patch level"
-    )
+    if seconds["median"] is not None:
+        print(
+            "precision, recall and F1 at the calibrated thresholds; "
+            f"{seconds['median']:.2f} s per picture, {seconds['patch_level_median']:.2f} s at patch level"
+        )
+    for note in figures["notes"]:
+        print(note)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from PIL import Image
 from tiny import CONFIG, ground, make_inspector
 
 from fmrnet import config
-from fmrnet.evaluation.evaluate import load_dataset
+from fmrnet.evaluation.layouts import load_dataset
 from fmrnet.files import write_json
 from fmrnet.learning.data import load_good_pictures
 from fmrnet.pictures import read_mask, read_picture
@@ -68,7 +68,7 @@ def test_mvtec(tmp_path, call):
     pictures, channels = load_good_pictures(target, 64)
     assert [picture.shape for picture in pictures] == [(80, 80, 3)] * 2
     assert channels == 3
-    assert [(e.defect, e.mask is None) for e in load_dataset(target)] == [("cut", False), ("good", True)]
+    assert [(e.defect, len(e.masks)) for e in load_dataset(target)] == [("cut", 1), ("good", 0)]
     mask = read_mask(target / "ground_truth/cut/000_mask.png")
     assert np.array_equal(mask, square((80, 80), 20, 40, side=5))
 
@@ -92,7 +92,7 @@ def test_dagm(tmp_path, call):
         "0002.png": "defect",
         "0577.png": "defect",
     }
-    assert np.array_equal(read_mask(found["0577.png"].mask), square((128, 128), 30, 60))
+    assert np.array_equal(found["0577.png"].truth((128, 128)), square((128, 128), 30, 60))
     assert np.array_equal(read_picture(found["0001.png"].picture) * 255, ground(128, 128, seed=1))
 
 
@@ -111,7 +111,7 @@ def test_rsdds(tmp_path, call, kind):
     assert [picture.shape for picture in pictures] == [(96, 64, 1), (208, 64, 1)] * 2
     (shown,) = load_dataset(target)
     assert shown.picture.name == "rail_10.png"
-    assert np.array_equal(np.flatnonzero(read_mask(shown.mask).any(1)), np.arange(96, 112))
+    assert np.array_equal(np.flatnonzero(shown.truth((320, 64)).any(1)), np.arange(96, 112))
 
 
 def test_paper_numbers():

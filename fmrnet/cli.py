@@ -271,15 +271,17 @@ def evaluate(
             if not evaluation.each:
                 raise
     figures = evaluation.figures()
-    for unreadable in figures["errors"]:
-        _say(f"{unreadable['picture']}: {unreadable['error']}")
+    for failure in figures["errors"]:
+        _say(failure["error"])
     _print_figures(figures)
     if out is not None and not (stopped and out.exists()):  # figures of some pictures replace none of all
         write_json(out, figures)
         print(f"wrote {out}")
     if stopped:
         raise _fail("stopped; the same command starts again from the beginning", 130)
-    if figures["errors"]:
+    if figures["pictures"]["failed"]:
+        raise typer.Exit(1)
+    if figures["pictures"]["unreadable"]:
         raise typer.Exit(2)
 
 

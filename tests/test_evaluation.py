@@ -214,6 +214,7 @@ def test_evaluate(dataset):
         "defective": 2,
         "without_mask": 0,
         "unreadable": 0,
+        "failed": 0,
         "not_reached": 0,
     }
     assert figures["pixel"]["roc_auc"] == figures["picture"]["roc_auc"] == 1.0
@@ -327,6 +328,16 @@ def test_all_masks_are_looked_at_before_the_first_inspection(dataset):
     assert not inspector.inspected
 
 
+@pytest.mark.parametrize("error", [ConfigError("level"), ValueError("FMRNET_BACKEND is 'none'")])
+def test_a_setting_with_which_no_picture_can_be_inspected_ends_the_comparison(dataset, error):
+    class Wrong(Brightness):
+        def inspect(self, path, level="auto"):
+            raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        evaluate(Wrong(), dataset)
+
+
 class Fragile(Brightness):
     """Fails for some pictures, as their content demands."""
 
@@ -353,11 +364,16 @@ def test_no_picture_ends_the_comparison(dataset):
     (dataset / "test" / "faint" / "broken.png").write_bytes(b"no picture")
     save(dataset / "ground_truth" / "faint" / "broken_mask.png", TRUTH)
     figures = evaluate(Fragile(), dataset)
-    reasons = {entry["picture"].split("/")[-1]: entry["error"] for entry in figures["errors"]}
-    assert set(reasons) == {"read.png", "memory.png", "network.png", "nan.png", "score.png", "broken.png"}
-    assert reasons["memory.png"] == "MemoryError"
-    assert "NaN" in reasons["nan.png"]
-    assert figures["pictures"]["unreadable"] == 6
+    good, faint = dataset / "test" / "good", dataset / "test" / "faint"
+    assert {re.split("; | of a known", entry["error"])[0]: entry["fault"] for entry in figures["errors"]} == {
+        f"{good / 'read.png'} is damaged": "picture",
+        f"{faint / 'broken.png'} is no picture": "picture",
+        f"{good / 'memory.png'}: MemoryError": "machine",
+        f"{good / 'network.png'}: RuntimeError: [enforce fail] cannot allocate": "machine",
+        f"{good / 'nan.png'}: ValueError: the anomaly map holds NaN or infinity": "machine",
+        f"{good / 'score.png'}: ValueError: scores of nan and nan: the model does not fit this picture": "machine",
+    }
+    assert (figures["pictures"]["unreadable"], figures["pictures"]["failed"]) == (2, 4)
     assert figures["notes"] == ["6 pictures could not be inspected and are left out"]
     for part in ("pixel", "picture", "patch_level", "classes"):
         assert figures[part] == expected[part]
@@ -416,5 +432,5 @@ def test_figures_replace_figures_only(dataset, tmp_path):
     check_replaceable(tmp_path / "figures.json")
     (tmp_path / "mine.json").write_text('{"dataset": 1}')
     for other in (tmp_path / "mine.json", tmp_path, dataset / "test" / "good" / "000.png"):
-        with pytest.raises(ConfigError, match="is there and holds no figures of an evaluation"):
+        with pytest.raises(ConfigError, match="was not written by fmrnet, and is not replaced"):
             check_replaceable(other)

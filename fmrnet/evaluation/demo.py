@@ -21,7 +21,7 @@ from fmrnet.evaluation.layouts import GOOD, Example, load_dataset
 from fmrnet.files import replacing, write_json
 from fmrnet.inspection.inspector import Inspector
 from fmrnet.inspection.report import SheetRow, sheet
-from fmrnet.learning.training import checkpoint_path, train
+from fmrnet.learning.training import train
 from fmrnet.pictures import as_picture, read_picture, write_picture
 from fmrnet.progress import Bar
 
@@ -123,7 +123,6 @@ def _claim(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with replacing(about) as file:
         file.write(OWN)
-    checkpoint_path(out / MODEL).unlink(missing_ok=True)  # the demo starts from the beginning
 
 
 def _surface() -> NDArray[np.float32]:

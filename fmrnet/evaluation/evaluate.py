@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import fmrnet
 from fmrnet.errors import ConfigError, DatasetError, PictureError
 from fmrnet.evaluation.layouts import GOOD, Example, few, load_dataset, unused_pictures
 from fmrnet.evaluation.metrics import Confusion, PixelCounts, roc_auc
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluation", "check_replaceable", "evaluate"]
 
-BEGINNING = b'{\n  "dataset": '  # of the figures as JSON
+BEGINNING = b'{\n  "fmrnet": '  # of JSON that this program writes
 
 
 def evaluate(
@@ -92,11 +93,14 @@ class Evaluation:
                 progress(done, len(order))
             try:
                 self._add(example)
+            except (PictureError, DatasetError) as error:
+                self._add_error(example, error, "picture")
             except ConfigError:
                 raise
             except Exception as error:  # no single picture ends the comparison, whatever it raises
-                named = str(error) or type(error).__name__
-                self.errors.append({"picture": self._name(example), "error": named})
+                if str(error).startswith("FMRNET_BACKEND"):  # a setting, checked where it is used
+                    raise
+                self._add_error(example, f"{type(error).__name__}: {error}".removesuffix(": "), "machine")
         if progress is not None:
             progress(len(order), len(order))
 
@@ -112,11 +116,14 @@ class Evaluation:
         good pictures and the defective ones that have masks.
         """
         kinds = sorted({entry["class"] for entry in self.each} - {GOOD})
+        unreadable = sum(error["fault"] == "picture" for error in self.errors)
         return {
+            "fmrnet": fmrnet.__version__,
             "dataset": str(self.dataset),
             "pictures": {
                 **_count(self.each),
-                "unreadable": len(self.errors),
+                "unreadable": unreadable,
+                "failed": len(self.errors) - unreadable,
                 "not_reached": len(self.examples) - len(self.each) - len(self.errors),
             },
             "pixel": {**self._pixel_figures(kinds), "au_pro_limit": self.limit},
@@ -171,6 +178,11 @@ class Evaluation:
             }
         )
 
+    def _add_error(self, example: Example, error: object, fault: str) -> None:
+        """Note a picture that cannot be read ("picture"), or at which memory or the program fails ("machine")."""
+        named = str(error) if str(example.picture) in str(error) else f"{example.picture}: {error}"
+        self.errors.append({"picture": self._name(example), "error": named, "fault": fault})
+
     def _name(self, example: Example) -> str:
         return str(example.picture.relative_to(self.dataset))
 
@@ -214,7 +226,7 @@ class Evaluation:
 
 
 def check_replaceable(path: str | Path) -> None:
-    """Raise ConfigError if a file stands at `path` that does not hold figures of an earlier evaluation."""
+    """Raise ConfigError if something stands at `path` that is no JSON of this program's."""
     path = Path(path)
     if not path.exists():
         return
@@ -223,7 +235,7 @@ def check_replaceable(path: str | Path) -> None:
         with open(path, "rb") as file:
             ours = file.read(len(BEGINNING)) == BEGINNING
     if not ours:
-        raise ConfigError(f"{path} is there and holds no figures of an evaluation; name another file")
+        raise ConfigError(f"{path} was not written by fmrnet, and is not replaced; name another file")
 
 
 def _check_masks(examples: Sequence[Example]) -> None:

@@ -373,11 +373,21 @@ def test_no_picture_ends_the_comparison(dataset):
         f"{good / 'nan.png'}: ValueError: the anomaly map holds NaN or infinity": "machine",
         f"{good / 'score.png'}: ValueError: scores of nan and nan: the model does not fit this picture": "machine",
     }
-    assert (figures["pictures"]["unreadable"], figures["pictures"]["failed"]) == (2, 4)
+    assert [figures["pictures"][kind] for kind in ("unreadable", "failed", "not_reached")] == [2, 4, 0]
     assert figures["notes"] == ["6 pictures could not be inspected and are left out"]
     for part in ("pixel", "picture", "patch_level", "classes"):
         assert figures[part] == expected[part]
     json.dumps(figures, allow_nan=False)
+
+
+def test_a_mask_that_goes_meanwhile_costs_its_picture_alone(dataset):
+    evaluation = Evaluation(Brightness(), dataset)
+    (dataset / "ground_truth" / "faint" / "000_mask.png").unlink()
+    evaluation.run()
+    (error,) = evaluation.figures()["errors"]
+    assert (error["picture"], error["fault"]) == ("test/faint/000.png", "picture")
+    assert "000_mask.png does not exist" in error["error"]
+    assert len(evaluation.each) == 3
 
 
 def test_figures_of_nothing_are_none(dataset):

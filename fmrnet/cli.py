@@ -115,16 +115,25 @@ def train(
         float | None, typer.Option(help="Share by which patches overlap at inspection, 0 to 0.9.")
     ] = None,
     device: Device = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint beside --out, if there is one.")
+    ] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Give up the checkpoint beside --out.")] = False,
+    keep_odd: Annotated[
+        bool, typer.Option("--keep-odd", help="Learn from pictures, too, that look like masks or are flat.")
+    ] = False,
 ) -> None:
     """Learn a texture from good pictures and write one model file."""
     import fmrnet
+    from fmrnet.learning.checkpoint import checkpoint_path
     from fmrnet.learning.training import Interrupted
     from fmrnet.progress import Bar, duration
 
     config = fmrnet.preset(preset)
     if overlap is not None:
         config = dataclasses.replace(config, overlap=overlap)
+    if resume and not (checkpoint := checkpoint_path(out)).exists():
+        _say(f"{checkpoint} is not there yet; training begins at the first step")
     try:
         with Bar() as bar:
             inspector = fmrnet.train(
@@ -136,6 +145,8 @@ def train(
                 anomalies=anomalies,
                 device=device,
                 resume=resume,
+                restart=restart,
+                keep_odd=keep_odd,
                 progress=bar.training(config.iterations),
             )
     except Interrupted as stopped:

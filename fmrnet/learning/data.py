@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fmrnet.errors import DatasetError, PictureError
+from fmrnet.learning.oddities import check_oddities
 from fmrnet.pictures import list_pictures, read_picture, to_channels
 
 __all__ = [
@@ -21,12 +22,22 @@ __all__ = [
     "hold_out",
     "load_good_pictures",
     "load_natural_pictures",
+    "step_generator",
 ]
 
 Stored = NDArray[np.uint16]  # pictures in memory: half of float32, and lossless for 8 and 16 bit
 Place = tuple[int, int, int]  # which picture, and the row and column of a crop's upper left pixel
 _SCALE = 65535
 RARITY_STEP = 16  # pixels between the places where a texture's rarity is taken
+GOOD_FOLDERS = ("good", "ok")  # of a data set's `train`; BTAD has the second
+
+
+def step_generator(seed: int, phase: int, step: int) -> torch.Generator:
+    """What a training step draws from: a generator of its own, fixed by seed, phase (1 to 3) and step alone.
+
+    No two steps of a training share one; `step` is below 2^32.
+    """
+    return torch.Generator().manual_seed(((seed * 3 + phase - 1) * 2**32 + step) % 2**64)
 
 
 class PicturePool:
@@ -171,26 +182,30 @@ def _looks(picture: NDArray[np.float32], size: int) -> NDArray[np.float64]:
     return np.concatenate((means[..., :channels], np.log(contrasts + 1 / 255)), axis=2)
 
 
-def load_good_pictures(folder: str | Path, patch_size: int) -> tuple[list[NDArray[np.float32]], int]:
+def load_good_pictures(
+    folder: str | Path, patch_size: int, *, keep_odd: bool = False
+) -> tuple[list[NDArray[np.float32]], int]:
     """The good pictures of a folder, all (H, W, C) in [0, 1], and C: 1 if every picture is grey, else 3.
 
-    A data set in the MVTec layout is taken by its `train/good`.
+    A data set in the layout of MVTec or BTAD is taken by its `train/good` or `train/ok`.
+
+    Parameters
+    ----------
+    folder : path
+    patch_size : int
+        Pixels.
+    keep_odd : bool
+        Take pictures, too, that look like masks or are of one value: see `fmrnet.learning.oddities`.
 
     Raises
     ------
     DatasetError
-        If there is no such folder or no picture in it.
+        If there is no such folder or no picture in it, or some are odd: the user is to decide about these.
     PictureError
         If a picture cannot be read or is smaller than a patch: training data are not skipped silently.
     """
-    folder = Path(folder)
-    if (folder / "train" / "good").is_dir():
-        folder = folder / "train" / "good"
-    if not folder.is_dir():
-        raise DatasetError(f"{folder}: no such folder; expected a folder of good pictures")
+    folder = _good_folder(Path(folder))
     files = list_pictures([folder])
-    if not files:
-        raise DatasetError(f"{folder}: no pictures in this folder; expected good pictures to learn from")
     pictures = [read_picture(file) for file in files]
     channels = 1 if all(p.ndim == 2 or p.shape[2] == 1 for p in pictures) else 3
     for file, picture in zip(files, pictures, strict=True):
@@ -200,7 +215,22 @@ def load_good_pictures(folder: str | Path, patch_size: int) -> tuple[list[NDArra
                 f"{file}: {width}x{height} pixels, smaller than a patch of {patch_size}x{patch_size}; "
                 "enlarge it or leave it out"
             )
+    if not keep_odd:
+        check_oddities(folder, files, pictures)
     return [to_channels(picture, channels) for picture in pictures], channels
+
+
+def _good_folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder; expected a folder of good pictures")
+    train = folder / "train"
+    inside = train.iterdir() if train.is_dir() else ()
+    named = sorted(path for path in inside if path.is_dir() and path.name.lower() in GOOD_FOLDERS)
+    if len(named) > 1:
+        raise DatasetError(
+            f"{train} has the folders {' and '.join(p.name for p in named)}: name the one to take"
+        )
+    return named[0] if named else folder
 
 
 def hold_out(

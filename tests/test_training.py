@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ from weave import TINY, learn, make_pictures, weights_of
 
 import fmrnet
 from fmrnet.artifact import read_tensors, write_tensors
-from fmrnet.errors import ArtifactError, DatasetError, FmrnetError, PictureError
-from fmrnet.learning import fusion_training, losses, training
+from fmrnet.errors import ArtifactError, ConfigError, DatasetError, FmrnetError, PictureError
+from fmrnet.learning import fusion_training, generator_training, losses, training
 from fmrnet.learning.checkpoint import checkpoint_path
 from fmrnet.learning.critics import Discriminator
 from fmrnet.learning.training import Interrupted
+from fmrnet.network.learned_fusion import LearnedFusion
 from fmrnet.network.model import FMRNet
+from fmrnet.pictures import read_picture
 
 
 @pytest.fixture
@@ -75,6 +78,131 @@ def test_interrupted_and_resumed_is_bit_identical(good, tmp_path, monkeypatch, p
     learn(good, tmp_path / "parts", resume=True)
     assert_same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts"))
     assert not checkpoint_path(tmp_path / "parts").exists()
+
+
+class StopAfter:
+    """Presses Ctrl-C in the middle of a step, when so many have been begun in all."""
+
+    def __init__(self, monkeypatch, steps):
+        self.left = steps
+        for module in (generator_training, fusion_training):
+            monkeypatch.setattr(module, "update", partial(self.update, module.update))
+
+    def update(self, update, *arguments):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return update(*arguments)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 8, 13])
+def test_loss_curve_of_a_resumed_training(good, tmp_path, monkeypatch, steps):
+    monkeypatch.setattr(training, "REPORT_STEPS", 3)
+    whole = learn(good, tmp_path / "whole")
+    StopAfter(monkeypatch, steps)
+    with pytest.raises(Interrupted):
+        learn(good, tmp_path / "parts")
+    resumed = learn(good, tmp_path / "parts", resume=True)
+    assert resumed.provenance["loss_curve"] == whole.provenance["loss_curve"]
+    assert [tuple(entry[:2]) for entry in whole.provenance["loss_curve"]] == [(1, 3), (1, 6), (2, 3), (3, 3)]
+    assert_same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts"))
+
+
+def test_stopped_while_it_calibrates(good, tmp_path, monkeypatch):
+    standardise = LearnedFusion.standardise
+
+    def stop(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        standardise(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LearnedFusion, "standardise", stop)
+        with pytest.raises(Interrupted, match="stopped in calibration"):
+            learn(good, tmp_path / "a")
+    resumed, whole = learn(good, tmp_path / "a", resume=True), learn(good, tmp_path / "b")
+    assert_same(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
+    assert resumed.calibration == whole.calibration
+
+
+def test_thresholds_rest_on_pictures_that_are_not_learnt(good, tmp_path, monkeypatch):
+    seen = []
+
+    def watch(model, pictures, **options):
+        seen.extend(list(pictures))
+        return calibrate(model, seen, **options)
+
+    calibrate = training.calibrate
+    monkeypatch.setattr(training, "calibrate", watch)
+    learn(good, tmp_path / "a")
+    assert len(seen) == 1
+    assert np.array_equal(seen[0][0].numpy(), read_picture(good / "4.png"))  # the fifth of five
+
+
+def test_a_checkpoint_in_the_way_is_kept_until_the_user_decides(good, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "REPORT_STEPS", 2)
+    with pytest.raises(Interrupted):
+        learn(good, tmp_path / "a", progress=StopAt("phase 2"))
+    checkpoint = checkpoint_path(tmp_path / "a")
+    content = checkpoint.read_bytes()
+    expected = (
+        r"a.checkpoint is there, .* in phase 2 at step 2 of 5, .*; .* --resume, or give it up with --restart"
+    )
+    with pytest.raises(ArtifactError, match=expected):
+        learn(good, tmp_path / "a")
+    with pytest.raises(ConfigError, match="give one of them"):
+        learn(good, tmp_path / "a", resume=True, restart=True)
+    with pytest.raises(DatasetError):
+        learn(tmp_path / "missing", tmp_path / "a", restart=True)
+    assert checkpoint.read_bytes() == content
+    begun = []
+    learn(good, tmp_path / "a", restart=True, seed=1, progress=lambda *now: begun.append(now[:2]))
+    assert begun[0] == ("phase 1", 2)
+    assert not checkpoint.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint of ours", None])
+def test_a_checkpoint_that_cannot_be_read_is_named_and_may_be_given_up(good, tmp_path, content):
+    learn(good, tmp_path / "b")
+    whole = (tmp_path / "b").read_bytes()
+    checkpoint = checkpoint_path(tmp_path / "a")
+    checkpoint.write_bytes(whole if content is None else content)  # a model is no checkpoint
+    with pytest.raises(ArtifactError, match=r"a checkpoint that cannot be read; .* --restart"):
+        learn(good, tmp_path / "a")
+    with pytest.raises(ArtifactError, match=r"a\.checkpoint"):
+        learn(good, tmp_path / "a", resume=True)
+    learn(good, tmp_path / "a", restart=True)
+    assert_same(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
+
+
+def no_step(*arguments):
+    raise AssertionError("a step was done")
+
+
+def test_a_place_where_nothing_can_be_written_is_named_before_the_first_step(good, tmp_path, monkeypatch):
+    monkeypatch.setattr(generator_training, "update", no_step)
+    (tmp_path / "models").mkdir()
+    with pytest.raises(ArtifactError, match="models is a folder"):
+        learn(good, tmp_path / "models")
+    checkpoint_path(tmp_path / "a").mkdir()
+    with pytest.raises(ArtifactError, match=r"a\.checkpoint is a folder"):
+        learn(good, tmp_path / "a")
+    with pytest.raises(ArtifactError, match="no folder"):
+        learn(good, tmp_path / "missing" / "a.fmr")
+
+
+def test_no_file_of_another_kind_is_replaced(good, tmp_path, monkeypatch):
+    monkeypatch.setattr(generator_training, "update", no_step)
+    picture = (good / "0.png").read_bytes()
+    with pytest.raises(ArtifactError, match=r"0.png .* it is not replaced: move it away"):
+        learn(good, good / "0.png")
+    assert (good / "0.png").read_bytes() == picture
+
+
+def test_home_folder(good, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    training.train("~/good", "~/a", config=TINY, anomalies="~/natural")
+    assert (tmp_path / "a").is_file()
 
 
 def test_ctrl_c_handler_is_put_back(good, tmp_path):
@@ -240,9 +368,7 @@ def test_resume_from_another_releases_networks(good, tmp_path, monkeypatch):
     tensors, metadata = read_tensors(checkpoint_path(tmp_path / "a"))
     tensors["model.fusion.good_mean"] = torch.zeros(2)
     write_tensors(checkpoint_path(tmp_path / "a"), tensors, metadata)
-    with pytest.raises(
-        ArtifactError, match=r"another release's, whose model does not fit .* --restart"
-    ):
+    with pytest.raises(ArtifactError, match=r"another release's, whose model does not fit .* --restart"):
         learn(good, tmp_path / "a", resume=True)
 
 
@@ -268,11 +394,6 @@ def test_no_good_pictures(tmp_path, make):
         (tmp_path / "good").mkdir()
     with pytest.raises(DatasetError, match="good"):
         learn(tmp_path / "good", tmp_path / "a")
-
-
-def test_output_folder_is_asked_for_before_training(good, tmp_path):
-    with pytest.raises((ArtifactError, FmrnetError), match=r"folder|directory"):
-        learn(good, tmp_path / "missing" / "a.fmr")
 
 
 @pytest.mark.gpu

@@ -5,10 +5,10 @@ from dataclasses import replace
 import torch
 from torch import nn
 from torch.nn import functional as F
+from weave import TINY
 
 from fmrnet.learning.critics import AuxiliaryClassifier, Discriminator
 from fmrnet.network.model import FMRNet
-from weave import TINY
 
 CONFIG = replace(TINY, image_channels=3, channels=(4, 5, 6, 7, 8))
 

@@ -204,8 +204,8 @@ class Checkpoint:
 def _check_weights(name: str, module: nn.Module, tensors: dict[str, Tensor], position: Position) -> None:
     expected = module.state_dict()
     found = {key.removeprefix(f"{name}.") for key in tensors if key.startswith(f"{name}.")}
-    if odd := sorted(found ^ expected.keys()):
-        raise ValueError(f"it is another release's, whose {name} does not fit ({odd[0]})")
+    if found != expected.keys():
+        raise ValueError(f"it is another release's, whose {name} does not fit")
     for key, value in expected.items():
         given = tensors[f"{name}.{key}"]
         if given.shape != value.shape or given.dtype != value.dtype:
@@ -244,11 +244,11 @@ def _restore_moments(optimisers: Optimisers, tensors: dict[str, Tensor], step: i
 
 def _difference(key: str, saved: Any, given: Any) -> str:
     if key == "config" and isinstance(saved, dict):
-        changed = (k for k in saved.keys() | given.keys() if saved.get(k, ...) != given.get(k, ...))
-        return "the setting " + ", ".join(sorted(changed)[:5])
+        changed = sorted(k for k in given if saved.get(k, ...) != given[k])
+        return "the setting " + ", ".join(changed[:5]) if changed else "the list of settings"
     return {
         "kind": "what the file holds",
-        "config": "every setting",
+        "config": "the list of settings",
         "good_sha256": "the set of good pictures",
         "natural_sha256": "the set of natural pictures",
     }[key]

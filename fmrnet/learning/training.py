@@ -79,9 +79,19 @@ class Run:
         self.recent = [torch.tensor(loss, device=device) for loss in self.position.recent]
 
     def save(self) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint; FmrnetError if the training has diverged, which is not worth keeping."""
         self.position.recent = [loss.item() for loss in self.recent]
+        for loss in self.position.recent:
+            self.check_finite(loss)
         self.checkpoint.save(self.networks, self.optimisers, self.position)
+
+    def check_finite(self, loss: float) -> None:
+        """Raise FmrnetError if a loss is not."""
+        if not math.isfinite(loss):
+            raise FmrnetError(
+                f"training diverged in {self.position.describe(self.config.iterations)} (loss {loss}); "
+                f"lower the learning rate (now {self.config.learning_rate})"
+            )
 
     def tell(self, name: str, done: int, total: int, loss: float) -> None:
         """Say how far it is to whoever wants to know."""
@@ -295,11 +305,7 @@ def _run_phase(run: Run, updates: Iterator[Callable[[], Tensor]]) -> None:
         if position.step % REPORT_STEPS == 0 or position.step == total:
             loss = torch.stack(run.recent).mean().item()
             run.recent.clear()
-            if not math.isfinite(loss):
-                raise FmrnetError(
-                    f"training diverged in {name} at step {position.step} (loss {loss}); "
-                    f"lower the learning rate (now {run.config.learning_rate})"
-                )
+            run.check_finite(loss)
             if position.step % max(REPORT_STEPS, total // 200 // REPORT_STEPS * REPORT_STEPS) == 0:
                 position.history.append((position.phase, position.step, round(loss, 5)))
             run.tell(name, position.step, total, loss)

@@ -21,7 +21,7 @@ def oddity(picture: NDArray[np.float32]) -> str | None:
     """What keeps a picture, (H, W) or (H, W, C) in [0, 1], from being one of a surface, in words; None for most.
 
     That is one value only; two values only, as a mask has; or black in most places and in the others nearly black or
-    nearly white, but for a hundredth of the pixels, or of few values: a mask that was smoothed, compressed or labelled.
+    nearly white, but for a twentieth of the pixels, or of few values: a mask that was smoothed, compressed or labelled.
     """
     low, high = picture.min((0, 1)), picture.max((0, 1))
     if np.all(low == high):
@@ -31,7 +31,7 @@ def oddity(picture: NDArray[np.float32]) -> str | None:
     grey = picture if picture.ndim == 2 else picture.max(2)
     if np.mean(grey == 0) > 0.5:
         extreme = (grey < EXTREME) | (grey > 1 - EXTREME)
-        if extreme.mean() > 0.99 or len(np.unique(grey)) <= FEW_VALUES:
+        if extreme.mean() > 0.95 or len(np.unique(grey)) <= FEW_VALUES:
             return "mostly black, as a mask is"
     return None
 

@@ -12,7 +12,7 @@ help:
 	@echo "make fuzz      look for inputs that break it, for hours"
 	@echo "make check     lint, format and type checks"
 	@echo "make bench     CPU microbenchmarks, written to bench/results/"
-	@echo "make mutants   break the kernels line by line and see the tests fail"
+	@echo "make mutants   break kernels and training line by line and see the tests fail"
 	@echo "make wheel     build the wheel into dist/"
 
 $(READY): pyproject.toml constraints.txt

@@ -1,7 +1,7 @@
-"""Break the kernels one line at a time and see the tests fail: `make mutants`.
+"""Break kernels and training one line at a time and see the tests fail: `make mutants`.
 
 Works on a copy of the tree in a temporary folder. First the tests named here must pass there as they are; then
-each fault is put in, alone, and its tests must fail. Exit code 1 if one of them is not noticed. A few minutes.
+each fault is put in, alone, and its tests must fail. Exit code 1 if one of them is not noticed. Some minutes.
 
     python bench/mutants.py            all faults
     python bench/mutants.py textons    those whose file name holds this word
@@ -30,6 +30,9 @@ TEXTONS = "tests/test_fast_textons.py::"
 MEMORY = "tests/test_fast_memory.py::"
 FUSION = "tests/test_fast_fusion.py::"
 SYNTHESIS = "tests/test_fast_synthesis.py::"
+ALGORITHM = "tests/test_algorithm.py::test_training_is_algorithm_1"
+TRAINING = "tests/test_training.py::"
+GENERATOR, THIRD = "learning/generator_training.py", "learning/fusion_training.py"
 ORACLE, GRADIENTS, LARGE = "test_matches_oracle", "test_gradients", "test_large_pictures_match_oracle"
 
 # fmt: off
@@ -147,6 +150,80 @@ FAULTS = [
           "tests/test_fast_interface.py::test_named_backend_runs_or_says_why"),
     Fault("NaN let through", "fast/_checks.py", "        if bad:", "        if bad > tensor.numel():",
           f"{TEXTONS}test_not_finite_is_rejected"),
+    # Algorithm 1: what a step sees
+    Fault("phase 2 restores the defective picture", GENERATOR, "target = model.normalise(step.normal)",
+          "target = model.normalise(step.normal if phase == 1 else step.synthetic)", ALGORITHM),
+    Fault("phase 2 draws what phase 1 drew", "learning/data.py", "seed * 3 + phase - 1", "seed * 3", ALGORITHM),
+    Fault("every step draws the same", "learning/data.py", "* 2**32 + step)", "* 2**32)", ALGORITHM),
+    Fault("contents from the same place", GENERATOR, "synthetic_defects(normal, contents, positive, generator)",
+          "synthetic_defects(normal, contents, normal, generator)", ALGORITHM),
+    Fault("noise in phase 1, too", GENERATOR, "        if phase == 2:\n            synthetic", "        if phase < 3:\n            synthetic",
+          ALGORITHM),
+    Fault("skips of the defective picture in phase 1", GENERATOR, "skip.chunk(3)[0]", "skip.chunk(3)[2]", ALGORITHM),
+    Fault("phase 2 without memory", GENERATOR, "model.decode(model.restore(features.z), features.skips)",
+          "model.decode(features.z, features.skips)", ALGORITHM),
+    Fault("mean and deviation of the natural pictures", "learning/training.py", "= good_pool.statistics()",
+          "= natural_pool.statistics()", ALGORITHM),
+    # Eq 10 to 16
+    Fault("penalty on biases", GENERATOR, "networks.generator_parameters(phase) if p.ndim > 1)",
+          "networks.generator_parameters(phase))", ALGORITHM),
+    Fault("penalty on what phase 1 trains, in phase 2", GENERATOR, "in networks.generator_parameters(phase) if",
+          "in networks.generator_parameters(1) if", ALGORITHM),
+    Fault("penalty weighed alone", GENERATOR,
+          "config.weight_rec * (losses.reconstruction_loss(target, reconstruction) + config.epsilon * penalty)",
+          "config.weight_rec * losses.reconstruction_loss(target, reconstruction) + config.epsilon * penalty", ALGORITHM),
+    Fault("L_adv not weighed", GENERATOR, "loss + config.weight_adv * adversarial", "loss + adversarial", ALGORITHM),
+    Fault("L_lat not weighed", GENERATOR, "loss + config.weight_lat * latent", "loss + latent", ALGORITHM),
+    Fault("distance of latents not weighed", GENERATOR, "*logits, config.compactness)", "*logits)", ALGORITHM),
+    Fault("distance to the defective latents", GENERATOR, "losses.latent_loss(r0, r_pos", "losses.latent_loss(r0, r_neg", ALGORITHM),
+    Fault("C_A's labels swapped", GENERATOR, "torch.cat((r_pos, r_neg))", "torch.cat((r_neg, r_pos))", ALGORITHM),
+    Fault("discriminator judges before its step", GENERATOR,
+          "    optimiser.step()\n\n    discriminator.requires_grad_(False)\n    with devices.autocast(target.device):\n        fake = discriminator(reconstruction)\n",
+          "    discriminator.requires_grad_(False)\n    with devices.autocast(target.device):\n        fake = discriminator(reconstruction)\n    optimiser.step()\n",
+          ALGORITHM),
+    Fault("features of the 2nd and 3rd block", "learning/critics.py", "(layers[3], layers[4])", "(layers[2], layers[3])",
+          "tests/test_critics.py"),
+    # which weights move, and by how much
+    Fault("a learning rate that never falls", "learning/training.py", 'if config.schedule == "cosine":', "if not config.schedule:",
+          ALGORITHM),
+    Fault("a learning rate one step ahead", "learning/training.py", "math.pi * step / config", "math.pi * (step + 1) / config",
+          ALGORITHM),
+    Fault("the fusion learns at the generator's rate", "learning/training.py", "rate = fusion_training.RATE if",
+          "rate = config.learning_rate if", ALGORITHM),
+    Fault("phase 2 goes on with phase 1's moments", "learning/training.py", "run.position.phase + 1, 0, {}",
+          "run.position.phase + 1, 0, run.optimisers", ALGORITHM),
+    Fault("A_N does not learn", GENERATOR, "[*shared, *model.addressing.parameters()]", "[*shared]", ALGORITHM),
+    Fault("C_A does not learn", GENERATOR, "*model.encoder.parameters(), *self.classifier.parameters()]",
+          "*model.encoder.parameters()]", ALGORITHM),
+    Fault("GFRM does not learn", GENERATOR, "model.output.parameters(), model.mixing_parameters())", "model.output.parameters())",
+          ALGORITHM),
+    Fault("the encoder's batch normalisation goes on in phase 2", GENERATOR, "self.model.encoder.eval().requires_grad_(False)",
+          "self.model.encoder.requires_grad_(False)", ALGORITHM),
+    Fault("the generator's batch normalisation goes on in the fusion's phase", GENERATOR, "self.model.eval().requires_grad_(False)",
+          "self.model.requires_grad_(False)", ALGORITHM),
+    # the bank
+    Fault("bank of latents of batches", "learning/bank.py", "model.encoder.eval()", "model.encoder.train()", ALGORITHM),
+    Fault("bank of half of the patches", "learning/bank.py", "patches[kept].split(BATCH)", "patches[kept][::2].split(BATCH)",
+          ALGORITHM),
+    # the learned fusion
+    Fault("light left in", THIRD, "unlit = without_light(synthetic, restored, model.std)", "unlit = synthetic", ALGORITHM),
+    Fault("no other light", THIRD, "normal = lit(normal, config.light, spread, generator)", "normal = normal", ALGORITHM),
+    Fault("labels from another picture", THIRD, "defect_labels(normal, synthetic", "defect_labels(own, synthetic", ALGORITHM),
+    Fault("noise is a defect", THIRD,
+          "        label = defect_labels(normal, synthetic, support, model.std)\n        synthetic = speckled(synthetic, config.speckle, generator, least=LEAST_SPECKLE)\n",
+          "        synthetic = speckled(synthetic, config.speckle, generator, least=LEAST_SPECKLE)\n        label = defect_labels(normal, synthetic, support, model.std)\n",
+          ALGORITHM),
+    Fault("labels not mirrored", THIRD, "crops.image, crops.background, crops.label)\n        yield",
+          "crops.image, crops.background, crops.label.flip(-1))\n        yield", ALGORITHM),
+    Fault("the fusion draws its batches from the first crops", THIRD, "torch.randint(len(crops.label),", "torch.randint(1,", ALGORITHM),
+    Fault("small defects count little", THIRD, "size_weights(batch.label))", "torch.ones_like(batch.label))", ALGORITHM),
+    # around the steps
+    Fault("thresholds from what was learnt", "learning/training.py", "_calibrate(run, held_out,", "_calibrate(run, learn,",
+          f"{TRAINING}test_thresholds_rest_on_pictures_that_are_not_learnt"),
+    Fault("moments forgotten", "learning/checkpoint.py", "            optimiser.state[parameter] = state", "            del state",
+          f"{TRAINING}test_interrupted_and_resumed_is_bit_identical"),
+    Fault("losses since the last mean forgotten", "learning/training.py", "for loss in self.position.recent]", "for loss in []]",
+          f"{TRAINING}test_loss_curve_of_a_resumed_training"),
 ]
 # fmt: on
 

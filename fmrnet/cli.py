@@ -141,18 +141,25 @@ def train(
     ] = None,
     bits: Bits = None,
     device: Device = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint beside --out, if there is one.")
+    ] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Give up the checkpoint beside --out.")] = False,
+    keep_odd: Annotated[
+        bool, typer.Option("--keep-odd", help="Learn from pictures, too, that look like masks or are flat.")
+    ] = False,
 ) -> None:
     """Learn a texture from good pictures and write one model file."""
     import fmrnet
-    from fmrnet.artifact import check_replaceable
+    from fmrnet.learning.checkpoint import checkpoint_path
     from fmrnet.learning.training import Interrupted
     from fmrnet.progress import Bar, duration
 
-    check_replaceable(out)
     config = fmrnet.preset(preset)
     if overlap is not None:
         config = dataclasses.replace(config, overlap=overlap)
+    if resume and not (checkpoint := checkpoint_path(out)).exists():
+        _say(f"{checkpoint} is not there yet; training begins at the first step")
     try:
         with Bar() as bar:
             inspector = fmrnet.train(
@@ -165,6 +172,8 @@ def train(
                 device=device,
                 bits=bits,
                 resume=resume,
+                restart=restart,
+                keep_odd=keep_odd,
                 progress=bar.training(config.iterations),
             )
     except Interrupted as stopped:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from fmrnet.errors import DatasetError
 
-__all__ = ["EXTENSIONS", "list_pictures"]
+__all__ = ["EXTENSIONS", "GOOD_FOLDERS", "list_pictures"]
+
+GOOD_FOLDERS = frozenset({"good", "ok", "normal"})  # of a data set, whatever their case: BTAD has "ok"
 
 _PHOTOGRAPHS = {".avif", ".avifs", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".jxl", ".webp"}
 _JPEG_2000 = {".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx"}

@@ -15,6 +15,7 @@ from fmrnet.learning.data import (
     hold_out,
     load_good_pictures,
     load_natural_pictures,
+    step_generator,
 )
 
 sizes = st.tuples(st.integers(64, 90), st.integers(64, 90))
@@ -22,6 +23,12 @@ sizes = st.tuples(st.integers(64, 90), st.integers(64, 90))
 
 def picture(shape, seed, channels=1):
     return np.random.default_rng(seed).random((*shape, channels), dtype=np.float32)
+
+
+def save(path, channels=1):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(0).integers(0, 256, (80, 70, channels), dtype=np.uint8)
+    Image.fromarray(values.squeeze()).save(path)
 
 
 def good_pool(pictures):
@@ -140,23 +147,43 @@ def test_hold_out_shares_no_pixel_and_loses_none(shapes):
 
 def test_grey_pictures_stay_grey_and_one_colour_picture_makes_all_colour(tmp_path):
     for name in ("a", "b"):
-        Image.new("L", (70, 80), 90).save(tmp_path / f"{name}.png")
+        save(tmp_path / f"{name}.png")
     pictures, channels = load_good_pictures(tmp_path, 64)
     assert channels == 1
     assert [p.shape for p in pictures] == [(80, 70, 1)] * 2
-    Image.new("RGB", (70, 80), (90, 10, 20)).save(tmp_path / "c.png")
+    save(tmp_path / "c.png", channels=3)
     pictures, channels = load_good_pictures(tmp_path, 64)
     assert channels == 3
     assert all(p.shape == (80, 70, 3) for p in pictures)
 
 
-def test_mvtec_layout_is_taken_by_its_good_pictures(tmp_path):
-    folder = tmp_path / "train" / "good"
-    folder.mkdir(parents=True)
-    Image.new("L", (70, 80)).save(folder / "a.png")
-    (tmp_path / "test").mkdir()
-    Image.new("L", (70, 80)).save(tmp_path / "test" / "b.png")
+@pytest.mark.parametrize("name", ["good", "ok", "OK", "Good"])  # MVTec's and BTAD's, and as users write them
+def test_a_data_set_is_taken_by_its_good_pictures(tmp_path, name):
+    for folder in (f"train/{name}", "train/__MACOSX", "train/ko", "test/ok"):
+        save(tmp_path / folder / "a.png")
     assert len(load_good_pictures(tmp_path, 64)[0]) == 1
+    save(tmp_path / "train" / name / "b.bmp")
+    assert len(load_good_pictures(tmp_path, 64)[0]) == 2
+
+
+def test_a_data_set_with_two_folders_of_good_pictures_is_refused(tmp_path):
+    for folder in ("good", "ok"):
+        save(tmp_path / "train" / folder / "a.png")
+    with pytest.raises(DatasetError, match="has the folders good and ok: name the one to take"):
+        load_good_pictures(tmp_path, 64)
+    assert len(load_good_pictures(tmp_path / "train" / "ok", 64)[0]) == 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**31 - 1), steps=st.sets(st.integers(0, 2**32 - 1), min_size=2, max_size=4))
+def test_no_two_steps_of_a_training_draw_the_same(seed, steps):
+    drawn = {}
+    for phase in (1, 2, 3):
+        for step in steps:
+            drawn[phase, step] = torch.rand(4, generator=step_generator(seed, phase, step))
+            again = torch.rand(4, generator=step_generator(seed, phase, step))
+            assert torch.equal(drawn[phase, step], again)
+    assert len({tuple(values.tolist()) for values in drawn.values()}) == len(drawn)
 
 
 def test_natural_pictures_by_default_and_from_a_folder(tmp_path):

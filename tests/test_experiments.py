@@ -23,7 +23,7 @@ from tiny import CONFIG, ground, make_inspector
 
 from fmrnet import config
 from fmrnet.inspection import background
-from fmrnet.learning import training
+from fmrnet.learning import generator_training, training
 from fmrnet.learning.synthesis import synthetic_defects
 from fmrnet.pictures import write_picture
 
@@ -186,13 +186,15 @@ def test_a_stopped_training_goes_on(call, dataset, monkeypatch, capsys):
 def test_components_switch_off_what_they_say(monkeypatch):
     torch.manual_seed(0)
     seen = []
-    monkeypatch.setattr(training, "_update", lambda networks, optimisers, step, phase: seen.append(step))
+    monkeypatch.setattr(
+        generator_training, "update", lambda networks, optimisers, step, phase: seen.append(step)
+    )
     picture = torch.rand(2, 1, 64, 64)
-    step = training.Step(picture, picture, torch.rand_like(picture), torch.zeros(2, 64, 64))
+    step = generator_training.Step(picture, picture, torch.rand_like(picture), torch.zeros(2, 64, 64))
     for letter, variant in components.VARIANTS.items():
         with components.built_as(variant):
             network = training.FMRNet(CONFIG).eval()
-            training._update(None, None, step, 1)
+            generator_training.update(None, None, step, 1)
         torch.nn.init.normal_(network.memory)
         z, skips = network.encode(picture)
         assert torch.equal(network.restore(z), z) == (letter in "CE")
@@ -201,7 +203,7 @@ def test_components_switch_off_what_they_say(monkeypatch):
         )
         assert torch.equal(seen.pop().synthetic, picture) == (letter in "BE")
     assert training.FMRNet is components.FMRNet
-    assert training.synthetic_defects is synthetic_defects
+    assert generator_training.synthetic_defects is synthetic_defects
 
 
 def test_modalities(call, dataset, model):

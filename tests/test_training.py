@@ -4,59 +4,30 @@ import os
 import shutil
 import signal
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from weave import TINY, learn, make_pictures, weights_of
 
 import fmrnet
 from fmrnet.artifact import read_tensors, write_tensors
-from fmrnet.config import Config
-from fmrnet.errors import ArtifactError, DatasetError, FmrnetError, PictureError
-from fmrnet.learning import losses, training
+from fmrnet.errors import ArtifactError, ConfigError, DatasetError, FmrnetError, PictureError
+from fmrnet.learning import fusion_training, generator_training, losses, training
+from fmrnet.learning.checkpoint import checkpoint_path
 from fmrnet.learning.critics import Discriminator
-from fmrnet.learning.training import Interrupted, checkpoint_path, train
+from fmrnet.learning.training import Interrupted
+from fmrnet.network.learned_fusion import LearnedFusion
 from fmrnet.network.model import FMRNet
-
-TINY = Config(
-    channels=(4, 4, 8, 8, 8),
-    memory_entries=16,
-    iterations=(6, 5, 4),
-    batch_size=4,
-    schedule="cosine",
-    by_rarity=True,
-    light=0.5,
-    speckle=0.5,
-    overlap=0.0,
-)
+from fmrnet.pictures import read_picture
 
 
 @pytest.fixture
 def good(tmp_path):
     """Five small grey pictures of a noisy weave."""
-    folder = tmp_path / "good"
-    folder.mkdir()
-    generator = np.random.default_rng(0)
-    y, x = np.mgrid[:96, :112]
-    for index in range(5):
-        weave = 128 + 50 * np.sin(x / 3 + index) * np.sin(y / 4) + generator.normal(0, 8, x.shape)
-        Image.fromarray(weave.clip(0, 255).astype(np.uint8)).save(folder / f"{index}.png")
-    return folder
-
-
-def learn(good, out, **options):
-    """Train the tiny network; natural pictures are one small picture of noise, to be quick."""
-    natural = good.parent / "natural"
-    if not natural.exists():
-        natural.mkdir()
-        noise = np.random.default_rng(1).integers(0, 256, (80, 80, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(natural / "noise.png")
-    return train(good, out, **({"config": TINY, "anomalies": natural} | options))
-
-
-def weights_of(path):
-    return read_tensors(path)[0]
+    return make_pictures(tmp_path)
 
 
 def assert_same(a, b):
@@ -109,6 +80,131 @@ def test_interrupted_and_resumed_is_bit_identical(good, tmp_path, monkeypatch, p
     assert not checkpoint_path(tmp_path / "parts").exists()
 
 
+class StopAfter:
+    """Presses Ctrl-C in the middle of a step, when so many have been begun in all."""
+
+    def __init__(self, monkeypatch, steps):
+        self.left = steps
+        for module in (generator_training, fusion_training):
+            monkeypatch.setattr(module, "update", partial(self.update, module.update))
+
+    def update(self, update, *arguments):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return update(*arguments)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 8, 13])
+def test_loss_curve_of_a_resumed_training(good, tmp_path, monkeypatch, steps):
+    monkeypatch.setattr(training, "REPORT_STEPS", 3)
+    whole = learn(good, tmp_path / "whole")
+    StopAfter(monkeypatch, steps)
+    with pytest.raises(Interrupted):
+        learn(good, tmp_path / "parts")
+    resumed = learn(good, tmp_path / "parts", resume=True)
+    assert resumed.provenance["loss_curve"] == whole.provenance["loss_curve"]
+    assert [tuple(entry[:2]) for entry in whole.provenance["loss_curve"]] == [(1, 3), (1, 6), (2, 3), (3, 3)]
+    assert_same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts"))
+
+
+def test_stopped_while_it_calibrates(good, tmp_path, monkeypatch):
+    standardise = LearnedFusion.standardise
+
+    def stop(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        standardise(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LearnedFusion, "standardise", stop)
+        with pytest.raises(Interrupted, match="stopped in calibration"):
+            learn(good, tmp_path / "a")
+    resumed, whole = learn(good, tmp_path / "a", resume=True), learn(good, tmp_path / "b")
+    assert_same(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
+    assert resumed.calibration == whole.calibration
+
+
+def test_thresholds_rest_on_pictures_that_are_not_learnt(good, tmp_path, monkeypatch):
+    seen = []
+
+    def watch(model, pictures, **options):
+        seen.extend(list(pictures))
+        return calibrate(model, seen, **options)
+
+    calibrate = training.calibrate
+    monkeypatch.setattr(training, "calibrate", watch)
+    learn(good, tmp_path / "a")
+    assert len(seen) == 1
+    assert np.array_equal(seen[0][0].numpy(), read_picture(good / "4.png"))  # the fifth of five
+
+
+def test_a_checkpoint_in_the_way_is_kept_until_the_user_decides(good, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "REPORT_STEPS", 2)
+    with pytest.raises(Interrupted):
+        learn(good, tmp_path / "a", progress=StopAt("phase 2"))
+    checkpoint = checkpoint_path(tmp_path / "a")
+    content = checkpoint.read_bytes()
+    expected = (
+        r"a.checkpoint is there, .* in phase 2 at step 2 of 5, .*; .* --resume, or give it up with --restart"
+    )
+    with pytest.raises(ArtifactError, match=expected):
+        learn(good, tmp_path / "a")
+    with pytest.raises(ConfigError, match="give one of them"):
+        learn(good, tmp_path / "a", resume=True, restart=True)
+    with pytest.raises(DatasetError):
+        learn(tmp_path / "missing", tmp_path / "a", restart=True)
+    assert checkpoint.read_bytes() == content
+    begun = []
+    learn(good, tmp_path / "a", restart=True, seed=1, progress=lambda *now: begun.append(now[:2]))
+    assert begun[0] == ("phase 1", 2)
+    assert not checkpoint.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint of ours", None])
+def test_a_checkpoint_that_cannot_be_read_is_named_and_may_be_given_up(good, tmp_path, content):
+    learn(good, tmp_path / "b")
+    whole = (tmp_path / "b").read_bytes()
+    checkpoint = checkpoint_path(tmp_path / "a")
+    checkpoint.write_bytes(whole if content is None else content)  # a model is no checkpoint
+    with pytest.raises(ArtifactError, match=r"a checkpoint that cannot be read; .* --restart"):
+        learn(good, tmp_path / "a")
+    with pytest.raises(ArtifactError, match=r"a\.checkpoint"):
+        learn(good, tmp_path / "a", resume=True)
+    learn(good, tmp_path / "a", restart=True)
+    assert_same(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
+
+
+def no_step(*arguments):
+    raise AssertionError("a step was done")
+
+
+def test_a_place_where_nothing_can_be_written_is_named_before_the_first_step(good, tmp_path, monkeypatch):
+    monkeypatch.setattr(generator_training, "update", no_step)
+    (tmp_path / "models").mkdir()
+    with pytest.raises(ArtifactError, match="models is a folder"):
+        learn(good, tmp_path / "models")
+    checkpoint_path(tmp_path / "a").mkdir()
+    with pytest.raises(ArtifactError, match=r"a\.checkpoint is a folder"):
+        learn(good, tmp_path / "a")
+    with pytest.raises(ArtifactError, match="no folder"):
+        learn(good, tmp_path / "missing" / "a.fmr")
+
+
+def test_no_file_of_another_kind_is_replaced(good, tmp_path, monkeypatch):
+    monkeypatch.setattr(generator_training, "update", no_step)
+    picture = (good / "0.png").read_bytes()
+    with pytest.raises(ArtifactError, match=r"0.png is no model, and is not replaced"):
+        learn(good, good / "0.png")
+    assert (good / "0.png").read_bytes() == picture
+
+
+def test_home_folder(good, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    training.train("~/good", "~/a", config=TINY, anomalies="~/natural")
+    assert (tmp_path / "a").is_file()
+
+
 def test_ctrl_c_handler_is_put_back(good, tmp_path):
     before = signal.getsignal(signal.SIGINT)
     learn(good, tmp_path / "a")
@@ -139,7 +235,7 @@ def test_phase_2_locks_encoder_and_bank(good, tmp_path, monkeypatch):
         seen.update({k: v.clone() for k, v in model.state_dict().items()}, memory=bank.clone())
         return bank
 
-    monkeypatch.setattr(training.memory, "establish_bank", watch)
+    monkeypatch.setattr(training.bank, "establish_bank", watch)
     learn(good, tmp_path / "a")
     after = weights_of(tmp_path / "a")
     locked = [k for k in after if k.startswith(("encoder.", "memory", "mean", "std"))]
@@ -161,7 +257,7 @@ def test_phase_1_trains_everything_but_the_addressing(good, tmp_path, monkeypatc
     seen = {}
     establish = training.bank.establish_bank
     monkeypatch.setattr(
-        training.memory, "establish_bank", lambda m, p: seen.update(m.state_dict()) or establish(m, p)
+        training.bank, "establish_bank", lambda m, p: seen.update(m.state_dict()) or establish(m, p)
     )
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 1e9)
     with pytest.raises(Interrupted):
@@ -212,13 +308,13 @@ def test_the_discriminator_learns_where_its_loss_counts(good, tmp_path, weight):
 
 def test_fusion_phase_trains_the_fusion_alone(good, tmp_path, monkeypatch):
     begun = {}
-    update = training._update_fusion
+    update = fusion_training.update
 
-    def watch(networks, optimisers, batch):
-        begun.update({} if begun else {k: v.clone() for k, v in networks.model.state_dict().items()})
-        return update(networks, optimisers, batch)
+    def watch(model, optimiser, batch):
+        begun.update({} if begun else {k: v.clone() for k, v in model.state_dict().items()})
+        return update(model, optimiser, batch)
 
-    monkeypatch.setattr(training, "_update_fusion", watch)
+    monkeypatch.setattr(fusion_training, "update", watch)
     learn(good, tmp_path / "a")
     changed = {
         name for name, value in weights_of(tmp_path / "a").items() if not torch.equal(value, begun[name])
@@ -239,9 +335,10 @@ def test_memory_entries_are_means_of_normal_latents(good, tmp_path):
     assert torch.isfinite(bank).all()
 
 
-def test_resume_without_checkpoint(good, tmp_path):
-    with pytest.raises(ArtifactError, match="start without --resume"):
-        learn(good, tmp_path / "a", resume=True)
+def test_resume_without_a_checkpoint_begins(good, tmp_path):
+    learn(good, tmp_path / "a", resume=True)
+    learn(good, tmp_path / "b")
+    assert_same(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
 
 
 def test_resume_with_other_settings_or_pictures(good, tmp_path, monkeypatch):
@@ -254,13 +351,13 @@ def test_resume_with_other_settings_or_pictures(good, tmp_path, monkeypatch):
     shutil.copy(checkpoint_path(tmp_path / "a"), checkpoint_path(tmp_path / "c"))
     later = learn(good, tmp_path / "c", config=replace(TINY, k=5.0), resume=True)  # k comes in after training
     assert later.calibration == tolerant.calibration
-    Image.new("L", (96, 96)).save(good / "0.png")
+    shutil.copy(good / "1.png", good / "0.png")
     with pytest.raises(ArtifactError, match="good pictures differs"):
         learn(good, tmp_path / "a", resume=True)
     tensors, metadata = read_tensors(checkpoint_path(tmp_path / "a"))
     metadata["config"]["gone"] = 1  # a setting of an earlier version
     write_tensors(checkpoint_path(tmp_path / "a"), tensors, metadata)
-    with pytest.raises(ArtifactError, match="setting gone differs"):
+    with pytest.raises(ArtifactError, match="list of settings differs"):
         learn(good, tmp_path / "a", resume=True)
 
 
@@ -269,9 +366,9 @@ def test_resume_from_another_releases_networks(good, tmp_path, monkeypatch):
     with pytest.raises(Interrupted):
         learn(good, tmp_path / "a", progress=StopAt("phase 1"))
     tensors, metadata = read_tensors(checkpoint_path(tmp_path / "a"))
-    tensors["model.fusion.good_mean"] = torch.zeros(2)
+    tensors["model.fusion.good_mean"] = torch.zeros(2)  # as an earlier version had it
     write_tensors(checkpoint_path(tmp_path / "a"), tensors, metadata)
-    with pytest.raises(ArtifactError, match="another release's, whose model does not fit"):
+    with pytest.raises(ArtifactError, match=r"another release's, whose model does not fit .* --restart"):
         learn(good, tmp_path / "a", resume=True)
 
 
@@ -297,11 +394,6 @@ def test_no_good_pictures(tmp_path, make):
         (tmp_path / "good").mkdir()
     with pytest.raises(DatasetError, match="good"):
         learn(tmp_path / "good", tmp_path / "a")
-
-
-def test_output_folder_is_asked_for_before_training(good, tmp_path):
-    with pytest.raises((ArtifactError, FmrnetError), match=r"folder|directory"):
-        learn(good, tmp_path / "missing" / "a.fmr")
 
 
 @pytest.mark.gpu

@@ -191,7 +191,7 @@ def train(run: Run, bar: Bar, path: Path, good: Path, config: Config) -> Inspect
         path,
         config=config,
         seed=run.seed,
-        resume=training.checkpoint_path(path).exists(),
+        resume=True,
         progress=bar.training(config.iterations),
     )
 

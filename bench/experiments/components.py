@@ -31,7 +31,7 @@ import common
 from torch import Tensor
 
 from fmrnet.inspection import inspector
-from fmrnet.learning import training
+from fmrnet.learning import generator_training, training
 from fmrnet.network.model import FMRNet
 from fmrnet.progress import Bar
 
@@ -83,15 +83,15 @@ VARIANTS = {
 @contextmanager
 def built_as(variant: Variant) -> Iterator[None]:
     """While the block lasts, training and loading make this variant."""
-    update = training._update
+    update = generator_training.update
 
-    def on_good_pictures(networks: Any, optimisers: Any, step: training.Step, phase: int) -> Tensor:
+    def on_good_pictures(networks: Any, optimisers: Any, step: generator_training.Step, phase: int) -> Tensor:
         return update(networks, optimisers, dataclasses.replace(step, synthetic=step.normal), phase)
 
     with (
         patch.object(training, "FMRNet", variant.network),
         patch.object(inspector, "FMRNet", variant.network),
-        patch.object(training, "_update", update if variant.synthetic_defects else on_good_pictures),
+        patch.object(generator_training, "update", update if variant.synthetic_defects else on_good_pictures),
     ):
         yield
 

@@ -34,8 +34,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fmrnet.errors import DatasetError
-from fmrnet.evaluation.layouts import GOOD, GOOD_FOLDERS, Example, load_dataset
-from fmrnet.listing import list_pictures
+from fmrnet.evaluation.layouts import GOOD, Example, load_dataset
+from fmrnet.listing import GOOD_FOLDERS, list_pictures
 from fmrnet.pictures import read_picture, write_picture
 from fmrnet.progress import Bar
 

@@ -69,6 +69,7 @@ def run(out: str | Path, *, seed: int, iterations: int | None, bar: Bar) -> dict
         config=config,
         iterations=iterations,
         seed=seed,
+        restart=True,
         progress=bar.training(ITERATIONS),
     )
     figures = evaluate(inspector, dataset, progress=bar.counter("inspecting"))

@@ -24,12 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrnet.errors import DatasetError, PictureError
-from fmrnet.pictures import EXTENSIONS, read_mask
+from fmrnet.listing import EXTENSIONS, GOOD_FOLDERS
+from fmrnet.pictures import read_mask
 
 __all__ = ["GOOD", "Example", "few", "load_dataset", "unused_pictures"]
 
 GOOD = "good"
-GOOD_FOLDERS = {GOOD, "ok", "normal"}  # whatever their case
 MASK_FOLDERS = ("ground_truth", "masks")
 MASK_ENDING = "_mask"
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fmrnet.errors import DatasetError, PictureError
-from fmrnet.listing import list_pictures
+from fmrnet.learning.oddities import check_oddities
+from fmrnet.listing import GOOD_FOLDERS, list_pictures
 from fmrnet.pictures import read_picture, to_channels
 
 __all__ = [
@@ -24,12 +25,21 @@ __all__ = [
     "hold_out_names",
     "load_good_pictures",
     "load_natural_pictures",
+    "step_generator",
 ]
 
 Stored = NDArray[np.uint16]  # pictures in memory: half of float32, and lossless for 8 and 16 bit
 Place = tuple[int, int, int]  # which picture, and the row and column of a crop's upper left pixel
 _SCALE = 65535
 RARITY_STEP = 16  # pixels between the places where a texture's rarity is taken
+
+
+def step_generator(seed: int, phase: int, step: int) -> torch.Generator:
+    """What a training step draws from: a generator of its own, fixed by seed, phase (1 to 3) and step alone.
+
+    No two steps of a training share one; `step` is below 2^32.
+    """
+    return torch.Generator().manual_seed(((seed * 3 + phase - 1) * 2**32 + step) % 2**64)
 
 
 class PicturePool:
@@ -175,16 +185,26 @@ def _looks(picture: NDArray[np.float32], size: int) -> NDArray[np.float64]:
 
 
 def load_good_pictures(
-    folder: str | Path, patch_size: int, bits: int | None = None
+    folder: str | Path, patch_size: int, bits: int | None = None, *, keep_odd: bool = False
 ) -> tuple[list[NDArray[np.float32]], int]:
     """The good pictures of a folder, all (H, W, C) in [0, 1], and C: 1 if every picture is grey, else 3.
 
-    A data set in the MVTec layout is taken by its `train/good`. `bits` is that of `fmrnet.pictures.read_picture`.
+    A data set is taken by its `train/good`, or whatever else of `GOOD_FOLDERS` its `train` has.
+
+    Parameters
+    ----------
+    folder : path
+    patch_size : int
+        Pixels.
+    bits : int, optional
+        As `fmrnet.pictures.read_picture` takes it.
+    keep_odd : bool
+        Take pictures, too, that look like masks or are of one value: see `fmrnet.learning.oddities`.
 
     Raises
     ------
     DatasetError
-        If there is no such folder or no picture in it.
+        If there is no such folder or no picture in it, or some are odd: the user is to decide about these.
     PictureError
         If a picture cannot be read or is smaller than a patch: training data are not skipped silently.
     """
@@ -198,20 +218,31 @@ def load_good_pictures(
                 f"{file}: {width}x{height} pixels, smaller than a patch of {patch_size}x{patch_size}; "
                 "enlarge it or leave it out"
             )
+    if not keep_odd:
+        check_oddities(folder, files, pictures)
     return [to_channels(picture, channels) for picture in pictures], channels
 
 
 def good_files(folder: str | Path) -> list[Path]:
     """The files that `load_good_pictures` reads, in its order; raises as it does."""
-    folder = Path(folder)
-    if (folder / "train" / "good").is_dir():
-        folder = folder / "train" / "good"
-    if not folder.is_dir():
-        raise DatasetError(f"{folder}: no such folder; expected a folder of good pictures")
+    folder = _good_folder(Path(folder))
     files = list_pictures([folder])
     if not files:
         raise DatasetError(f"{folder}: no pictures in this folder; expected good pictures to learn from")
     return files
+
+
+def _good_folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder; expected a folder of good pictures")
+    train = folder / "train"
+    inside = train.iterdir() if train.is_dir() else ()
+    named = sorted(path for path in inside if path.is_dir() and path.name.casefold() in GOOD_FOLDERS)
+    if len(named) > 1:
+        raise DatasetError(
+            f"{train} has the folders {' and '.join(p.name for p in named)}: name the one to take"
+        )
+    return named[0] if named else folder
 
 
 def hold_out(

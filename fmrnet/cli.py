@@ -257,8 +257,8 @@ def inspect(
                 bar.show("inspecting", done, len(paths))
         except KeyboardInterrupt as error:
             left = report.content()["summary"]["not_reached"]
-            done = f"stopped, {left} of {len(paths)} pictures left; {out} holds the report of the others"
-            raise _fail(f"{done}, and the same command with --resume goes on", _code(error)) from None
+            so_far = f"stopped, {left} of {len(paths)} pictures left; {out} holds the report of the others"
+            raise _fail(f"{so_far}, and the same command with --resume goes on", _code(error)) from None
     summary = report.content()["summary"]
     counts = [f"{summary[kind]} {kind}" for kind in ("defective", "good", "unreadable", "failed")]
     _print(f"{', '.join(counts)}: {out / 'report.json'}")

@@ -209,7 +209,7 @@ class Inspector:
         PictureError
             As `inspect`; names every picture that cannot be used.
         """
-        changed = {"k": k, "patch_quantile": patch_quantile}
+        changed: dict[str, Any] = {"k": k, "patch_quantile": patch_quantile}
         config = dataclasses.replace(
             self.config, **{name: value for name, value in changed.items() if value is not None}
         )

@@ -219,7 +219,7 @@ def load_good_pictures(
                 "enlarge it or leave it out"
             )
     if not keep_odd:
-        check_oddities(folder, files, pictures)
+        check_oddities(Path(folder), files, pictures)
     return [to_channels(picture, channels) for picture in pictures], channels
 
 

@@ -364,7 +364,7 @@ def test_killed_it_leaves_whole_lines_and_goes_on(model, many, folder, tmp_path)
             read_picture(out / name) if name.endswith(".png") else None
     assert not (out / "2.overlay.png").exists()
     with started("inspect", model, many, "--out", out, "--resume", stdout=subprocess.DEVNULL) as process:
-        wait_for(out, many, len(lines) + 1)
+        wait_for(out, many, len(lines) + 2)  # the last may not be on the disk yet
         process.send_signal(signal.SIGTERM)
         assert process.wait(300) == 143
     report = report_of(out)

@@ -117,8 +117,8 @@ def demo(
     try:
         with Bar() as bar:
             figures = demonstration.run(out, seed=seed, iterations=iterations, bar=bar)
-    except Interrupted:
-        raise _fail("stopped; `fmrnet demo` starts again from the beginning", 130) from None
+    except Interrupted as stopped:
+        raise _fail("stopped; `fmrnet demo` starts again from the beginning", 128 + stopped.number) from None
     _print_figures(figures)
     print()
     _print(f"look at {out / demonstration.SHEET}; the model is {out / demonstration.MODEL}")
@@ -134,7 +134,7 @@ def train(
     iterations: Iterations = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes weights, data order and synthesis.")] = 0,
     anomalies: Annotated[
-        Path | None, typer.Option(help="Folder of natural pictures; default: those that packages ship.")
+        Path | None, PathOption(help="Folder of natural pictures; default: those that packages ship.")
     ] = None,
     overlap: Annotated[
         float | None, typer.Option(help="Share by which patches overlap at inspection, 0 to 0.9.")
@@ -177,7 +177,7 @@ def train(
                 progress=bar.training(config.iterations),
             )
     except Interrupted as stopped:
-        raise _fail(stopped, 130) from None
+        raise _fail(stopped, 128 + stopped.number) from None
     seconds, size = inspector.provenance["seconds"], out.stat().st_size
     _print(f"wrote {out} ({size / 1e6:.1f} MB) after {duration(seconds)} of training")
     print(_thresholds(inspector.calibration))
@@ -221,7 +221,7 @@ def calibrate(
 def inspect(
     model: Model,
     pictures: Annotated[
-        list[Path], typer.Argument(metavar="PICTURES", help="Picture files, or folders of them.")
+        list[Path], PathArgument(metavar="PICTURES", help="Picture files, or folders of them.")
     ],
     out: Annotated[Path, PathOption(help="Folder for overlays, masks, maps and report.json.")],
     level: Annotated[
@@ -417,7 +417,9 @@ def _print_figures(figures: dict[str, Any]) -> None:
     rows += [("pictures, patch level", figures["patch_level"])]
     rows += [(f"pixels of {name}", part["pixel"]) for name, part in figures["classes"].items()]
     for name, part in rows:
-        table.add_row(name, *(number(part.get(kind)) for kind in kinds), end_section=name == rows[2][0])
+        table.add_row(
+            printable(name), *(number(part.get(kind)) for kind in kinds), end_section=name == rows[2][0]
+        )
     Console(markup=False, emoji=False).print(table)  # the names of folders are not markup
     seconds = figures["seconds"]
     if seconds["median"] is not None:
@@ -446,7 +448,8 @@ def _print_line(line: dict[str, Any]) -> None:
     else:
         verdict = "DEFECTIVE" if line["defective"] else "good"
         figures = f"score {line['score']:6.2f}  {line['level']:5} {line['seconds']:6.2f} s"
-        _print(f"{verdict:9} {figures}  {line['picture']}")
+        reasons = "".join(f"; {reason}" for reason in line["reasons"])
+        _print(f"{verdict:9} {figures}  {line['picture']}{reasons}")
 
 
 class _Terminated(KeyboardInterrupt):

@@ -240,6 +240,15 @@ def test_what_looks_like_a_picture_and_is_none_is_named(model, folder, tmp_path)
     assert "3 good, 6 unreadable" in seen.stdout
 
 
+def test_why_a_picture_is_defective_as_a_whole_is_told(model, tmp_path):
+    write_picture(tmp_path / "flat.png", np.full((96, 112), 250, np.uint8))
+    seen = run("inspect", model, tmp_path / "flat.png", "--out", tmp_path / "out")
+    (entry,) = report_of(tmp_path / "out")["pictures"]
+    assert entry["defective"]
+    assert entry["reasons"]
+    assert all(reason in seen.stdout for reason in entry["reasons"])
+
+
 def test_one_file_given_twice_is_inspected_once(model, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     seen = run("inspect", model, "0.png", folder / "0.png", folder, "--out", tmp_path / "out")
@@ -291,12 +300,14 @@ def test_resume_takes_no_report_of_another_kind(model, folder, tmp_path):
     out = tmp_path / "out"
     assert run("inspect", model, folder, "--out", out, "--level", "patch").exit_code == 0
     before = content_of(out)
-    assert "another model, level or release" in only_error(
+    assert "another model, level, number of bits or release" in only_error(
         run("inspect", model, folder, "--out", out, "--resume")
     )
+    again = ("inspect", model, folder, "--out", out, "--level", "patch", "--resume")
+    assert "another model, level, number of bits or release" in only_error(run(*again, "--bits", "12"))
     assert run("calibrate", model, folder, "--out", tmp_path / "b.fmr", "--k", "4").exit_code == 0
     again = ("inspect", tmp_path / "b.fmr", folder, "--out", out, "--level", "patch", "--resume")
-    assert "another model, level or release" in only_error(run(*again))
+    assert "another model, level, number of bits or release" in only_error(run(*again))
     assert content_of(out) == before
     head, lines = record_of(out)
     (out / "report.jsonl").write_text(
@@ -364,7 +375,7 @@ def test_killed_it_leaves_whole_lines_and_goes_on(model, many, folder, tmp_path)
             read_picture(out / name) if name.endswith(".png") else None
     assert not (out / "2.overlay.png").exists()
     with started("inspect", model, many, "--out", out, "--resume", stdout=subprocess.DEVNULL) as process:
-        wait_for(out, many, len(lines) + 1)
+        wait_for(out, many, len(lines) + 2)  # the last may not be on the disk yet
         process.send_signal(signal.SIGTERM)
         assert process.wait(300) == 143
     report = report_of(out)

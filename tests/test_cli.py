@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -188,7 +189,8 @@ def slow_training(monkeypatch, folder):
         calls.append({"good": good, "out": out, **options})
         options["progress"]("phase 1", 1, 4, 2.5)
         if calls[-1]["resume"]:
-            raise training.Interrupted(f"stopped in phase 1; saved in {out}.checkpoint: repeat with --resume")
+            message = f"stopped in phase 1; saved in {out}.checkpoint: repeat with --resume"
+            raise training.Interrupted(message, signal.Signals[os.environ["SIGNAL"]])
         options["progress"]("fusion", 4, 4, 1.5)
         inspector = make_inspector()
         inspector.provenance["seconds"] = 75
@@ -215,9 +217,11 @@ def test_train_hands_on_its_options_and_says_what_next(slow_training, folder, tm
     assert "training 100/100 fusion, 4 of 4, loss 1.5" in seen.stderr
 
 
-def test_interrupted_training_exits_with_130_and_says_how_to_go_on(slow_training, folder, tmp_path):
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_interrupted_training_says_how_to_go_on(slow_training, folder, tmp_path, monkeypatch, name, code):
+    monkeypatch.setenv("SIGNAL", name)
     seen = run("train", folder, "--out", tmp_path / "a.fmr", "--resume")
-    assert seen.exit_code == 130
+    assert seen.exit_code == code
     assert re.search(
         r"fmrnet: stopped in phase 1; saved in .*a.fmr.checkpoint: repeat with --resume", seen.stderr
     )

@@ -103,6 +103,7 @@ class Report:
         self._head: Line = {
             "fmrnet": fmrnet.__version__,
             "level": level,
+            "bits": inspector.bits,
             "thresholds": {
                 "score": 1.0,  # a score is a multiple of the threshold of its level
                 "pixel": calibration.pixel_threshold,
@@ -200,7 +201,7 @@ class Report:
                 "not_reached": sum(str(path) not in reached for path in self._paths),
                 "seconds": round(sum(line["seconds"] for line in pictures), 3),
             },
-            **{key: self._head[key] for key in ("level", "thresholds", "model")},
+            **{key: self._head[key] for key in ("level", "bits", "thresholds", "model")},
         }
 
     def close(self) -> None:
@@ -223,7 +224,7 @@ class Report:
             return [], lines
         if _made_by(head) != _made_by(self._head):
             raise ConfigError(
-                f"{self.folder} holds a report of another model, level or release; "
+                f"{self.folder} holds a report of another model, level, number of bits or release; "
                 "leave out --resume to replace it, or name another folder"
             )
         given = {str(path): path for path in paths}
@@ -274,8 +275,10 @@ def identify(path: Path) -> Line:
 
 
 def _made_by(head: Line) -> tuple[object, ...]:
+    """What every line of a report must have in common."""
     model = head.get("model")
-    return head.get("fmrnet"), head.get("level"), model.get("sha256") if isinstance(model, dict) else None
+    digest = model.get("sha256") if isinstance(model, dict) else None
+    return head.get("fmrnet"), head.get("level"), head.get("bits"), digest
 
 
 def _name(line: Line) -> str:

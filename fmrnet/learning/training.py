@@ -49,7 +49,11 @@ Progress = Callable[[str, int, int, float], None]
 
 
 class Interrupted(FmrnetError):
-    """Training was stopped by Ctrl-C or a termination signal; its checkpoint is written."""
+    """Training was stopped by Ctrl-C or a termination signal, `number`; its checkpoint is written."""
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 @dataclass
@@ -58,7 +62,7 @@ class Run:
 
     networks: Networks
     checkpoint: Checkpoint
-    stop: Callable[[], bool]
+    stop: Callable[[], int]
     progress: Progress | None
     position: Position = field(default_factory=Position)
     optimisers: Optimisers = field(default_factory=dict)  # of the phase, once it has begun
@@ -107,11 +111,12 @@ class Run:
 
     def stop_if_asked(self) -> None:
         """Save the training, and say how to go on."""
-        if self.stop():
+        if number := self.stop():
             self.save()
             raise Interrupted(
                 f"stopped in {self.position.describe(self.config.iterations)}; saved in {self.checkpoint.path}: "
-                "repeat the command with --resume to go on"
+                "repeat the command with --resume to go on",
+                number,
             )
 
 
@@ -350,13 +355,13 @@ def _calibrate(
 
 
 @contextmanager
-def _stop_signal() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and SIGTERM into a flag that is looked at between steps, where the state is whole."""
-    asked = False
+def _stop_signal() -> Iterator[Callable[[], int]]:
+    """Turn Ctrl-C and SIGTERM into their number, looked at between steps, where the state is whole; 0 for neither."""
+    asked = 0
 
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal asked
-        asked = True
+        asked = number
 
     try:
         previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -225,7 +225,7 @@ def inspect(
                     report.add(path, picture, result)
                     verdict = "DEFECTIVE" if result.defective else "good"
                     figures = f"score {result.score:6.2f}  {result.level:5} {result.seconds:6.2f} s"
-                    print(f"{verdict:9} {figures}  {path}")
+                    print("; ".join((f"{verdict:9} {figures}  {path}", *result.reasons)))
                 bar.show("inspecting", done, len(paths))
         except KeyboardInterrupt:
             report.write()

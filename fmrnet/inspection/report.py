@@ -75,6 +75,7 @@ class Report:
                 "picture": str(path),
                 "score": float(result.score),
                 "defective": bool(result.defective),
+                "reasons": list(result.reasons),
                 "level": result.level,
                 "defective_pixels": None if result.mask is None else int(result.mask.sum()),
                 "largest_patch_distance": float(result.patch_scores.max()),

@@ -209,9 +209,10 @@ class Inspector:
         PictureError
             As `inspect`; names every picture that cannot be used.
         """
-        changed: dict[str, Any] = {"k": k, "patch_quantile": patch_quantile}
-        config = dataclasses.replace(
-            self.config, **{name: value for name, value in changed.items() if value is not None}
+        config = dataclasses.replace(  # which checks them
+            self.config,
+            k=self.config.k if k is None else k,
+            patch_quantile=self.config.patch_quantile if patch_quantile is None else patch_quantile,
         )
         pictures = list(good)
         names = [

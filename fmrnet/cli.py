@@ -262,25 +262,48 @@ def inspect(
 @app.command()
 def evaluate(
     model: Model,
-    dataset: Annotated[Path, PathArgument(metavar="DATASET", help="Folder in the MVTec AD layout.")],
+    dataset: Annotated[
+        Path, PathArgument(metavar="DATASET", help="Folder in the layout of MVTec AD, MVTec LOCO or BTAD.")
+    ],
     out: Annotated[Path | None, PathOption(help="JSON file for all figures.")] = None,
     bits: Bits = None,
     device: Device = "auto",
 ) -> None:
-    """Compare a model's findings with known defects: ROC-AUC, AU-PRO, precision, recall, F1."""
-    from fmrnet.evaluation.evaluate import evaluate as compare
+    """Compare a model's findings with known defects: ROC-AUC, AU-PRO, precision, recall, F1.
+
+    Pictures that cannot be inspected are named and left out (exit code 2 at the end). Ctrl-C gives the figures of
+    the pictures inspected until then.
+    """
+    from fmrnet.evaluation.evaluate import Evaluation, check_replaceable
     from fmrnet.files import check_writable, write_json
     from fmrnet.progress import Bar
 
     inspector = _load(model, device, bits)
     if out is not None:
         check_writable(out)
+        check_replaceable(out)
+    evaluation = Evaluation(inspector, dataset)
+    stopped: KeyboardInterrupt | None = None
     with Bar() as bar:
-        figures = compare(inspector, dataset, progress=bar.counter("inspecting"))
+        try:
+            evaluation.run(bar.counter("inspecting"))
+        except KeyboardInterrupt as error:
+            if not evaluation.each:
+                raise
+            stopped = error
+    figures = evaluation.figures()
+    for failure in figures["errors"]:
+        _say(failure["error"])
     _print_figures(figures)
-    if out is not None:
+    if out is not None and not (stopped and out.exists()):  # figures of some pictures replace none of all
         write_json(out, figures)
         _print(f"wrote {out}")
+    if stopped:
+        raise _fail("stopped; the same command starts again from the beginning", _code(stopped))
+    if figures["pictures"]["failed"]:
+        raise typer.Exit(1)
+    if figures["pictures"]["unreadable"]:
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -381,16 +404,18 @@ def _print_figures(figures: dict[str, Any]) -> None:
     kinds = ("roc_auc", "au_pro", "precision", "recall", "f1")
     rows = [("pixels", figures["pixel"]), ("pictures", figures["picture"])]
     rows += [("pictures, patch level", figures["patch_level"])]
-    rows += [(f"pixels of {name}", part["pixel"]) for name, part in figures["classes"].items()]
+    rows += [(printable(f"pixels of {name}"), part["pixel"]) for name, part in figures["classes"].items()]
     for name, part in rows:
         table.add_row(name, *(number(part.get(kind)) for kind in kinds), end_section=name == rows[2][0])
-    console = Console()
-    console.print(table)
+    Console(markup=False, emoji=False).print(table)  # the names of folders are not markup
     seconds = figures["seconds"]
-    print(
-        "precision, recall and F1 at the calibrated thresholds; "
-        f"{seconds['median']:.2f} s per picture, {seconds['patch_level_median']:.2f} s at patch level"
-    )
+    if seconds["median"] is not None:
+        print(
+            "precision, recall and F1 at the calibrated thresholds; "
+            f"{seconds['median']:.2f} s per picture, {seconds['patch_level_median']:.2f} s at patch level"
+        )
+    for note in figures["notes"]:
+        _print(note)
 
 
 def _note_earlier(report: Report, pictures: int, resume: bool) -> None:

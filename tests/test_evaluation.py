@@ -1,25 +1,29 @@
-"""Figures of a model against the oracle's and scikit-learn's, and what is said of folders that are no data set."""
+"""Figures of a model against the oracle's and scikit-learn's, and what a comparison makes of imperfect data sets."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from sklearn.metrics import roc_auc_score
+from PIL import Image
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
 from fmrnet.config import preset
-from fmrnet.errors import DatasetError
-from fmrnet.evaluation.evaluate import evaluate, load_dataset
-from fmrnet.evaluation.metrics import PixelCounts
+from fmrnet.errors import ConfigError, DatasetError, PictureError
+from fmrnet.evaluation.evaluate import Evaluation, check_replaceable, evaluate
+from fmrnet.evaluation.metrics import Confusion, PixelCounts
+from fmrnet.files import write_json
 from fmrnet.inspection.calibration import Calibration
 from fmrnet.inspection.inspector import Result
 from fmrnet.inspection.limits import Limits
-from fmrnet.pictures import read_picture, write_picture
+from fmrnet.pictures import read_picture
 from fmrnet.reference import scoring
 
 CALIBRATION = Calibration(
@@ -40,9 +44,14 @@ class Brightness:
 
     config = preset("edge")
     calibration = CALIBRATION
+    bits = None
     provenance: dict[str, object] = {"command": "none", "loss_curve": [1, 2, 3]}  # noqa: RUF012
 
+    def __init__(self):
+        self.inspected = []
+
     def inspect(self, path, level="auto"):
+        self.inspected.append(path)
         picture = read_picture(path)
         score = float(picture.max())
         decoded = level != "patch"
@@ -60,28 +69,35 @@ class Brightness:
 @st.composite
 def scored_pictures(draw):
     """Maps whose scores survive the binning exactly (6 bits of mantissa), and masks with both kinds of pixel."""
-    count = draw(st.integers(1, 3))
-    shape = (draw(st.integers(2, 8)), draw(st.integers(2, 8)))
-    levels = st.integers(0, 40).map(lambda i: i / 32)
-    maps = [draw(hnp.arrays(np.float32, shape, elements=levels)) for _ in range(count)]
-    masks = [draw(hnp.arrays(np.bool_, shape)) for _ in range(count)]
+    maps, masks = [], []
+    levels = st.integers(0, draw(st.sampled_from([0, 1, 40]))).map(lambda i: i / 32)
+    for _ in range(draw(st.integers(1, 3))):
+        shape = (draw(st.integers(2, 8)), draw(st.integers(2, 8)))
+        maps.append(draw(hnp.arrays(np.float32, shape, elements=levels)))
+        alike = st.sampled_from([np.zeros(shape, np.bool_), np.ones(shape, np.bool_)])
+        masks.append(draw(hnp.arrays(np.bool_, shape) | alike).copy())
     masks[0].flat[0], masks[0].flat[-1] = True, False
     return maps, masks
 
 
 @given(pictures=scored_pictures(), limit=st.sampled_from([0.05, 0.3, 1.0]))
 def test_counts_give_the_oracles_figures(pictures, limit):
+    """Ties, constant maps, regions of one pixel, at borders and over corners, pictures all defective or all good."""
     maps, masks = pictures
     counts = PixelCounts()
     for values, mask in zip(maps, masks, strict=True):
         counts.add(values, values > 0.4, mask)
-    scores, truth = np.concatenate(maps).ravel(), np.concatenate(masks).ravel()
+    scores, truth = (np.concatenate([one.ravel() for one in parts]) for parts in pictures)
     assert counts.roc_auc() == pytest.approx(scoring.roc_auc(scores, truth), abs=1e-9)
     assert counts.roc_auc() == pytest.approx(roc_auc_score(truth, scores), abs=1e-9)
     assert counts.au_pro(limit) == pytest.approx(scoring.au_pro(maps, masks, limit), abs=1e-9)
     figures = counts.figures(limit)
     found = figures["precision"], figures["recall"], figures["f1"]
     assert found == pytest.approx(scoring.precision_recall_f1(scores > 0.4, truth))
+    theirs = precision_recall_fscore_support(truth, scores > 0.4, average="binary", zero_division=0)
+    assert found == pytest.approx(theirs[:3])
+    names = "true_negatives", "false_positives", "false_negatives", "true_positives"
+    assert [figures[name] for name in names] == confusion_matrix(truth, scores > 0.4).ravel().tolist()
 
 
 @given(pictures=scored_pictures())
@@ -117,21 +133,77 @@ def test_negative_zero_and_huge_scores_are_counted():
     assert counts.good.sum() == counts.defective.sum() == 2
 
 
+def test_figures_that_rest_on_nothing_are_none():
+    counts = PixelCounts()
+    assert (counts.roc_auc(), counts.au_pro()) == (None, None)
+    scores = np.arange(6, dtype=np.float32).reshape(2, 3)
+    counts.add(scores, scores > 2, np.ones((2, 3), bool))  # no good pixel
+    assert (counts.roc_auc(), counts.au_pro()) == (None, None)
+    assert counts.figures()["recall"] == 0.5
+
+
+def test_counts_keep_their_size_over_any_number_of_pictures():
+    counts = PixelCounts()
+    held = [counts.good.nbytes, counts.defective.nbytes, counts.overlap.nbytes]
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        scores = rng.random((30, 40), np.float32)
+        counts.add(scores, scores > 0.5, scores > 0.7)
+    assert [counts.good.nbytes, counts.defective.nbytes, counts.overlap.nbytes] == held
+    assert sum(held) < 13e6
+    assert counts.good.sum() + counts.defective.sum() == 20 * 30 * 40
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_map_that_holds_no_numbers_is_refused_and_changes_nothing(value):
+    counts = PixelCounts()
+    scores, truth = np.ones((4, 5), np.float32), np.eye(4, 5, dtype=bool)
+    counts.add(scores, truth, truth)
+    before = counts.figures()
+    scores[3, 2] = value
+    with pytest.raises(ValueError, match="holds NaN or infinity"):
+        counts.add(scores, truth, truth)
+    with pytest.raises(ValueError, match=r"shape \(4, 5\), decision \(4, 5\), truth \(5, 4\)"):
+        counts.add(np.ones((4, 5), np.float32), truth, truth.T)
+    assert counts.figures() == before
+    assert counts.good.sum() + counts.defective.sum() == 20
+
+
+@pytest.mark.parametrize("limit", [0.0, -0.1, 1.1, float("nan")])
+def test_limits_outside_their_range_are_refused(dataset, limit):
+    with pytest.raises(ValueError, match="expected a false positive rate"):
+        PixelCounts().au_pro(limit)
+    inspector = Brightness()
+    with pytest.raises(ConfigError, match="expected a false positive rate"):
+        evaluate(inspector, dataset, limit=limit)
+    assert not inspector.inspected
+
+
+def test_confusions_add_up():
+    one, other = Confusion(1, 2, 3, 4), Confusion(10, 20, 30, 40)
+    assert one + other == Confusion(11, 22, 33, 44)
+
+
+TRUTH = np.zeros((16, 20), bool)
+TRUTH[4:8, 5:9] = True
+
+
+def save(path, picture):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture * np.uint8(255) if picture.dtype == bool else picture).save(path)
+
+
 @pytest.fixture
 def dataset(tmp_path):
     """Two good pictures, two kinds of defect of one picture each; the second is missed below the threshold."""
     root = tmp_path / "set"
-    truth = np.zeros((16, 20), bool)
-    truth[4:8, 5:9] = True
     for defect, brightness in {"good": 0, "bright": 200, "faint": 60}.items():
-        (root / "test" / defect).mkdir(parents=True)
-        (root / "ground_truth" / defect).mkdir(parents=True)
-        picture = (truth * brightness).astype(np.uint8)
-        write_picture(root / "test" / defect / "000.png", picture)
+        picture = (TRUTH * brightness).astype(np.uint8)
+        save(root / "test" / defect / "000.png", picture)
         if defect == "good":
-            write_picture(root / "test" / "good" / "001.png", picture)
+            save(root / "test" / "good" / "001.png", picture)
         else:
-            write_picture(root / "ground_truth" / defect / "000_mask.png", truth)
+            save(root / "ground_truth" / defect / "000_mask.png", TRUTH)
     return root
 
 
@@ -140,58 +212,248 @@ def test_evaluate(dataset):
     figures = evaluate(Brightness(), dataset, progress=lambda *call: calls.append(call))
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     assert calls == [(done, 4) for done in range(5)]
-    assert figures["pictures"] == {"good": 2, "defective": 2}
-    assert (
-        figures["pixel"]["roc_auc"]
-        == figures["picture"]["roc_auc"]
-        == figures["patch_level"]["roc_auc"]
-        == 1.0
-    )
-    assert figures["pixel"]["au_pro"] == 1.0
+    assert figures["pictures"] == {
+        "good": 2,
+        "defective": 2,
+        "without_mask": 0,
+        "unreadable": 0,
+        "failed": 0,
+        "not_reached": 0,
+    }
+    assert figures["pixel"]["roc_auc"] == figures["picture"]["roc_auc"] == 1.0
+    assert figures["patch_level"]["roc_auc"] == 1.0
+    assert (figures["pixel"]["au_pro"], figures["pixel"]["au_pro_limit"]) == (1.0, 0.3)
     assert (figures["pixel"]["precision"], figures["pixel"]["recall"]) == (1.0, 0.5)
+    assert figures["pixel"]["true_negatives"] == 4 * 320 - 32
     assert (figures["picture"]["true_positives"], figures["picture"]["false_negatives"]) == (1, 1)
     assert figures["picture"]["true_negatives"] == 2
     assert figures["classes"]["bright"]["pixel"]["recall"] == 1.0
     assert figures["classes"]["faint"]["pixel"]["recall"] == 0.0
     assert figures["classes"]["faint"]["picture"]["f1"] == 0.0
+    for part in figures["classes"].values():  # each class against all good pictures and no other class
+        assert part["pixel"]["true_negatives"] == 3 * 320 - 16
+        assert part["pixel"]["true_positives"] + part["pixel"]["false_negatives"] == 16
+        assert part["picture"]["true_negatives"] == 2
+        assert part["picture"]["true_positives"] + part["picture"]["false_negatives"] == 1
     assert [entry["picture"] for entry in figures["each"]][:2] == [
         "test/bright/000.png",
         "test/faint/000.png",
     ]
+    assert (figures["notes"], figures["errors"]) == ([], [])
     assert figures["model"]["calibration"] == dataclasses.asdict(CALIBRATION)
     assert "loss_curve" not in figures["model"]["provenance"]
 
 
+class Levels(Brightness):
+    """Both levels err, each in its own way."""
+
+    def inspect(self, path, level="auto"):
+        result = super().inspect(path, level)
+        good = path.parent.name == "good"
+        defective = good if level == "patch" else path.parent.name == "bright" or path.name == "001.png"
+        score = result.score if level == "pixel" else 1 / (1 + result.score)
+        return dataclasses.replace(result, defective=defective, score=score, seconds=1.0 if good else 3.0)
+
+
+def test_decisions_are_those_of_the_level(dataset):
+    figures = evaluate(Levels(), dataset)
+    pixel, patch = figures["picture"], figures["patch_level"]
+    names = "true_positives", "false_positives", "false_negatives", "true_negatives"
+    assert [pixel[name] for name in names] == [1, 1, 1, 1]
+    assert [patch[name] for name in names] == [0, 2, 2, 0]
+    assert (pixel["roc_auc"], patch["roc_auc"]) == (1.0, 0.0)
+    assert [figures["classes"]["bright"]["picture"][name] for name in names] == [1, 1, 0, 1]
+    assert figures["seconds"] == {"total": 8.0, "median": 2.0, "patch_level_median": 2.0}
+
+
 def test_without_good_pictures_what_needs_them_is_none(dataset):
-    for path in (dataset / "test" / "good").iterdir():
-        path.unlink()
-    (dataset / "test" / "good").rmdir()
+    shutil.rmtree(dataset / "test" / "good")
     figures = evaluate(Brightness(), dataset)
-    assert figures["picture"]["roc_auc"] is None
-    assert figures["pixel"]["roc_auc"] == 1.0
+    picture = figures["picture"]
+    assert [picture[name] for name in ("roc_auc", "precision", "recall", "f1")] == [None, None, 0.5, None]
+    assert (figures["pixel"]["roc_auc"], figures["pixel"]["precision"]) == (1.0, 1.0)
+    (note,) = figures["notes"]
+    assert note.startswith("without good test pictures (test/good, ok or normal) pictures have no ROC-AUC")
 
 
-def test_data_sets_that_are_none(dataset, tmp_path):
-    with pytest.raises(DatasetError, match="no folder test"):
-        load_dataset(tmp_path)
-    mask = dataset / "ground_truth" / "bright" / "000_mask.png"
-    write_picture(mask, np.zeros((16, 20), bool))
-    with pytest.raises(DatasetError, match="marks no pixel"):
-        evaluate(Brightness(), dataset)
-    write_picture(mask, np.ones((16, 16), bool))
-    with pytest.raises(DatasetError, match="is 16x16 pixels, its picture 20x16"):
-        evaluate(Brightness(), dataset)
-    mask.write_bytes(b"")
-    with pytest.raises(DatasetError, match="is empty"):
-        evaluate(Brightness(), dataset)
-    mask.unlink()
-    with pytest.raises(DatasetError, match=r"has no mask; expected .*bright/000_mask.png"):
-        load_dataset(dataset)
-    (dataset / "test" / "bright").rename(tmp_path / "bright")
-    (dataset / "test" / "faint").rename(tmp_path / "faint")
-    with pytest.raises(DatasetError, match="no defective pictures"):
-        load_dataset(dataset)
-    (dataset / "test" / "good" / "000.png").unlink()
-    (dataset / "test" / "good" / "001.png").unlink()
-    with pytest.raises(DatasetError, match="holds no pictures"):
-        load_dataset(dataset)
+def test_without_defective_pictures_false_alarms_are_counted(dataset):
+    shutil.rmtree(dataset / "test" / "bright")
+    shutil.rmtree(dataset / "test" / "faint")
+    shutil.rmtree(dataset / "ground_truth")
+    save(dataset / "test" / "good" / "002.png", np.full((16, 20), 200, np.uint8))
+    figures = evaluate(Brightness(), dataset)
+    for part in (figures["pixel"], figures["picture"], figures["patch_level"]):
+        assert [part[name] for name in ("roc_auc", "precision", "recall", "f1")] == [None] * 4
+    assert figures["pixel"]["au_pro"] is None
+    assert (figures["picture"]["false_positives"], figures["picture"]["true_negatives"]) == (1, 2)
+    assert figures["pixel"]["false_positives"] == 320
+    assert figures["classes"] == {}
+    (note,) = figures["notes"]
+    assert note.startswith("without defective test pictures there are no ROC-AUC, AU-PRO")
+
+
+def test_pictures_without_masks_give_figures_of_pictures(dataset):
+    save(dataset / "test" / "bright" / "001.png", np.full((16, 20), 255, np.uint8))
+    (dataset / "ground_truth" / "faint" / "000_mask.png").unlink()
+    figures = evaluate(Brightness(), dataset)
+    assert figures["pictures"]["without_mask"] == 2
+    assert figures["pixel"]["recall"] == 1.0
+    assert figures["pixel"]["true_negatives"] == 3 * 320 - 16
+    assert figures["picture"]["recall"] == pytest.approx(2 / 3)
+    faint = figures["classes"]["faint"]
+    assert [faint["pixel"][name] for name in ("roc_auc", "au_pro", "precision", "recall", "f1")] == [None] * 5
+    assert faint["picture"]["roc_auc"] == 1.0
+    (note,) = figures["notes"]
+    assert note == "2 of 3 defective pictures have no mask: figures of pixels leave them out"
+    shutil.rmtree(dataset / "ground_truth")
+    figures = evaluate(Brightness(), dataset)
+    assert figures["pixel"]["roc_auc"] is figures["pixel"]["recall"] is None
+    assert figures["notes"] == ["no defective picture has a mask: there are no figures of pixels"]
+    json.dumps(figures, allow_nan=False)
+
+
+def test_all_masks_are_looked_at_before_the_first_inspection(dataset):
+    for number in range(1, 6):
+        save(dataset / f"test/faint/{number:03}.png", np.zeros((16, 20), np.uint8))
+    masks = dataset / "ground_truth" / "faint"
+    save(masks / "001_mask.png", np.ones((16, 16), bool))
+    save(masks / "002_mask.png", np.zeros((16, 20), bool))
+    (masks / "003_mask.png").write_bytes(b"")
+    save(masks / "004_mask.png", np.ones((16, 16), bool))
+    inspector = Brightness()
+    with pytest.raises(DatasetError) as refused:
+        evaluate(inspector, dataset)
+    assert re.search(
+        r"001_mask.png is 16x16 pixels, its picture 20x16; expected the same size; "
+        r".*002_mask.png marks no pixel.*; the mask of .*003.png: .*is empty.*; and 1 more$",
+        str(refused.value),
+    )
+    assert not inspector.inspected
+
+
+@pytest.mark.parametrize("error", [ConfigError("level"), ValueError("FMRNET_BACKEND is 'none'")])
+def test_a_setting_with_which_no_picture_can_be_inspected_ends_the_comparison(dataset, error):
+    class Wrong(Brightness):
+        def inspect(self, path, level="auto"):
+            raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        evaluate(Wrong(), dataset)
+
+
+@pytest.mark.parametrize("white", [1, 255])
+def test_masks_of_0_and_1_and_labels_mark_what_is_above_0(dataset, white):
+    """A mask of 0 and 1 counted as empty, its defect as good."""
+    expected = evaluate(Brightness(), dataset)
+    for kind in ("bright", "faint"):
+        labels = TRUTH * np.uint8(white)
+        labels[4:6][TRUTH[4:6]] = 3 if kind == "bright" else white
+        save(dataset / "ground_truth" / kind / "000_mask.png", labels)
+    found = evaluate(Brightness(), dataset)
+    assert found["pixel"] == expected["pixel"]
+    assert found["pixel"]["roc_auc"] == 1.0
+
+
+class Fragile(Brightness):
+    """Fails for some pictures, as their content demands."""
+
+    def inspect(self, path, level="auto"):
+        failures = {
+            "read": PictureError(f"{path} is damaged"),
+            "memory": MemoryError(),
+            "network": RuntimeError("[enforce fail] cannot allocate"),
+        }
+        if path.stem in failures:
+            raise failures[path.stem]
+        result = super().inspect(path, level)
+        if path.stem == "nan" and result.anomaly_map is not None:
+            result.anomaly_map[3, 3] = np.nan
+        return result
+
+
+def test_no_picture_ends_the_comparison(dataset):
+    expected = evaluate(Brightness(), dataset)
+    for name in ("read", "memory", "network", "nan"):
+        save(dataset / "test" / "good" / f"{name}.png", np.full((16, 20), 255, np.uint8))
+    (dataset / "test" / "faint" / "broken.png").write_bytes(b"no picture")
+    save(dataset / "ground_truth" / "faint" / "broken_mask.png", TRUTH)
+    figures = evaluate(Fragile(), dataset)
+    good, faint = dataset / "test" / "good", dataset / "test" / "faint"
+    assert {re.split("; | of a known", entry["error"])[0]: entry["fault"] for entry in figures["errors"]} == {
+        f"{good / 'read.png'} is damaged": "picture",
+        f"{faint / 'broken.png'} is no picture": "picture",
+        f"{good / 'memory.png'}: not enough memory for a picture of this size": "machine",
+        f"{good / 'network.png'}: RuntimeError: [enforce fail] cannot allocate": "machine",
+        f"{good / 'nan.png'}: ValueError: the anomaly map holds NaN or infinity": "machine",
+    }
+    assert [figures["pictures"][kind] for kind in ("unreadable", "failed", "not_reached")] == [2, 3, 0]
+    assert figures["notes"] == ["5 pictures could not be inspected and are left out"]
+    for part in ("pixel", "picture", "patch_level", "classes"):
+        assert figures[part] == expected[part]
+    json.dumps(figures, allow_nan=False)
+
+
+def test_a_mask_that_goes_meanwhile_costs_its_picture_alone(dataset):
+    evaluation = Evaluation(Brightness(), dataset)
+    (dataset / "ground_truth" / "faint" / "000_mask.png").unlink()
+    evaluation.run()
+    (error,) = evaluation.figures()["errors"]
+    assert (error["picture"], error["fault"]) == ("test/faint/000.png", "picture")
+    assert "000_mask.png does not exist" in error["error"]
+    assert len(evaluation.each) == 3
+
+
+def test_figures_of_nothing_are_none(dataset):
+    for path in (dataset / "test").rglob("*.png"):
+        path.write_bytes(b"")
+    figures = evaluate(Brightness(), dataset)
+    assert figures["pictures"]["unreadable"] == 4
+    assert (
+        figures["picture"]["roc_auc"] is figures["pixel"]["roc_auc"] is figures["seconds"]["median"] is None
+    )
+    json.dumps(figures, allow_nan=False)
+
+
+def test_an_interrupted_comparison_has_figures_of_every_class(dataset):
+    for number in range(2, 8):
+        save(dataset / "test" / "good" / f"{number:03}.png", np.zeros((16, 20), np.uint8))
+    evaluation = Evaluation(Brightness(), dataset)
+
+    def interrupt(done, total):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.run(interrupt)
+    figures = evaluation.figures()
+    assert {kind: figures["pictures"][kind] for kind in ("good", "defective", "not_reached")} == {
+        "good": 2,
+        "defective": 2,
+        "not_reached": 6,
+    }
+    assert figures["picture"]["roc_auc"] == 1.0
+    assert figures["notes"] == ["stopped: 6 of 10 pictures were not reached and are left out"]
+
+
+def test_what_belongs_to_no_picture_is_said(dataset):
+    save(dataset / "ground_truth" / "bright" / "7_mask.png", TRUTH)
+    (note,) = evaluate(Brightness(), dataset)["notes"]
+    assert note == "1 files belong to no test picture and are left out: ground_truth/bright/7_mask.png"
+
+
+def test_good_pictures_by_another_name(dataset):
+    expected = evaluate(Brightness(), dataset)
+    (dataset / "test" / "good").rename(dataset / "test" / "OK")
+    found = evaluate(Brightness(), dataset)
+    for part in ("pictures", "pixel", "picture", "patch_level", "classes", "notes"):
+        assert found[part] == expected[part]
+
+
+def test_figures_replace_figures_only(dataset, tmp_path):
+    check_replaceable(tmp_path / "new.json")
+    write_json(tmp_path / "figures.json", evaluate(Brightness(), dataset))
+    check_replaceable(tmp_path / "figures.json")
+    (tmp_path / "mine.json").write_text('{"dataset": 1}')
+    for other in (tmp_path / "mine.json", tmp_path, dataset / "test" / "good" / "000.png"):
+        with pytest.raises(ConfigError, match="was not written by fmrnet, and is not replaced"):
+            check_replaceable(other)

@@ -1,4 +1,4 @@
-"""Small trees in the layouts of MVTec AD, DAGM 2007 and RSDDs become sets that can be learnt from and tested on."""
+"""Small trees as MVTec AD and its kind, DAGM 2007 and RSDDs lay them out become sets to learn from and to test on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image
 from tiny import CONFIG, ground, make_inspector
 
 from fmrnet import config
-from fmrnet.evaluation.evaluate import load_dataset
+from fmrnet.evaluation.layouts import load_dataset
 from fmrnet.files import write_json
 from fmrnet.learning.data import load_good_pictures
 from fmrnet.pictures import read_mask, read_picture
@@ -68,9 +68,40 @@ def test_mvtec(tmp_path, call):
     pictures, channels = load_good_pictures(target, 64)
     assert [picture.shape for picture in pictures] == [(80, 80, 3)] * 2
     assert channels == 3
-    assert [(e.defect, e.mask is None) for e in load_dataset(target)] == [("cut", False), ("good", True)]
+    assert [(e.defect, len(e.masks)) for e in load_dataset(target)] == [("cut", 1), ("good", 0)]
     mask = read_mask(target / "ground_truth/cut/000_mask.png")
     assert np.array_equal(mask, square((80, 80), 20, 40, side=5))
+
+
+def test_layouts_of_the_same_kind(tmp_path, call):
+    """BTAD's names and MVTec LOCO's several masks of a picture."""
+    source, target = tmp_path / "01", tmp_path / "sets" / "01"
+    save(source / "train/ok/0.bmp", ground(80, 80, seed=1))
+    save(source / "test/ok/0.bmp", ground(80, 80, seed=2))
+    save(source / "test/ko/1.bmp", ground(80, 80, seed=3))
+    for number in range(2):
+        save(source / f"ground_truth/ko/1/{number}.png", square((80, 80), 20 + 20 * number, 40))
+    save(source / "test/ko/2.bmp", ground(80, 80, seed=4))  # without a mask
+    call("mvtec", source, target, "--size", "80x80", "--train", "1")
+    assert [path.name for path in (target / "train" / "good").iterdir()] == ["0_0.png"]
+    found = {example.picture.name: example for example in load_dataset(target)}
+    assert {name: example.defect for name, example in found.items()} == {
+        "0.png": "good",
+        "1.png": "ko",
+        "2.png": "ko",
+    }
+    both = square((80, 80), 20, 40) | square((80, 80), 40, 40)
+    assert np.array_equal(found["1.png"].truth((80, 80)), both)
+    assert found["2.png"].masks == ()
+
+
+def test_pictures_that_would_become_one_are_refused(tmp_path, call):
+    save(tmp_path / "train/good/0.png", ground())
+    save(tmp_path / "test/good/0.png", ground())
+    save(tmp_path / "test/normal/0.jpg", ground())
+    with pytest.raises(common.FmrnetError, match=r"0.jpg and another would both become 0.png; rename one"):
+        call("mvtec", tmp_path, tmp_path / "out", "--train", "1")
+    assert not (tmp_path / "out").exists()
 
 
 def test_dagm(tmp_path, call):
@@ -92,7 +123,7 @@ def test_dagm(tmp_path, call):
         "0002.png": "defect",
         "0577.png": "defect",
     }
-    assert np.array_equal(read_mask(found["0577.png"].mask), square((128, 128), 30, 60))
+    assert np.array_equal(found["0577.png"].truth((128, 128)), square((128, 128), 30, 60))
     assert np.array_equal(read_picture(found["0001.png"].picture) * 255, ground(128, 128, seed=1))
 
 
@@ -111,7 +142,7 @@ def test_rsdds(tmp_path, call, kind):
     assert [picture.shape for picture in pictures] == [(96, 64, 1), (208, 64, 1)] * 2
     (shown,) = load_dataset(target)
     assert shown.picture.name == "rail_10.png"
-    assert np.array_equal(np.flatnonzero(read_mask(shown.mask).any(1)), np.arange(96, 112))
+    assert np.array_equal(np.flatnonzero(shown.truth((320, 64)).any(1)), np.arange(96, 112))
 
 
 def test_paper_numbers():

@@ -27,15 +27,15 @@ import record
 import fmrnet
 from fmrnet import fast
 from fmrnet.config import Config, preset
-from fmrnet.errors import ConfigError, FmrnetError
-from fmrnet.evaluation.evaluate import load_dataset
+from fmrnet.errors import ConfigError, DatasetError, FmrnetError
+from fmrnet.evaluation.layouts import Example, load_dataset
 from fmrnet.evaluation.metrics import PixelCounts
 from fmrnet.files import write_json
 from fmrnet.inspection import background
 from fmrnet.inspection.calibration import picture_score
 from fmrnet.inspection.inspector import Inspector
 from fmrnet.learning import training
-from fmrnet.pictures import read_mask, read_picture, to_channels
+from fmrnet.pictures import read_picture, to_channels
 from fmrnet.progress import Bar
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -204,9 +204,19 @@ def pictures(
     for done, example in enumerate(examples):
         bar.show(label, done, len(examples))
         picture = to_channels(read_picture(example.picture), inspector.config.image_channels)
-        truth = read_mask(example.mask) if example.mask else np.zeros(picture.shape[:2], np.bool_)
+        truth = truth_of(example, picture.shape[:2])
         yield torch.from_numpy(picture.transpose(2, 0, 1).copy()).to(inspector.device), truth
     bar.show(label, len(examples), len(examples))
+
+
+def truth_of(example: Example, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The defective pixels (H, W) of a test picture; the experiments need a mask for each defective one."""
+    truth = example.truth(shape)
+    if truth is None:
+        raise DatasetError(
+            f"{example.picture} has no mask; the experiments need one for each defective picture"
+        )
+    return truth
 
 
 def maps(inspector: Inspector, picture: Tensor) -> dict[str, background.Comparison]:

@@ -6,8 +6,8 @@
 
 What is read, and what the paper says of the split:
 
-    mvtec   train/good, test/<class>, ground_truth/<class>/<name>_mask.png. The first 70 good pictures to learn
-            from, every test picture, 512 x 512.
+    mvtec   train/good, test/<class>, ground_truth/<class>/<name>_mask.png, or as MVTec LOCO and BTAD lay them out
+            (fmrnet/evaluation/layouts.py). The first 70 good pictures to learn from, every test picture, 512 x 512.
     dagm    Train and Test, each with <name>.PNG and Label/<name>_label.PNG for the defective ones. The first 70
             good pictures of Train, the first 30 of Test, and all defective ones of both (150), 512 x 512.
     rsdds   "Rail surface images" and "GroundTruth", under the same names. All pictures are defective: of the
@@ -34,9 +34,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fmrnet.errors import DatasetError
-from fmrnet.evaluation.evaluate import load_dataset
+from fmrnet.evaluation.layouts import GOOD, GOOD_FOLDERS, Example, load_dataset
 from fmrnet.listing import list_pictures
-from fmrnet.pictures import read_mask, read_picture, write_picture
+from fmrnet.pictures import read_picture, write_picture
 from fmrnet.progress import Bar
 
 PATCH = 64  # rows that a stretch of rail must have to learn from it
@@ -44,22 +44,19 @@ Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Source:
-    """One picture of the set, where it goes (train or test, and the class), and its mask if it has a defect."""
+class Source(Example):
+    """One picture of the set, to learn from or to test on. Of a defective one to learn from, what is good counts."""
 
-    picture: Path
-    part: str
-    kind: str
-    mask: Path | None = None
+    part: str = "test"
 
 
 def mvtec(folder: Path, train: int, test: int | None) -> list[Source]:
-    """A class of MVTec AD."""
-    good = [Source(picture, "train", "good") for picture in _pictures(folder / "train" / "good")]
-    shown = [
-        Source(example.picture, "test", example.defect, example.mask) for example in load_dataset(folder)
-    ]
-    kept = [s for s in shown if s.mask is None][:test] + [s for s in shown if s.mask]
+    """A class of MVTec AD, MVTec LOCO or BTAD."""
+    named = sorted(path for path in (folder / "train").glob("*") if path.name.casefold() in GOOD_FOLDERS)
+    folders = named or [folder / "train" / GOOD]
+    good = [Source(picture, GOOD, part="train") for one in folders for picture in _pictures(one)]
+    shown = [Source(example.picture, example.defect, example.masks) for example in load_dataset(folder)]
+    kept = [s for s in shown if s.good][:test] + [s for s in shown if not s.good]
     return _first(good, train, folder) + kept
 
 
@@ -76,9 +73,9 @@ def dagm(folder: Path, train: int, test: int | None) -> list[Source]:
         }
         for picture in pictures:
             if mask := masks.get(picture.stem.lower()):
-                defective.append(Source(picture, "test", "defect", mask))
+                defective.append(Source(picture, "defect", (mask,)))
             else:
-                good[part].append(Source(picture, part, "good"))
+                good[part].append(Source(picture, GOOD, part=part))
     return _first(good["train"], train, folder) + good["test"][:test] + defective
 
 
@@ -88,9 +85,9 @@ def rsdds(folder: Path, train: int, test: int | None) -> list[Source]:
     masks = {p.stem: p for p in _pictures(folder / "GroundTruth")}
     if missing := [p.name for p in pictures if p.stem not in masks]:
         raise DatasetError(f"{folder / 'GroundTruth'} has no mask for {', '.join(missing)}")
-    learn = [Source(p, "train", "good", masks[p.stem]) for p in pictures]
+    learn = [Source(p, "defect", (masks[p.stem],), part="train") for p in pictures]
     return _first(learn, train, folder) + [
-        Source(p, "test", "defect", masks[p.stem]) for p in pictures[train:][:test]
+        Source(p, "defect", (masks[p.stem],)) for p in pictures[train:][:test]
     ]
 
 
@@ -130,20 +127,19 @@ def convert(sources: list[Source], target: Path, size: tuple[int, int], bar: Bar
     shutil.rmtree(unfinished, ignore_errors=True)
     for done, source in enumerate(sources):
         bar.show("converting", done, len(sources))
-        folder = unfinished / source.part / source.kind
-        folder.mkdir(parents=True, exist_ok=True)
-        picture = resized(np.round(read_picture(source.picture) * 255).astype(np.uint8), size)
-        mask = None if source.mask is None else resized_mask(read_mask(source.mask), size)
+        folder = unfinished / source.part / (GOOD if source.part == "train" else source.defect)
+        picture = read_picture(source.picture)
+        truth = source.truth(picture.shape[:2])
+        small = resized(np.round(picture * 255).astype(np.uint8), size)
+        mask = None if truth is None else resized_mask(truth, size)
         if source.part == "train":
             for number, (start, stop) in enumerate(stretches(mask, size[0])):
-                write_picture(folder / f"{source.picture.stem}_{number}.png", picture[start:stop])
+                _write(folder / f"{source.picture.stem}_{number}.png", small[start:stop], source)
         else:
-            write_picture(folder / f"{source.picture.stem}.png", picture)
-            if mask is not None:
-                (unfinished / "ground_truth" / source.kind).mkdir(parents=True, exist_ok=True)
-                write_picture(
-                    unfinished / "ground_truth" / source.kind / f"{source.picture.stem}_mask.png", mask
-                )
+            _write(folder / f"{source.picture.stem}.png", small, source)
+            if mask is not None and not source.good:
+                masks = unfinished / "ground_truth" / source.defect
+                _write(masks / f"{source.picture.stem}_mask.png", mask, source)
     bar.show("converting", len(sources), len(sources))
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished.rename(target)
@@ -167,6 +163,13 @@ def stretches(mask: NDArray[np.bool_] | None, height: int) -> Iterator[tuple[int
         run = list(rows)
         if is_free and len(run) >= PATCH:
             yield run[0], run[-1] + 1
+
+
+def _write(path: Path, picture: Bytes | NDArray[np.bool_], source: Source) -> None:
+    if path.exists():
+        raise DatasetError(f"{source.picture} and another would both become {path.name}; rename one of them")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_picture(path, picture)
 
 
 def _pictures(folder: Path) -> list[Path]:

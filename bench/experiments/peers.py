@@ -29,11 +29,11 @@ import torch
 from numpy.typing import NDArray
 
 from fmrnet import fast
-from fmrnet.evaluation.evaluate import load_dataset
+from fmrnet.evaluation.layouts import load_dataset
 from fmrnet.evaluation.metrics import PixelCounts
 from fmrnet.learning import data
 from fmrnet.listing import list_pictures
-from fmrnet.pictures import read_mask, read_picture, to_channels, write_picture
+from fmrnet.pictures import read_picture, to_channels, write_picture
 from fmrnet.progress import Bar
 
 PEERS = {"patchcore": "PatchCore", "padim": "PaDiM", "draem": "DRAEM"}
@@ -117,7 +117,7 @@ def measure(peer: str, given: argparse.Namespace, bar: Bar) -> dict[str, Any]:
         started = time.perf_counter()
         found, score = inspect(model, picture, given.tile)
         taken.append(time.perf_counter() - started)
-        truth = read_mask(example.mask) if example.mask else np.zeros(found.shape, np.bool_)
+        truth = common.truth_of(example, found.shape)
         counts.add(found, np.zeros_like(truth), truth)
         scores.append(score)
         defective.append(bool(truth.any()))

@@ -27,10 +27,10 @@ import torch
 from numpy.typing import NDArray
 
 from fmrnet import fast
-from fmrnet.evaluation.evaluate import load_dataset
+from fmrnet.evaluation.layouts import load_dataset
 from fmrnet.evaluation.metrics import Confusion, PixelCounts
 from fmrnet.inspection.inspector import Inspector
-from fmrnet.pictures import read_mask, read_picture
+from fmrnet.pictures import read_picture
 from fmrnet.progress import Bar
 
 LEVELS = {
@@ -91,7 +91,7 @@ def measure(inspector: Inspector, dataset: Path, bar: Bar) -> dict[str, Any]:
         full = inspector.inspect(example.picture, level="pixel")
         assert full.anomaly_map is not None
         assert full.mask is not None
-        truth = read_mask(example.mask) if example.mask else np.zeros(full.mask.shape, np.bool_)
+        truth = common.truth_of(example, full.mask.shape)
         pixels.add(full.anomaly_map, full.mask, truth)
         distances = full.patch_scores.ravel()
         hit = by_patches(inspector, truth) > 0
@@ -132,7 +132,8 @@ def plot(found: dict[str, Any], inspector: Inspector, dataset: Path, title: str,
     result = inspector.inspect(chosen, level="pixel")
     assert result.anomaly_map is not None
     assert result.mask is not None
-    truth = read_mask(next(e.mask for e in load_dataset(dataset) if e.picture == chosen and e.mask))
+    example = next(example for example in load_dataset(dataset) if example.picture == chosen)
+    truth = common.truth_of(example, result.mask.shape)
     rows: list[tuple[str, NDArray[Any], str]] = [
         (f"{chosen.parent.name}/{chosen.name}; its defect in red", read_picture(chosen), "gray"),
         ("patch level: distance to memory", result.patch_scores, "magma"),

@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrnet.config import preset
-from fmrnet.errors import FmrnetError
+from fmrnet.errors import ConfigError, FmrnetError
 from fmrnet.evaluation.drawn_defects import KINDS, draw_defect
-from fmrnet.evaluation.evaluate import Example, evaluate, load_dataset
-from fmrnet.files import write_json
+from fmrnet.evaluation.evaluate import evaluate
+from fmrnet.evaluation.layouts import GOOD, Example, load_dataset
+from fmrnet.files import replacing, write_json
 from fmrnet.inspection.inspector import Inspector
 from fmrnet.inspection.sheet import SheetRow, sheet
 from fmrnet.learning.training import train
-from fmrnet.pictures import as_picture, read_mask, read_picture, write_picture
+from fmrnet.pictures import as_picture, read_picture, write_picture
 from fmrnet.progress import Bar
 
 __all__ = ["FIGURES", "INTRODUCTION", "MODEL", "SHEET", "make_dataset", "run"]
@@ -29,12 +30,13 @@ __all__ = ["FIGURES", "INTRODUCTION", "MODEL", "SHEET", "make_dataset", "run"]
 TEXTURE = "brick"  # skimage.data.brick, CC0, 512x512 grey
 PIECE = 128  # pixels; width of the bands, and side of the squares that the half under inspection is cut into
 ITERATIONS = (450, 300, 600)
-MODEL, SHEET, FIGURES, DATASET = "model.fmr", "demo.png", "figures.json", "dataset"
+MODEL, SHEET, FIGURES, DATASET, ABOUT = "model.fmr", "demo.png", "figures.json", "dataset", "about.txt"
 
 INTRODUCTION = (
     f"FMR-Net learns one half of a photograph ({TEXTURE}, CC0, from scikit-image), every second upright band,\n"
     "then inspects the other half, with and without defects. The defects are drawn, not photographed.\n"
 )
+OWN = b"`fmrnet demo` made what lies here, and replaces it when it runs again.\n"  # by which it knows its folder
 
 
 def run(out: str | Path, *, seed: int, iterations: int | None, bar: Bar) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def run(out: str | Path, *, seed: int, iterations: int | None, bar: Bar) -> dict
 
     Parameters
     ----------
-    out : folder; made if it is missing, its files of an earlier run are replaced.
+    out : folder; made if it is missing. It must be empty, or of an earlier run, whose files are replaced.
     seed : fixes training and drawn defects.
     iterations : training steps of all phases; None takes ITERATIONS.
     bar : shows how far it is.
@@ -54,8 +56,11 @@ def run(out: str | Path, *, seed: int, iterations: int | None, bar: Bar) -> dict
     Raises
     ------
     FmrnetError : scikit-image or matplotlib is not installed.
+    ConfigError : the folder holds anything that the demo did not make.
     """
     out = Path(out)
+    _surface()  # what is missing is said before anything is written
+    _claim(out)
     dataset = make_dataset(out / DATASET, seed)
     config = dataclasses.replace(preset("edge"), iterations=ITERATIONS)
     inspector = train(
@@ -105,6 +110,21 @@ def make_dataset(folder: str | Path, seed: int = 0) -> Path:
     return folder
 
 
+def _claim(out: Path) -> None:
+    """Make the folder the demo's own, or raise ConfigError: nobody else's files are written among or replaced."""
+    about = out / ABOUT
+    if out.exists() and not (about.is_file() and about.read_bytes() == OWN):
+        if not out.is_dir():
+            raise ConfigError(f"{out} is no folder; name one that is empty or is to be made")
+        if any(out.iterdir()):
+            raise ConfigError(
+                f"{out} is not empty and not of an earlier demo; name a folder that is to be made"
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    with replacing(about) as file:
+        file.write(OWN)
+
+
 def _surface() -> NDArray[np.float32]:
     try:
         import matplotlib  # noqa: F401  the sheet needs it: better said now than after the training
@@ -124,7 +144,7 @@ def _write(path: Path, picture: NDArray[Any]) -> None:
 def _choose(examples: list[Example]) -> list[Example]:
     """One picture of each kind, a good one last."""
     first = {example.defect: example for example in reversed(examples)}
-    return [first[kind] for kind in (*KINDS, "good")]
+    return [first[kind] for kind in (*KINDS, GOOD)]
 
 
 def _row(inspector: Inspector, example: Example) -> SheetRow:
@@ -132,6 +152,8 @@ def _row(inspector: Inspector, example: Example) -> SheetRow:
     result = inspector.inspect(picture, level="pixel")
     assert result.anomaly_map is not None
     assert result.mask is not None
+    truth = example.truth(picture.shape[:2])
+    assert truth is not None
     return SheetRow(
         title=example.defect.replace("_", " "),
         verdict=f"{'defective' if result.defective else 'good'} {result.score:.2f}",
@@ -140,5 +162,5 @@ def _row(inspector: Inspector, example: Example) -> SheetRow:
         modalities=inspector.modality_maps(picture),
         anomaly_map=result.anomaly_map,
         mask=result.mask,
-        truth=np.zeros(picture.shape[:2], np.bool_) if example.mask is None else read_mask(example.mask),
+        truth=truth,
     )

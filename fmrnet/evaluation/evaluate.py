@@ -1,64 +1,26 @@
-"""How well a model does on pictures with known defects, in the folder layout of MVTec AD.
-
-DATASET/test/good/*.png                          defect-free
-DATASET/test/<defect>/<name>.png                 with a defect of this kind
-DATASET/ground_truth/<defect>/<name>_mask.png    where it is: white
-"""
+"""How well a model does on pictures with known defects; `layouts` says how these are found."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import itertools
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fmrnet.errors import DatasetError, PictureError
+import fmrnet
+from fmrnet.errors import ConfigError, DatasetError, FmrnetError, PictureError, is_out_of_memory
+from fmrnet.evaluation.layouts import GOOD, Example, few, load_dataset, unused_pictures
 from fmrnet.evaluation.metrics import Confusion, PixelCounts, roc_auc
-from fmrnet.listing import list_pictures
-from fmrnet.pictures import read_mask
+from fmrnet.inspection.folder import is_ours
+from fmrnet.pictures import read_picture
 
 if TYPE_CHECKING:
     from fmrnet.inspection.inspector import Inspector
 
-__all__ = ["Example", "evaluate", "load_dataset"]
-
-
-@dataclass(frozen=True)
-class Example:
-    """One test picture; `mask` is the file of its true defect, None for a defect-free picture."""
-
-    picture: Path
-    defect: str  # name of the class, "good" for none
-    mask: Path | None
-
-
-def load_dataset(dataset: str | Path) -> list[Example]:
-    """Find the test pictures of a data set in the MVTec layout and their masks.
-
-    Raises
-    ------
-    DatasetError : `test` is missing or has no defective pictures, or a defective picture has no mask.
-    """
-    root = Path(dataset)
-    test = root / "test"
-    if not test.is_dir():
-        raise DatasetError(
-            f"{root} has no folder test; expected test/good, test/<defect> and "
-            "ground_truth/<defect>/<name>_mask.png"
-        )
-    examples = []
-    for folder in sorted(path for path in test.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        for picture in list_pictures(folder):
-            mask = root / "ground_truth" / folder.name / f"{picture.stem}_mask.png"
-            if folder.name != "good" and not mask.is_file():
-                raise DatasetError(f"{picture} has no mask; expected {mask}")
-            examples.append(Example(picture, folder.name, None if folder.name == "good" else mask))
-    if all(example.mask is None for example in examples):
-        raise DatasetError(f"{test} holds no defective pictures; expected them in {test / '<defect>'}")
-    return examples
+__all__ = ["Evaluation", "check_replaceable", "evaluate"]
 
 
 def evaluate(
@@ -73,38 +35,137 @@ def evaluate(
     Parameters
     ----------
     inspector : a calibrated model.
-    dataset : folder in the MVTec layout.
-    limit : greatest false positive rate of AU-PRO.
+    dataset : folder in a layout of `fmrnet.evaluation.layouts`.
+    limit : greatest false positive rate of AU-PRO, above 0 and at most 1.
     progress : called with the number of pictures done and of all pictures.
 
     Returns
     -------
-    figures ready for JSON: `pixel` and `picture` (ROC-AUC, AU-PRO, precision, recall, F1 at the calibrated
-    thresholds), `patch_level` (pictures decided without the decoder), `classes` (the same for each kind of defect
-    against the good pictures), `each` (every picture), `seconds`, and what the model is. A figure that needs
-    good pictures is None where there are none.
+    as `Evaluation.figures`
 
     Raises
     ------
-    DatasetError : as `load_dataset`, or a mask is empty or of another size than its picture.
-    PictureError : a picture cannot be read or inspected.
+    ConfigError, DatasetError : as `Evaluation`.
     """
-    examples = load_dataset(dataset)
-    counts: dict[str, PixelCounts] = {}
-    each: list[dict[str, Any]] = []
-    for done, example in enumerate(examples):
+    evaluation = Evaluation(inspector, dataset, limit=limit)
+    evaluation.run(progress)
+    return evaluation.figures()
+
+
+class Evaluation:
+    """A comparison of findings with the truth; its figures can be asked for at any time, say after Ctrl-C.
+
+    Parameters
+    ----------
+    inspector : a calibrated model.
+    dataset : folder in a layout of `fmrnet.evaluation.layouts`.
+    limit : greatest false positive rate of AU-PRO, above 0 and at most 1.
+
+    Raises
+    ------
+    ConfigError : the limit is outside its range.
+    DatasetError : as `load_dataset`; or masks cannot be read, are empty, or of another size than their pictures.
+        All masks are read before the first inspection, one at a time.
+    """
+
+    def __init__(self, inspector: Inspector, dataset: str | Path, *, limit: float = 0.3) -> None:
+        if not 0 < limit <= 1:
+            raise ConfigError(f"limit {limit}: expected a false positive rate above 0, at most 1")
+        self.inspector = inspector
+        self.limit = limit
+        self.dataset = Path(dataset)
+        self.examples = load_dataset(dataset)
+        self.unused = unused_pictures(dataset, self.examples)
+        self.each: list[dict[str, Any]] = []
+        self.errors: list[dict[str, str]] = []
+        self._pixels: dict[str, PixelCounts] = {}
+        _check_masks(self.examples, inspector.bits)
+
+    def run(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Inspect the pictures, one of each class in turn; those that cannot be inspected are noted.
+
+        `progress` is called with the number of pictures done and of all pictures.
+        """
+        order = _in_turn(self.examples)
+        for done, example in enumerate(order):
+            if progress is not None:
+                progress(done, len(order))
+            try:
+                self._add(example)
+            except ConfigError:
+                raise
+            except FmrnetError as error:
+                self._add_error(example, error, "picture")
+            except Exception as error:  # no single picture ends the comparison, whatever it raises
+                if str(error).startswith("FMRNET_BACKEND"):  # a setting, checked where it is used
+                    raise
+                reason = "not enough memory for a picture of this size; cut it into pieces"
+                named = reason if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
+                self._add_error(example, named, "machine")
         if progress is not None:
-            progress(done, len(examples))
-        result = inspector.inspect(example.picture, level="pixel")
-        fast = inspector.inspect(example.picture, level="patch")
+            progress(len(order), len(order))
+
+    def figures(self) -> dict[str, Any]:
+        """What the pictures inspected so far say, ready for JSON.
+
+        Returns
+        -------
+        `pictures` (how many), `pixel` and `picture` (ROC-AUC, AU-PRO, precision, recall, F1 at the calibrated
+        thresholds), `patch_level` (pictures decided without the decoder), `classes` (the same for each kind of defect
+        against the good pictures), `each` (every picture), `errors` (pictures that could not be inspected), `notes`
+        (sentences: what is left out, and why a figure is None), `seconds`, and what the model is. `pixel` counts the
+        good pictures and the defective ones that have masks.
+        """
+        kinds = sorted({entry["class"] for entry in self.each} - {GOOD})
+        unreadable = sum(error["fault"] == "picture" for error in self.errors)
+        return {
+            "fmrnet": fmrnet.__version__,
+            "dataset": str(self.dataset),
+            "pictures": {
+                **_count(self.each),
+                "unreadable": unreadable,
+                "failed": len(self.errors) - unreadable,
+                "not_reached": len(self.examples) - len(self.each) - len(self.errors),
+            },
+            "pixel": {**self._pixel_figures(kinds), "au_pro_limit": self.limit},
+            "picture": _picture_figures(self.each),
+            "patch_level": _picture_figures(self.each, "patch_level_"),
+            "classes": {
+                kind: {
+                    "pixel": self._pixel_figures([kind]),
+                    "picture": _picture_figures([e for e in self.each if e["class"] in (GOOD, kind)]),
+                }
+                for kind in kinds
+            },
+            "seconds": {
+                "total": round(sum(e["seconds"] for e in self.each), 3),
+                "median": _median([e["seconds"] for e in self.each]),
+                "patch_level_median": _median([e["patch_level_seconds"] for e in self.each]),
+            },
+            "model": {
+                "config": self.inspector.config.to_dict(),
+                "calibration": self.inspector.calibration.to_dict(),
+                "provenance": {k: v for k, v in self.inspector.provenance.items() if k != "loss_curve"},
+            },
+            "notes": self._notes(),
+            "errors": self.errors,
+            "each": self.each,
+        }
+
+    def _add(self, example: Example) -> None:
+        """Inspect one picture and count what was found; nothing is counted if anything fails."""
+        result = self.inspector.inspect(example.picture, level="pixel")
+        fast = self.inspector.inspect(example.picture, level="patch")
         if result.anomaly_map is None or result.mask is None:
             raise RuntimeError("inspection at pixel level gave no map")
-        truth = _truth(example, result.anomaly_map.shape)
-        counts.setdefault(example.defect, PixelCounts()).add(result.anomaly_map, result.mask, truth)
-        each.append(
+        truth = example.truth(result.anomaly_map.shape)
+        if truth is not None:
+            self._pixels.setdefault(example.defect, PixelCounts()).add(result.anomaly_map, result.mask, truth)
+        self.each.append(
             {
-                "picture": str(example.picture.relative_to(dataset)),
+                "picture": self._name(example),
                 "class": example.defect,
+                "masks": len(example.masks),
                 "score": float(result.score),
                 "defective": bool(result.defective),
                 "patch_level_score": float(fast.score),
@@ -113,61 +174,112 @@ def evaluate(
                 "patch_level_seconds": round(float(fast.seconds), 4),
             }
         )
-    if progress is not None:
-        progress(len(examples), len(examples))
 
-    good = counts.get("good", PixelCounts())
-    defects = [name for name in counts if name != "good"]
-    classes = [entry["class"] for entry in each]
-    total = sum((counts[name] for name in defects), good)
+    def _add_error(self, example: Example, error: object, fault: str) -> None:
+        """Note a picture that cannot be read ("picture"), or at which memory or the program fails ("machine")."""
+        named = str(error) if str(example.picture) in str(error) else f"{example.picture}: {error}"
+        self.errors.append({"picture": self._name(example), "error": named, "fault": fault})
+
+    def _name(self, example: Example) -> str:
+        return str(example.picture.relative_to(self.dataset))
+
+    def _pixel_figures(self, kinds: Sequence[str]) -> dict[str, Any]:
+        """Figures of the pixels of good pictures and of some classes; None where no mask tells the truth."""
+        marked = [self._pixels[kind] for kind in kinds if kind in self._pixels]
+        figures = sum(marked, self._pixels.get(GOOD, PixelCounts())).figures(self.limit)
+        return figures if marked else _without(figures, "precision", "recall", "f1")
+
+    def _notes(self) -> list[str]:
+        """What the figures leave out, and why some are None."""
+        found = _count(self.each)
+        left = len(self.examples) - len(self.each) - len(self.errors)
+        notes = []
+        if left:
+            notes.append(
+                f"stopped: {left} of {len(self.examples)} pictures were not reached and are left out"
+            )
+        if self.errors:
+            notes.append(f"{len(self.errors)} pictures could not be inspected and are left out")
+        if self.unused:
+            names = few(str(path.relative_to(self.dataset)) for path in self.unused)
+            notes.append(f"{len(self.unused)} files belong to no test picture and are left out: {names}")
+        if not found["good"]:
+            notes.append(
+                "without good test pictures (test/good, ok or normal) pictures have no ROC-AUC, precision and F1"
+            )
+        if not found["defective"]:
+            notes.append(
+                "without defective test pictures there are no ROC-AUC, AU-PRO, precision, recall and F1, "
+                "and only false alarms are counted"
+            )
+        elif found["without_mask"] == found["defective"]:
+            notes.append("no defective picture has a mask: there are no figures of pixels")
+        elif found["without_mask"]:
+            notes.append(
+                f"{found['without_mask']} of {found['defective']} defective pictures have no mask: "
+                "figures of pixels leave them out"
+            )
+        return notes
+
+
+def check_replaceable(path: str | Path) -> None:
+    """Raise ConfigError if something stands at `path` that this program did not write."""
+    if os.path.lexists(path) and not is_ours(Path(path)):
+        raise ConfigError(f"{path} was not written by fmrnet, and is not replaced; name another file")
+
+
+def _check_masks(examples: Sequence[Example], bits: int | None) -> None:
+    """Raise one DatasetError that names the masks which do not fit their pictures."""
+    problems = []
+    for example in examples:
+        if not example.masks:
+            continue
+        try:
+            shape = read_picture(example.picture, bits).shape[:2]
+        except PictureError:
+            continue  # it will be named when it is to be inspected
+        try:
+            example.truth(shape)
+        except DatasetError as error:
+            problems.append(str(error))
+    if problems:
+        raise DatasetError(few(problems, 3))
+
+
+def _in_turn(examples: Sequence[Example]) -> list[Example]:
+    """One of each class, then the next of each: so that the first few say something about all."""
+    classes: dict[str, list[Example]] = {}
+    for example in examples:
+        classes.setdefault(example.defect, []).append(example)
+    rounds = itertools.zip_longest(*classes.values())
+    return [example for one_of_each in rounds for example in one_of_each if example is not None]
+
+
+def _count(each: Sequence[dict[str, Any]]) -> dict[str, int]:
+    defective = [entry for entry in each if entry["class"] != GOOD]
     return {
-        "dataset": str(dataset),
-        "pictures": {"good": classes.count("good"), "defective": len(classes) - classes.count("good")},
-        "pixel": {**total.figures(limit), "au_pro_limit": limit},
-        "picture": _picture_figures(each),
-        "patch_level": _picture_figures(each, "patch_level_"),
-        "classes": {
-            name: {
-                "pixel": (good + counts[name]).figures(limit),
-                "picture": _picture_figures([e for e in each if e["class"] in ("good", name)]),
-            }
-            for name in defects
-        },
-        "seconds": {
-            "total": round(sum(e["seconds"] for e in each), 3),
-            "median": float(np.median([e["seconds"] for e in each])),
-            "patch_level_median": float(np.median([e["patch_level_seconds"] for e in each])),
-        },
-        "model": {
-            "config": inspector.config.to_dict(),
-            "calibration": inspector.calibration.to_dict(),
-            "provenance": {k: v for k, v in inspector.provenance.items() if k != "loss_curve"},
-        },
-        "each": each,
+        "good": len(each) - len(defective),
+        "defective": len(defective),
+        "without_mask": sum(not entry["masks"] for entry in defective),
     }
 
 
-def _truth(example: Example, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    if example.mask is None:
-        return np.zeros(shape, np.bool_)
-    try:
-        mask = read_mask(example.mask)
-    except PictureError as error:
-        raise DatasetError(f"the mask of {example.picture}: {error}") from error
-    if mask.shape != shape:
-        raise DatasetError(
-            f"{example.mask} is {mask.shape[1]}x{mask.shape[0]} pixels, its picture {shape[1]}x{shape[0]}; "
-            "expected the same size"
-        )
-    if not mask.any():
-        raise DatasetError(f"{example.mask} marks no pixel; a defect-free picture belongs in test/good")
-    return mask
-
-
-def _picture_figures(each: list[dict[str, Any]], prefix: str = "") -> dict[str, Any]:
+def _picture_figures(each: Sequence[dict[str, Any]], prefix: str = "") -> dict[str, Any]:
     """Decisions about whole pictures; a score is a multiple of its threshold, so above 1 is defective."""
-    truth = np.array([e["class"] != "good" for e in each])
+    truth = np.array([e["class"] != GOOD for e in each], np.bool_)
     confusion = Confusion()
-    confusion.add(np.array([e[f"{prefix}defective"] for e in each]), truth)
+    confusion.add(np.array([e[f"{prefix}defective"] for e in each], np.bool_), truth)
     scores = np.array([e[f"{prefix}score"] for e in each])
-    return {"roc_auc": roc_auc(scores, truth, np.ones(len(each))), **confusion.figures()}
+    figures = {"roc_auc": roc_auc(scores, truth, np.ones(len(each))), **confusion.figures()}
+    if not truth.any():
+        return _without(figures, "precision", "recall", "f1")
+    return _without(figures, "precision", "f1") if truth.all() else figures
+
+
+def _without(figures: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The same figures, those of these names None: there is nothing that they could be a share of."""
+    return {**figures, **dict.fromkeys(names)}
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return float(np.median(values)) if values else None

@@ -28,9 +28,28 @@ class PixelCounts:
         self.confusion = Confusion()
 
     def add(self, scores: NDArray[np.float32], decision: NDArray[np.bool_], truth: NDArray[np.bool_]) -> None:
-        """Count one picture: scores (H, W), 0 or more; decision and truth (H, W)."""
+        """Count one picture.
+
+        Parameters
+        ----------
+        scores : (H, W)
+            0 or more; what is below counts as 0.
+        decision, truth : (H, W)
+            True is defective.
+
+        Raises
+        ------
+        ValueError
+            The shapes differ, or a score is NaN or infinite; nothing is counted then.
+        """
         from scipy import ndimage
 
+        if not scores.shape == decision.shape == truth.shape:
+            raise ValueError(
+                f"scores of shape {scores.shape}, decision {decision.shape}, truth {truth.shape}"
+            )
+        if not np.isfinite(scores).all():
+            raise ValueError("the anomaly map holds NaN or infinity; the model does not fit this picture")
         bins = np.maximum(scores, np.float32(0)).astype(np.float32).view(np.uint32) >> 12
         labels, regions = ndimage.label(truth, structure=np.ones((3, 3)))
         inverse_sizes = 1 / np.maximum(np.bincount(labels.ravel(), minlength=regions + 1), 1)
@@ -59,7 +78,17 @@ class PixelCounts:
         )
 
     def au_pro(self, limit: float = 0.3) -> float | None:
-        """Area under the per-region overlap curve up to a false positive rate of `limit`, divided by it."""
+        """Area under the per-region overlap curve up to a false positive rate of `limit`, divided by it.
+
+        None without a defective region or a good pixel. Regions connect over edges and corners.
+
+        Raises
+        ------
+        ValueError
+            The limit is not above 0 and at most 1.
+        """
+        if not 0 < limit <= 1:
+            raise ValueError(f"limit is {limit!r}; expected a false positive rate above 0, at most 1")
         if not self.regions or not self.good.any():
             return None
         used = np.flatnonzero((self.good > 0) | (self.defective > 0))[::-1]

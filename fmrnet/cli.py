@@ -297,19 +297,17 @@ def evaluate(
         try:
             evaluation.run(bar.counter("inspecting"))
         except KeyboardInterrupt as error:
-            stopped = error
             if not evaluation.each:
                 raise
+            stopped = error
     figures = evaluation.figures()
     for failure in figures["errors"]:
         _say(failure["error"])
     _print_figures(figures)
-    if out is not None and not (
-        stopped is not None and out.exists()
-    ):  # figures of some pictures replace none of all
+    if out is not None and not (stopped and out.exists()):  # figures of some pictures replace none of all
         write_json(out, figures)
         _print(f"wrote {out}")
-    if stopped is not None:
+    if stopped:
         raise _fail("stopped; the same command starts again from the beginning", _code(stopped))
     if figures["pictures"]["failed"]:
         raise typer.Exit(1)
@@ -415,11 +413,9 @@ def _print_figures(figures: dict[str, Any]) -> None:
     kinds = ("roc_auc", "au_pro", "precision", "recall", "f1")
     rows = [("pixels", figures["pixel"]), ("pictures", figures["picture"])]
     rows += [("pictures, patch level", figures["patch_level"])]
-    rows += [(f"pixels of {name}", part["pixel"]) for name, part in figures["classes"].items()]
+    rows += [(printable(f"pixels of {name}"), part["pixel"]) for name, part in figures["classes"].items()]
     for name, part in rows:
-        table.add_row(
-            printable(name), *(number(part.get(kind)) for kind in kinds), end_section=name == rows[2][0]
-        )
+        table.add_row(name, *(number(part.get(kind)) for kind in kinds), end_section=name == rows[2][0])
     Console(markup=False, emoji=False).print(table)  # the names of folders are not markup
     seconds = figures["seconds"]
     if seconds["median"] is not None:

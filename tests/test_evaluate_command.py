@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -71,7 +74,7 @@ def test_the_machines_failure_exits_with_1(model, dataset, monkeypatch):
     monkeypatch.setattr(Inspector, "inspect", exhausted)
     seen = run("evaluate", model, dataset)
     assert seen.exit_code == 1
-    assert "0.bmp: MemoryError" in seen.stderr
+    assert "0.bmp: not enough memory" in seen.stderr
     assert "2 defective and 1 good pictures" in seen.stdout
 
 
@@ -117,12 +120,35 @@ def test_ctrl_c_gives_the_figures_of_what_is_done_and_keeps_earlier_ones(
     assert (f"wrote {out}" in seen.stdout) == (not earlier)
 
 
-def test_names_of_folders_are_no_markup(model, dataset):
-    (dataset / "test" / "ko").rename(dataset / "test" / "[bold]")
-    (dataset / "ground_truth" / "ko").rename(dataset / "ground_truth" / "[bold]")
+def test_termination_is_as_ctrl_c(model, dataset, tmp_path):
+    for number in range(4, 60):
+        save(dataset / f"test/ok/{number}.bmp", ground(seed=number))
+    out = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "fmrnet", "evaluate", str(model), str(dataset), "--out", str(out)]
+    code = "import runpy, sys, fmrnet.progress as p; p.Bar.__init__.__defaults__ = (0.0,); sys.argv[1:] = "
+    code += f"{command[3:]!r}; runpy.run_module('fmrnet', run_name='__main__')"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as program:
+        for line in program.stderr:
+            if line.startswith("inspecting 5/60"):
+                program.send_signal(signal.SIGTERM)
+                break
+        printed, told = program.communicate(timeout=120)
+    assert program.returncode == 143, told
+    assert "were not reached and are left out" in printed
+    assert "Traceback" not in told
+    figures = json.loads(out.read_text())
+    assert 5 <= len(figures["each"]) == 60 - figures["pictures"]["not_reached"] < 60
+
+
+def test_names_of_folders_are_neither_markup_nor_commands(model, dataset):
+    (dataset / "test" / "ko").rename(dataset / "test" / "[b]\x1b[2J")
+    (dataset / "ground_truth" / "ko").rename(dataset / "ground_truth" / "[b]\x1b[2J")
     seen = run("evaluate", model, dataset)
     assert seen.exit_code == 0, seen.output
-    assert "pixels of [bold]" in seen.stdout
+    assert r"pixels of [b]\x1b[2J" in seen.stdout
+    assert "\x1b" not in seen.stdout
 
 
 def test_missing_figures_are_explained(model, dataset):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import fmrnet
-from fmrnet.errors import ConfigError, DatasetError, PictureError
+from fmrnet.errors import ConfigError, DatasetError, FmrnetError, PictureError, is_out_of_memory
 from fmrnet.evaluation.layouts import GOOD, Example, few, load_dataset, unused_pictures
 from fmrnet.evaluation.metrics import Confusion, PixelCounts, roc_auc
+from fmrnet.inspection.folder import is_ours
 from fmrnet.pictures import read_picture
 
 if TYPE_CHECKING:
     from fmrnet.inspection.inspector import Inspector
 
 __all__ = ["Evaluation", "check_replaceable", "evaluate"]
-
-BEGINNING = b'{\n  "fmrnet": '  # of JSON that this program writes
 
 
 def evaluate(
@@ -80,7 +79,7 @@ class Evaluation:
         self.each: list[dict[str, Any]] = []
         self.errors: list[dict[str, str]] = []
         self._pixels: dict[str, PixelCounts] = {}
-        _check_masks(self.examples)
+        _check_masks(self.examples, inspector.bits)
 
     def run(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Inspect the pictures, one of each class in turn; those that cannot be inspected are noted.
@@ -93,14 +92,16 @@ class Evaluation:
                 progress(done, len(order))
             try:
                 self._add(example)
-            except (PictureError, DatasetError) as error:
-                self._add_error(example, error, "picture")
             except ConfigError:
                 raise
+            except FmrnetError as error:
+                self._add_error(example, error, "picture")
             except Exception as error:  # no single picture ends the comparison, whatever it raises
                 if str(error).startswith("FMRNET_BACKEND"):  # a setting, checked where it is used
                     raise
-                self._add_error(example, f"{type(error).__name__}: {error}".removesuffix(": "), "machine")
+                reason = "not enough memory for a picture of this size; cut it into pieces"
+                named = reason if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
+                self._add_error(example, named, "machine")
         if progress is not None:
             progress(len(order), len(order))
 
@@ -157,10 +158,6 @@ class Evaluation:
         fast = self.inspector.inspect(example.picture, level="patch")
         if result.anomaly_map is None or result.mask is None:
             raise RuntimeError("inspection at pixel level gave no map")
-        if not (math.isfinite(result.score) and math.isfinite(fast.score)):
-            raise ValueError(
-                f"scores of {result.score} and {fast.score}: the model does not fit this picture"
-            )
         truth = example.truth(result.anomaly_map.shape)
         if truth is not None:
             self._pixels.setdefault(example.defect, PixelCounts()).add(result.anomaly_map, result.mask, truth)
@@ -226,26 +223,19 @@ class Evaluation:
 
 
 def check_replaceable(path: str | Path) -> None:
-    """Raise ConfigError if something stands at `path` that is no JSON of this program's."""
-    path = Path(path)
-    if not path.exists():
-        return
-    ours = False
-    if path.is_file():
-        with open(path, "rb") as file:
-            ours = file.read(len(BEGINNING)) == BEGINNING
-    if not ours:
+    """Raise ConfigError if something stands at `path` that this program did not write."""
+    if os.path.lexists(path) and not is_ours(Path(path)):
         raise ConfigError(f"{path} was not written by fmrnet, and is not replaced; name another file")
 
 
-def _check_masks(examples: Sequence[Example]) -> None:
+def _check_masks(examples: Sequence[Example], bits: int | None) -> None:
     """Raise one DatasetError that names the masks which do not fit their pictures."""
     problems = []
     for example in examples:
         if not example.masks:
             continue
         try:
-            shape = read_picture(example.picture).shape[:2]
+            shape = read_picture(example.picture, bits).shape[:2]
         except PictureError:
             continue  # it will be named when it is to be inspected
         try:

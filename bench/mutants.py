@@ -153,8 +153,10 @@ FAULTS = [
     # Algorithm 1: what a step sees
     Fault("phase 2 restores the defective picture", GENERATOR, "target = model.normalise(step.normal)",
           "target = model.normalise(step.normal if phase == 1 else step.synthetic)", ALGORITHM),
-    Fault("phase 2 draws what phase 1 drew", "learning/data.py", "seed * 3 + phase - 1", "seed * 3", ALGORITHM),
-    Fault("every step draws the same", "learning/data.py", "* 2**32 + step)", "* 2**32)", ALGORITHM),
+    Fault("phase 2 draws what phase 1 drew", "learning/data.py", "(seed, phase, step)", "(seed, 1, step)", ALGORITHM),
+    Fault("every step draws the same", "learning/data.py", "(seed, phase, step)", "(seed, phase, 0)", ALGORITHM),
+    Fault("every seed draws the same", "learning/data.py", "manual_seed(int(mixed))",
+          "manual_seed((seed * 3 + phase - 1) * 2**32 + step)", "tests/test_data.py"),
     Fault("contents from the same place", GENERATOR, "synthetic_defects(normal, contents, positive, generator)",
           "synthetic_defects(normal, contents, normal, generator)", ALGORITHM),
     Fault("noise in phase 1, too", GENERATOR, "        if phase == 2:\n            synthetic", "        if phase < 3:\n            synthetic",

@@ -26,7 +26,7 @@ CONFIG = replace(  # every weight counts, and none is that of another
     TINY,
     image_channels=1,
     iterations=(3, 3, 3),
-    batch_size=4,
+    batch_size=8,
     learning_rate=2e-3,
     weight_rec=10.0,
     weight_adv=3.0,
@@ -38,12 +38,10 @@ CONFIG = replace(  # every weight counts, and none is that of another
 VARIANTS = {
     "adversarial, cosine": CONFIG,
     "no discriminator, constant, dense": replace(
-        CONFIG, weight_adv=0.0, schedule="constant", mixing="dense", by_rarity=False, batch_size=8, seed=2
+        CONFIG, weight_adv=0.0, schedule="constant", mixing="dense", by_rarity=False, seed=2
     ),
 }
-CLOSE = (
-    0.02  # of what a weight has moved by since the phase began; rounding alone makes less than a tenth of it
-)
+CLOSE = 0.05  # of what a weight has moved by since its phase began; rounding makes less, and a fault more
 
 
 def state_of(networks):
@@ -119,7 +117,7 @@ def test_training_is_algorithm_1(trained):
     )
     renew_dis = Renewal(config.iterations[0], config, dis.parameters())
     for i in range(config.iterations[0]):
-        draw = torch.Generator().manual_seed((3 * config.seed << 32) + i)
+        draw = drawing(config.seed, 1, i)
         p0, p_pos = good.crops(2 * config.batch_size, 64, draw).chunk(2)
         p_neg, _ = synthetic_defects(p0, natural.crops(config.batch_size, 64, draw), p_pos, draw)
         r, skips = model.encode(torch.cat((p0, p_pos, p_neg)))
@@ -142,7 +140,7 @@ def test_training_is_algorithm_1(trained):
     renew = Renewal(config.iterations[1], config, [*decoder, *gfrm, *model.addressing.parameters()])
     renew_dis = Renewal(config.iterations[1], config, dis.parameters())
     for i in range(config.iterations[1]):
-        draw = torch.Generator().manual_seed((3 * config.seed + 1 << 32) + i)
+        draw = drawing(config.seed, 2, i)
         p0, other = good.crops(2 * config.batch_size, 64, draw).chunk(2)
         p_neg, _ = synthetic_defects(p0, natural.crops(config.batch_size, 64, draw), other, draw)
         p_neg = speckled(p_neg, config.speckle, draw)
@@ -162,7 +160,7 @@ def test_training_is_algorithm_1(trained):
     model.fusion.train()
     renew = Renewal(config.iterations[2], replace(config, learning_rate=3e-3), model.fusion.parameters())
     for i in range(config.iterations[2]):
-        draw = torch.Generator().manual_seed((3 * config.seed + 2 << 32) + i)
+        draw = drawing(config.seed, 3, i)
         chosen = torch.randint(config.iterations[2], (config.batch_size // 4,), generator=draw)
         flip_x, flip_y = (torch.rand((), generator=draw) < 0.5 for _ in range(2))
         image, restored, label = (crop[chosen].half().float() for crop in crops)
@@ -196,6 +194,11 @@ class Renewal:
             parameter -= theta * step
 
 
+def drawing(*fixed):
+    """What a step draws from, fixed by seed, phase and step."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(fixed).generate_state(1)[0]))
+
+
 def entropy(logit, label):
     """Eq 3, with one label for all: the mean over the batch."""
     return -(torch.sigmoid(logit) if label else torch.sigmoid(-logit)).log().mean()
@@ -222,7 +225,7 @@ def l_adv(dis, renew_dis, i, real, fake):
 def fusion_crops(config, model, good, natural):
     """As many as there are steps, here less than 16 and so of one draw."""
     count, size = config.iterations[2], 80  # the side of the natural picture, less than two patches
-    draw = torch.Generator().manual_seed((3 * config.seed + 2 << 32) + 2**31)
+    draw = drawing(config.seed, 3, 2**31)
     normal, own = good.crops(2 * count, size, draw).chunk(2)
     contents = natural.crops(count, size, draw)
     normal = lit(normal, config.light, good.light(64), draw)

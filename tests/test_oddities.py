@@ -76,8 +76,8 @@ def test_the_user_decides(tmp_path):
         Image.fromarray(MASKS["of 255" if index else "black"]).save(tmp_path / f"{index}_mask.png")
     expected = (
         r"8 of 16 good pictures do not look like a surface: 0_mask.png \(one value only\), "
-        r"1_mask.png \(two values only, as a mask has\), .* and 3 more; "
-        r"take them out, or learn from them, too, with --keep-odd"
+        r"1_mask.png \(two values only, as a mask has\), .* and 3 more; take them out, "
+        r"or learn from them, too, with --keep-odd"
     )
     with pytest.raises(DatasetError, match=expected):
         load_good_pictures(tmp_path, 64)

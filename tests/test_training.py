@@ -1,8 +1,10 @@
 """Training by Algorithm 1: what each phase may change, resuming bit for bit, stopping, and clear errors."""
 
+import errno
 import os
 import shutil
 import signal
+import subprocess
 from dataclasses import replace
 from functools import partial
 
@@ -188,6 +190,63 @@ def test_a_place_where_nothing_can_be_written_is_named_before_the_first_step(goo
         learn(good, tmp_path / "a")
     with pytest.raises(ArtifactError, match="no folder"):
         learn(good, tmp_path / "missing" / "a.fmr")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real disk of 8 MB: room for three checkpoints of the tiny training."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    done = mount and subprocess.run(
+        [mount, "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True
+    )
+    if not done or done.returncode:
+        pytest.skip("only root may mount a small disk")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def fill(disk, room):
+    """Leave no more than `room` bytes."""
+    taken = shutil.disk_usage(disk).free - room
+    (disk / "other").write_bytes(bytes(max(taken, 0)))
+
+
+def test_a_full_disk_is_named_before_the_first_step(good, small_disk, monkeypatch):
+    monkeypatch.setattr(generator_training, "update", no_step)
+    fill(small_disk, 1_000_000)
+    with pytest.raises(
+        OSError, match=r"MB are free, the checkpoints of this training take .*; make room"
+    ) as caught:
+        learn(good, small_disk / "a")
+    assert caught.value.errno == errno.ENOSPC
+    assert os.listdir(small_disk) == ["other"]
+
+
+def test_a_disk_that_fills_at_the_last_save_costs_nothing(good, tmp_path, small_disk, monkeypatch):
+    def fill_and_calibrate(*arguments, **options):
+        fill(small_disk, 4096)
+        return calibrate(*arguments, **options)
+
+    calibrate = training.calibrate
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "calibrate", fill_and_calibrate)
+        with pytest.raises(
+            OSError, match=r"the training is kept in .*a.checkpoint: repeat .* --resume"
+        ) as caught:
+            learn(good, small_disk / "a")
+    assert caught.value.filename == str(small_disk / "a")
+    assert sorted(os.listdir(small_disk)) == ["a.checkpoint", "other"]
+    (small_disk / "other").unlink()
+    monkeypatch.setattr(generator_training, "update", no_step)
+    monkeypatch.setattr(fusion_training, "update", no_step)
+    resumed = learn(good, small_disk / "a", resume=True)
+    monkeypatch.undo()
+    whole = learn(good, tmp_path / "whole")
+    assert_same(weights_of(small_disk / "a"), weights_of(tmp_path / "whole"))
+    assert resumed.calibration == whole.calibration
+    assert os.listdir(small_disk) == ["a"]
 
 
 def test_no_file_of_another_kind_is_replaced(good, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from PIL import Image
 from fmrnet.artifact import read_tensors
 from fmrnet.config import Config
 from fmrnet.inspection.inspector import Inspector
-from fmrnet.learning.training import train
+from fmrnet.learning import training
 
 TINY = Config(
     channels=(4, 4, 8, 8, 8),
@@ -43,7 +43,13 @@ def make_pictures(folder: Path) -> Path:
 
 def learn(good: Path, out: Path, **options: Any) -> Inspector:
     """Train the tiny network on pictures of `make_pictures`."""
-    return train(good, out, **({"config": TINY, "anomalies": good.parent / "natural"} | options))
+    return training.train(good, out, **({"config": TINY, "anomalies": good.parent / "natural"} | options))
+
+
+def learn_and_save_often(good: Path, out: Path) -> None:
+    """Train or go on, with a checkpoint after each step."""
+    training.CHECKPOINT_SECONDS = -1.0
+    learn(good, out, resume=True)
 
 
 def weights_of(path: Path) -> dict[str, Any]:

@@ -35,11 +35,12 @@ RARITY_STEP = 16  # pixels between the places where a texture's rarity is taken
 
 
 def step_generator(seed: int, phase: int, step: int) -> torch.Generator:
-    """What a training step draws from: a generator of its own, fixed by seed, phase (1 to 3) and step alone.
+    """What a training step draws from: a generator of its own, fixed by seed, phase and step, none below 0.
 
-    No two steps of a training share one; `step` is below 2^32.
+    The three are mixed, for of a seed torch's generator takes no more than the lowest 32 bits.
     """
-    return torch.Generator().manual_seed(((seed * 3 + phase - 1) * 2**32 + step) % 2**64)
+    (mixed,) = np.random.SeedSequence((seed, phase, step)).generate_state(1)
+    return torch.Generator().manual_seed(int(mixed))
 
 
 class PicturePool:

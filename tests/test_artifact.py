@@ -190,7 +190,9 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
     inspector = make_inspector()
     weights = dict(inspector.model.state_dict())
     weights.pop("memory")
-    artifact.save(artifact.Artifact(inspector.config, inspector.calibration.to_dict(), {}, weights), tmp_path / "a.fmr")
+    artifact.save(
+        artifact.Artifact(inspector.config, inspector.calibration.to_dict(), {}, weights), tmp_path / "a.fmr"
+    )
     with pytest.raises(ArtifactError, match="do not fit"):
         fmrnet.load(tmp_path / "a.fmr")
 

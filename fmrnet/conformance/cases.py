@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,15 @@ FEATURES = {  # the skip F_D of the paper's channels: B, C, H, W; K = 2
     "rail, N = 256": (1, 256, 128, 8),
     "512 x 512, N = 1024": (1, 256, 64, 64),
 }
+FUNCTIONS = ("anomaly_map", "nearest_distance", "rearrange_textons", "synthesize")
+GRADIENTS = ", with gradients"
 LATENTS = {"64 to 512": (64, 2048, 512), "2400 to 512": (2400, 2048, 512)}
 
 
 @dataclass
 class Candidate:
+    """A call without arguments, and what raises unless its result is right."""
+
     name: str
     call: Callable[[], Any]
     agrees: Callable[[Any], None] | None  # None: a yardstick that computes something else, said in its name
@@ -44,27 +49,55 @@ class Candidate:
 
 @dataclass
 class Case:
-    function: str
+    """A function at one size. `run` calls any function of its kind on the case's inputs."""
+
+    function: str  # of fmrnet.fast
     size: str
     bytes: float  # read once and written once
     operations: float  # multiplications and additions
-    candidates: list[Candidate] = field(default_factory=list)
+    run: Callable[[Callable[..., Any]], Any]
+    agrees: Callable[[Any], None]
+    peers: list[Candidate] = field(default_factory=list)
+    gradients: bool = False
+
+    @property
+    def title(self) -> str:
+        """The function's name, and whether its gradients are computed as well."""
+        return self.function + (GRADIENTS if self.gradients else "")
+
+    def candidates(
+        self, device: str, kernel: tuple[str, Callable[..., Any]] | None = None
+    ) -> list[Candidate]:
+        """A kernel from elsewhere, our backends and the peers."""
+        ours = getattr(fast, self.function)
+        backends = ("eager", "triton") if device == "cuda" else ("eager", "numba")
+        functions = [kernel] if kernel is not None else []
+        functions += [(backend, partial(ours, backend=backend)) for backend in backends]
+        made = [
+            Candidate(name, lambda function=function: self.run(function), self.agrees)  # type: ignore[misc]
+            for name, function in functions
+        ]
+        return made + self.peers
 
 
-def cases(device: str) -> Iterator[Case]:
-    for size in PICTURES:
-        yield _anomaly_map(size, device)
-    for size in ("64 patches", "2400 patches"):
-        yield _synthesize(size, device)
-    for size in FEATURES:
-        yield _rearrange(size, device, backward=False)
-    yield _rearrange("64 patches, N = 16", device, backward=True)
-    for size in LATENTS:
-        yield _nearest(size, device)
-
-
-def _backends(device: str) -> tuple[str, ...]:
-    return ("eager", "triton") if device == "cuda" else ("eager", "numba")
+def cases(device: str, only: str = "", function: str = "") -> Iterator[Case]:
+    """Every case whose title and size contain `only`, of one function if it is named; each made when asked for."""
+    makers: list[tuple[str, str, Callable[[], Case]]] = [
+        *(("anomaly_map", size, partial(_anomaly_map, size, device)) for size in PICTURES),
+        *(
+            ("synthesize", size, partial(_synthesize, size, device))
+            for size in ("64 patches", "2400 patches")
+        ),
+        *(("rearrange_textons", size, partial(_rearrange, size, device)) for size in FEATURES),
+        *(
+            (f"rearrange_textons{GRADIENTS}", size, partial(_rearrange, size, device, backward=True))
+            for size in ("64 patches, N = 16",)
+        ),
+        *(("nearest_distance", size, partial(_nearest, size, device)) for size in LATENTS),
+    ]
+    for title, size, make in makers:
+        if only in f"{title} {size}" and function in ("", title.removesuffix(GRADIENTS)):
+            yield make()
 
 
 def _close(actual: Any, expected: np.ndarray, atol: float) -> None:
@@ -89,9 +122,6 @@ def _anomaly_map(size: str, device: str) -> Case:
     planes = [t.cpu().permute(0, 2, 3, 1).contiguous().numpy() for t in (x, y)]
     pixels = batch * height * width
     taps = 4 * 2 * 11 * 2  # four blurs, down and across, a multiplication and an addition a tap
-    case = Case(
-        "anomaly_map", size, 4.0 * (2 * channels + 1) * pixels, float((taps + 60) * channels * pixels)
-    )
     windows = list(_windows(*planes))
 
     def whole(result: Any) -> None:
@@ -107,32 +137,25 @@ def _anomaly_map(size: str, device: str) -> Case:
         expected = [1 - reference.fusion.ssim(planes[0][0], planes[1][0])[5:-5, 5:-5].mean()]
         _close(result, np.asarray(expected), 2e-4)
 
-    for backend in _backends(device):
-        case.candidates.append(
-            Candidate(backend, lambda backend=backend: fast.anomaly_map(x, y, backend=backend), whole)
-        )
+    case = Case(
+        "anomaly_map",
+        size,
+        bytes=4.0 * (2 * channels + 1) * pixels,
+        operations=float((taps + 60) * channels * pixels),
+        run=lambda function: function(x, y),
+        agrees=whole,
+    )
     compiled = torch.compile(lambda x, y: fast.anomaly_map(x, y, backend="eager"))
     if size == "512 x 512" or device == "cuda":
-        case.candidates.append(Candidate("torch.compile", lambda: compiled(x, y), whole))
+        case.peers.append(Candidate("torch.compile", lambda: compiled(x, y), whole))
     if device == "cpu":
-        case.candidates.append(
-            Candidate("scikit-image + SciPy", lambda: [_skimage(*pair) for pair in zip(*planes)], whole)
-        )
-        case.candidates.append(Candidate("OpenCV", lambda: [_opencv(*pair) for pair in zip(*planes)], whole))
-    import kornia
-    import pytorch_msssim
-
-    case.candidates.append(
-        Candidate("kornia, SSIM alone", lambda: 1 - kornia.metrics.ssim(x, y, 11).mean(1), ssim_alone)
-    )
+        case.peers += [
+            Candidate("scikit-image + SciPy", lambda: [_skimage(*pair) for pair in zip(*planes)], whole),
+            Candidate("OpenCV", lambda: [_opencv(*pair) for pair in zip(*planes)], whole),
+        ]
+    case.peers.append(Candidate("kornia, SSIM alone", lambda: _kornia(x, y), ssim_alone))
     if size == "512 x 512":
-        case.candidates.append(
-            Candidate(
-                "pytorch-msssim, mean SSIM alone",
-                lambda: 1 - pytorch_msssim.ssim(x, y, data_range=1, size_average=False),
-                mean_alone,
-            )
-        )
+        case.peers.append(Candidate("pytorch-msssim, mean SSIM alone", lambda: _msssim(x, y), mean_alone))
     return case
 
 
@@ -210,6 +233,18 @@ def _opencv(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (1 - gms) * (1 - ssim) * np.sqrt((d * d).mean(-1))
 
 
+def _kornia(x: torch.Tensor, y: torch.Tensor) -> Any:
+    import kornia
+
+    return 1 - kornia.metrics.ssim(x, y, 11).mean(1)
+
+
+def _msssim(x: torch.Tensor, y: torch.Tensor) -> Any:
+    import pytorch_msssim
+
+    return 1 - pytorch_msssim.ssim(x, y, data_range=1, size_average=False)
+
+
 # --- synthesis --------------------------------------------------------------------------------------------
 
 
@@ -248,17 +283,20 @@ def _synthesize(size: str, device: str) -> Case:
         for b, picture in expected.items():
             _close(result[0][b], picture, 1e-4)
 
-    case = Case("synthesize", size, 4.0 * (3 * channels + 1) * batch * height * width, 0.0)
-    for backend in _backends(device):
-        call = lambda backend=backend: fast.synthesize(image, source, **parameters, backend=backend)  # noqa: E731
-        case.candidates.append(Candidate(backend, call, agrees))
-    return case
+    return Case(
+        "synthesize",
+        size,
+        bytes=4.0 * (3 * channels + 1) * batch * height * width,
+        operations=0.0,
+        run=lambda function: function(image, source, **parameters),
+        agrees=agrees,
+    )
 
 
 # --- textons ----------------------------------------------------------------------------------------------
 
 
-def _rearrange(size: str, device: str, *, backward: bool) -> Case:
+def _rearrange(size: str, device: str, *, backward: bool = False) -> Case:
     shape = FEATURES[size]
     batch, channels, height, width = shape
     textons = places = height * width // 4
@@ -277,15 +315,11 @@ def _rearrange(size: str, device: str, *, backward: bool) -> Case:
         for b in sample:
             _close((result[0] if backward else result)[b], expected[b], 2e-4)
 
-    def timed(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[[], Any]:
-        if not backward:
-            return lambda: function(skip, memory)
-
-        def both() -> Any:
-            result = function(skip, memory)
-            return result, *torch.autograd.grad(result, (skip, memory), weight)
-
-        return both
+    def run(function: Callable[..., Any]) -> Any:
+        result = function(skip, memory)
+        if backward and not result.requires_grad:
+            raise NotImplementedError("it has no gradients")
+        return (result, *torch.autograd.grad(result, (skip, memory), weight)) if backward else result
 
     def blocks(t: torch.Tensor) -> torch.Tensor:
         return F.unfold(t, 2, stride=2).mT  # [B, P, D]
@@ -302,14 +336,19 @@ def _rearrange(size: str, device: str, *, backward: bool) -> Case:
 
     products = 2 * 2 * places * textons * channels * 4 * batch * (3 if backward else 1)
     moved = 4.0 * batch * channels * height * width * (8 if backward else 3)
-    name = "rearrange_textons, with gradients" if backward else "rearrange_textons"
-    case = Case(name, size, moved, float(products))
-    for backend in _backends(device):
-        call = timed(lambda p, b, backend=backend: fast.rearrange_textons(p, b, backend=backend))
-        case.candidates.append(Candidate(backend, call, agrees))
-    case.candidates.append(Candidate("unfold, einsum, fold", timed(einsum), agrees))
-    case.candidates.append(Candidate("unfold, SDPA, fold", timed(sdpa), agrees))
-    return case
+    return Case(
+        "rearrange_textons",
+        size,
+        bytes=moved,
+        operations=float(products),
+        run=run,
+        agrees=agrees,
+        peers=[
+            Candidate("unfold, einsum, fold", lambda: run(einsum), agrees),
+            Candidate("unfold, SDPA, fold", lambda: run(sdpa), agrees),
+        ],
+        gradients=backward,
+    )
 
 
 # --- nearest distance -------------------------------------------------------------------------------------
@@ -331,11 +370,15 @@ def _nearest(size: str, device: str) -> Case:
             assert abs(float(distance[b]) - expected) <= 2e-3
             assert int(index[b]) == nearest
 
-    moved = 4.0 * (count * length + entries * length + 3 * count)
-    case = Case("nearest_distance", size, moved, 2.0 * count * length * entries)
-    for backend in _backends(device):
-        call = lambda backend=backend: fast.nearest_distance(z, memory, backend=backend)  # noqa: E731
-        case.candidates.append(Candidate(backend, call, agrees))
-    case.candidates.append(Candidate("cdist, min", lambda: tuple(torch.cdist(z, memory).min(1)), agrees))
-    case.candidates.append(Candidate("the bare matrix product", lambda: z @ memory.T, None))
-    return case
+    return Case(
+        "nearest_distance",
+        size,
+        bytes=4.0 * (count * length + entries * length + 3 * count),
+        operations=2.0 * count * length * entries,
+        run=lambda function: function(z, memory),
+        agrees=agrees,
+        peers=[
+            Candidate("cdist, min", lambda: tuple(torch.cdist(z, memory).min(1)), agrees),
+            Candidate("the bare matrix product", lambda: z @ memory.T, None),
+        ],
+    )

@@ -124,6 +124,13 @@ def test_memory_errors() -> None:
             call()
 
 
+def test_stitching_gives_the_picture_back_to_the_bit() -> None:
+    for size, stride, seed in ((8, 5, 1), (7, 3, 2), (9, 9, 3), (4, 1, 4)):
+        image = torch.as_tensor(fill("normal", (3, 23, 31), seed)).float()
+        patches, origins = fast.slice_patches(image, size, stride)
+        assert torch.equal(fast.stitch_patches(patches, origins, (23, 31)), image)
+
+
 def test_patch_errors() -> None:
     image = torch.zeros(3, 8, 8)
     patches, origins = fast.slice_patches(image, 4, 4)

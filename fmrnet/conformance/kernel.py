@@ -118,9 +118,8 @@ class Kernel:
             results = self.raw(**arguments)
         for name, value in before.items():
             if not torch.equal(value, arguments[name].detach()):
-                raise Mismatch(
-                    f"the input {name} was changed; expected it to stay as it was", arguments[name], value
-                )
+                self.arguments = arguments | before
+                raise Mismatch(f"it changed its input {name}; expected that to stay as it was")
         return self._looked_at(results)
 
     def learnable(self, **arguments: Any) -> dict[str, torch.Tensor]:

@@ -57,12 +57,14 @@ def measured(
     limits: dict[str, float],
     kernel: tuple[str, Callable[..., Any]] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Every case whose title and size contain `only`, of one function if it is named; about `budget` seconds for each of its candidates.
+    """Every case whose title and size contain `only`, of one function if it is named, timed.
 
     Parameters
     ----------
     device
         "cpu" or "cuda".
+    budget
+        About so many seconds for each candidate of a case.
     limits
         The `ceilings` of this machine.
     kernel

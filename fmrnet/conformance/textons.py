@@ -162,7 +162,7 @@ def many_equal_textons_keep_their_value(kernel: Kernel, data: DataObject) -> Non
 
 
 def order_and_scale_change_nothing(kernel: Kernel, data: DataObject) -> None:
-    """Neither the order of the textons nor the scale of the skip changes G, which stays between the memory's extremes."""
+    """The order of the textons and the scale of the skip change nothing, and G stays between the memory's extremes."""
     arguments = _plain(kernel, cells=(3, 3))
     size, memory = arguments["size"], arguments["memory_features"]
     G = kernel(**arguments)["G"]

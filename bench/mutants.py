@@ -30,79 +30,102 @@ TEXTONS = "tests/test_fast_textons.py::"
 MEMORY = "tests/test_fast_memory.py::"
 FUSION = "tests/test_fast_fusion.py::"
 SYNTHESIS = "tests/test_fast_synthesis.py::"
-ORACLE, GRADIENTS, LARGE = "test_matches_oracle", "test_gradients", "test_large_pictures_match_oracle"
+
+
+def conforms(test: str, backend: str, prop: str = "matches_the_oracle", dtype: str = "float32") -> str:
+    """One property of one backend."""
+    return f"{test}[{backend}-{dtype}-{prop}]"
+
+
+def textons(backend: str, prop: str = "matches_the_oracle") -> str:
+    return conforms(f"{TEXTONS}test_conforms", backend, prop)
+
+
+def nearest(backend: str, prop: str = "matches_the_oracle") -> str:
+    return conforms(f"{MEMORY}test_nearest_distance_conforms", backend, prop)
+
+
+def fusion(backend: str, prop: str = "matches_the_oracle") -> str:
+    return conforms(f"{FUSION}test_anomaly_map_conforms", backend, prop)
+
+
+def synthesis(backend: str) -> str:
+    return conforms(f"{SYNTHESIS}test_synthesize_conforms", backend)
+
+
+GRADIENTS, LARGE = "gradients_agree", "matches_the_oracle_on_large_pictures"
 
 # fmt: off
 # ruff: noqa: E501
 FAULTS = [
     # textons, eager
     Fault("least norm dropped", "fast/textons.py", "dim=2).clamp_min(EPS).reciprocal()[:, None]",
-          "dim=2).reciprocal()[:, None]", f"{TEXTONS}{ORACLE}[eager]"),
+          "dim=2).reciprocal()[:, None]", textons("eager")),
     Fault("softmax over the places", "fast/textons.py", "torch.softmax(cosine / temperature, dim=2)",
-          "torch.softmax(cosine / temperature, dim=1)", f"{TEXTONS}{ORACLE}[eager]"),
+          "torch.softmax(cosine / temperature, dim=1)", textons("eager")),
     Fault("temperature dropped", "fast/textons.py", "torch.softmax(cosine / temperature", "torch.softmax(cosine",
-          f"{TEXTONS}{ORACLE}[eager]"),
+          textons("eager")),
     Fault("height and width swapped in mixing", "fast/textons.py", "maps = s.mT.reshape(batch, textons, h, w)",
-          "maps = s.mT.reshape(batch, textons, w, h)", f"{TEXTONS}{ORACLE}[eager]"),
+          "maps = s.mT.reshape(batch, textons, w, h)", textons("eager")),
     Fault("half precision sums", "fast/textons.py", "compute = torch.promote_types(skip.dtype, torch.float32)",
-          "compute = torch.float16", f"{TEXTONS}{ORACLE}[eager]"),
+          "compute = torch.float16", textons("eager")),
     Fault("filter of large pictures one pixel apart", "fast/textons.py", "padding=size, dilation=size",
-          "padding=1, dilation=1", f"{TEXTONS}{LARGE}[triton-places2-shared]"),
+          "padding=1, dilation=1", textons("triton", LARGE)),
     # textons, numba
     Fault("NaN not looked for", "fast/_textons_numba.py", "seen[i] = s.sum()", "seen[i] = 0",
           f"{TEXTONS}test_not_finite_is_rejected"),
     Fault("last texton dropped", "fast/_textons_numba.py", "        for n in range(N):\n            s[p, n] = math.exp(",
-          "        for n in range(N - 1):\n            s[p, n] = math.exp(", f"{TEXTONS}{ORACLE}[numba]"),
+          "        for n in range(N - 1):\n            s[p, n] = math.exp(", textons("numba")),
     Fault("cosine not divided by the texton's norm", "fast/_textons_numba.py", "s[p, n] * a[p] * c[n] - one",
-          "s[p, n] * a[p] * a[p] - one", f"{TEXTONS}{ORACLE}[numba]"),
+          "s[p, n] * a[p] * a[p] - one", textons("numba")),
     Fault("row and column of a block swapped", "fast/_textons_numba.py", "(y % size) * size + z % size, image",
-          "(z % size) * size + z % size, image", f"{TEXTONS}{ORACLE}[numba]"),
+          "(z % size) * size + z % size, image", textons("numba")),
     Fault("columns of a block of NCHW swapped in the lower row", "fast/_textons_numba.py",
           "row[4 * c + 2], row[4 * c + 3] = lower[2 * z], lower[2 * z + 1]",
-          "row[4 * c + 3], row[4 * c + 2] = lower[2 * z], lower[2 * z + 1]", f"{TEXTONS}{ORACLE}[numba]"),
+          "row[4 * c + 3], row[4 * c + 2] = lower[2 * z], lower[2 * z + 1]", textons("numba")),
     Fault("NCHW written one block late", "fast/_textons_numba.py", "to = (y * w + z) * D + 4 * c",
-          "to = (y * w + z) * D + 4 * max(c - 1, 0)", f"{TEXTONS}{ORACLE}[numba]"),
+          "to = (y * w + z) * D + 4 * max(c - 1, 0)", textons("numba")),
     Fault("order of a block forgotten where the layouts differ", "fast/_textons_numba.py", "row[4 * c + k] = x[at + c * step]",
-          "row[k * C + c] = x[at + c * step]", f"{TEXTONS}{ORACLE}[numba]"),
+          "row[k * C + c] = x[at + c * step]", textons("numba")),
     Fault("mixing forgets the border", "fast/_textons_numba.py", "for m in range(max(0, 1 - y), min(3, h + 1 - y)):",
-          "for m in range(max(0, 1 - y), min(3, h - y)):", f"{TEXTONS}{ORACLE}[numba]"),
+          "for m in range(max(0, 1 - y), min(3, h - y)):", textons("numba")),
     Fault("dense mixing transposed", "fast/_textons_numba.py", "target[i] += kernel[i, j, m, n] * source[j]",
-          "target[i] += kernel[j, i, m, n] * source[j]", f"{TEXTONS}{ORACLE}[numba]"),
+          "target[i] += kernel[j, i, m, n] * source[j]", textons("numba")),
     Fault("softmax's mean missing from the gradient", "fast/_textons_numba.py", "s[p, n] * (ds[p, n] - mean)",
-          "s[p, n] * ds[p, n]", f"{TEXTONS}{GRADIENTS}[numba]"),
+          "s[p, n] * ds[p, n]", textons("numba", GRADIENTS)),
     Fault("norm's part missing from the gradient to the memory", "fast/_textons_numba.py",
           "_subtract(along_n[n] * c[n] * c[n], b[n], db[n])", "_subtract(along_n[n] * c[n], b[n], db[n])",
-          f"{TEXTONS}{GRADIENTS}[numba]"),
+          textons("numba", GRADIENTS)),
     # textons, Triton
     Fault("pictures of one program look at each other", "fast/_textons_triton.py",
           "same = (q_image[:, None] == b_image[None, :]) & q_valid[:, None]", "same = q_valid[:, None]",
-          f"{TEXTONS}{ORACLE}[triton]"),
+          textons("triton")),
     Fault("last chunk of a block dropped", "fast/_textons_triton.py",
           "    for start in range(0, K * K * C, DEPTH):\n        d = start + tl.arange(0, DEPTH)\n        inside = d < K * K * C\n        tx",
           "    for start in range(0, K * K * C - DEPTH + 1, DEPTH):\n        d = start + tl.arange(0, DEPTH)\n        inside = d < K * K * C\n        tx",
-          f"{TEXTONS}{ORACLE}[triton]"),
+          textons("triton")),
     Fault("neighbours wrap at the right border", "fast/_textons_triton.py", "(x >= 0) & (x < w) & valid",
-          "(x >= 0) & valid", f"{TEXTONS}{ORACLE}[triton]"),
+          "(x >= 0) & valid", textons("triton")),
     Fault("textons past the last one counted", "fast/_textons_triton.py",
           "e = tl.where(b_valid[None, :], tl.exp((cosine - 1.0) * rate), 0.0)\n        total += tl.sum(e, 1)\n        G",
           "e = tl.exp((cosine - 1.0) * rate)\n        total += tl.sum(e, 1)\n        G",
-          f"{TEXTONS}{LARGE}[triton-places2-None]"),
+          textons("triton", LARGE)),
     Fault("gradient to the skip not turned back by mixing", "fast/_textons_triton.py",
-          "back = tl.dot(tl.trans(near), ds", "back = tl.dot(near, ds", f"{TEXTONS}{GRADIENTS}[triton]"),
+          "back = tl.dot(tl.trans(near), ds", "back = tl.dot(near, ds", textons("triton", GRADIENTS)),
     Fault("mean of another place", "fast/_textons_triton.py", "tl.store(at + B * P, mean / total, mask=q_valid)",
-          "tl.store(at + B * P, mean, mask=q_valid)", f"{TEXTONS}{LARGE}[triton-places2-None]"),
+          "tl.store(at + B * P, mean, mask=q_valid)", textons("triton", LARGE)),
     # nearest distance and patches
     Fault("rounding not bounded", "fast/_memory_numba.py", "if score[j] - slack[j] <= least:",
-          "if score[j] + slack[j] <= least:", f"{MEMORY}test_nearest_of_many_is_never_swapped[numba]"),
+          "if score[j] + slack[j] <= least:", nearest("numba", "nearest_of_many_is_never_swapped")),
     Fault("score not doubled", "fast/_memory_numba.py", "score[j] = m_norm[j] * m_norm[j] - two * inner",
-          "score[j] = m_norm[j] * m_norm[j] - inner", f"{MEMORY}test_nearest_matches_oracle[numba]"),
+          "score[j] = m_norm[j] * m_norm[j] - inner", nearest("numba")),
     Fault("chunks all written to the front", "fast/_memory_numba.py", "            index[here].numpy(),",
           "            index.numpy(),", f"{MEMORY}test_nearest_in_chunks[numba]"),
     Fault("entries of 0 beyond the last one", "fast/_memory_triton.py",
           "score = tl.where((entry < L)[None, :], square[None, :] - 2.0 * inner, infinity)",
-          "score = square[None, :] - 2.0 * inner", f"{MEMORY}test_nearest_matches_oracle[triton]"),
+          "score = square[None, :] - 2.0 * inner", nearest("triton")),
     Fault("rivals not settled", "fast/memory.py", "for row in (rivals.sum(1) > 1)", "for row in (rivals.sum(1) < 0)",
-          f"{MEMORY}test_nearest_of_pairs_far_apart_and_close_together[eager]"),
+          nearest("eager", "close_pairs_are_told_apart")),
     Fault("last patch not flush with the border", "fast/patches.py", "else [*starts, length - size]", "else starts",
           f"{MEMORY}test_patches"),
     Fault("triangle lopsided", "fast/patches.py", "torch.minimum(i + 1, size - i)", "torch.minimum(i + 1, size - i + 1)",

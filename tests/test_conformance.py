@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -15,17 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import test_packaging
 import torch
 import torch.nn.functional as F
-from test_packaging import wheel  # noqa: F401 (a fixture)
 from typer.testing import CliRunner
 
 from fmrnet import conformance, fast
 from fmrnet.cli import app
 from fmrnet.conformance.kernel import find
 from fmrnet.errors import ConfigError
-from fmrnet.files import write_json
 
+wheel = test_packaging.wheel
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 # --- kernels as somebody else would write them, each with a fault that can be planted -----------------------
@@ -207,3 +206,236 @@ def test_a_planted_fault_is_caught_in_two_minutes(name, function, fault):
     assert failed is not None, f"{fault}: not noticed"
     assert time.process_time() - start < 120
     assert failed.message.count("\n") > 5
+
+
+# --- the three doors --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def author(tmp_path, monkeypatch):
+    """A folder outside the repository with somebody's kernels."""
+    (tmp_path / "theirs.py").write_text(
+        "from functools import partial\n"
+        "from fmrnet import fast\n"
+        "def recall(query, memory):\n    return query @ memory\n"
+        "def transposed(query, memory):\n    return query @ memory.flip(0)\n"
+        "def refuses(query, memory):\n    raise NotImplementedError('GPU only')\n"
+        "def raises(query, memory):\n    return query @ memory.T.bogus\n"
+        "nothing = 3\n"
+    )
+    (tmp_path / "torn.py").write_text("import no_such_library_of_theirs\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    for module in ("theirs", "torn"):
+        sys.modules.pop(module, None)
+
+
+def run(*words):
+    return CliRunner().invoke(app, list(words))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--kernel", "recall"], "expected module:function, or NAME=module:function"),
+        (["--kernel", "nosuch.kernels:recall"], "there is no module 'nosuch'"),
+        (
+            ["--kernel", "torn:recall"],
+            "importing torn raised ModuleNotFoundError: No module named 'no_such_library",
+        ),
+        (
+            ["--kernel", "theirs:transposed"],
+            "'transposed' is no function of fmrnet.fast; known: address, anomaly_map",
+        ),
+        (
+            ["--kernel", "recal=theirs:recall"],
+            "'recal' is no function of fmrnet.fast; known: address, anomaly_map",
+        ),
+        (["--kernel", "recall=theirs:absent"], "theirs has no 'absent'"),
+        (["--kernel", "recall=theirs:nothing"], "nothing is a int; expected a function"),
+        (["--kernel", "theirs:recall", "--device", "tpu"], "device 'tpu'"),
+        (
+            ["--kernel", "theirs:recall", "--dtypes", "float31"],
+            "dtypes float31: expected one or more of float64",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["selfcheck", "bench"])
+def test_mistakes_are_told_in_one_line(author, command, words, says):
+    if command == "bench" and "--dtypes" in words:
+        pytest.skip("bench checks in float32")
+    seen = run(command, *words)
+    assert seen.exit_code == 2, seen.output
+    assert says in seen.stderr
+    assert seen.stderr.count("\n") == 1
+
+
+def test_selfcheck_of_kernels(author):
+    seen = run("selfcheck", "--kernel", "theirs:recall")
+    assert seen.exit_code == 0, seen.output
+    assert "ok    recall matches the oracle" in seen.output
+    seen = run("selfcheck", "--kernel", "recall=theirs:transposed")
+    assert seen.exit_code == 1
+    assert "from theirs import transposed" in seen.output
+    assert "properties do not hold" in seen.stderr
+    seen = run("selfcheck", "--kernel", "recall=theirs:refuses")
+    assert seen.exit_code == 1
+    assert "GPU only" in seen.output
+    assert "nothing was compared" in seen.output
+
+
+def test_the_snippet_shows_the_fault(author):
+    name, function = find("recall=theirs:transposed")
+    with pytest.raises(conformance.NotConforming) as failure:
+        conformance.check(name, function)
+    message = str(failure.value)
+    snippet = message.partition("to see it again:\n")[2].partition("also:")[0]
+    code = "\n".join(line.removeprefix("    ") for line in snippet.splitlines())
+    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert seen.returncode == 0, seen.stderr
+    ours, right = re.findall(r"tensor\(.*\)", seen.stdout)
+    assert ours != right
+    assert "memory  float32 (2, 1), contiguous" in message  # as small as can be
+
+
+def test_an_exception_is_shown_with_its_line(author):
+    with pytest.raises(conformance.NotConforming, match=r"raised AttributeError(.|\n)*theirs.py:10"):
+        conformance.check(*find("recall=theirs:raises"))
+
+
+def test_options_are_those_of_the_signature_or_those_given():
+    seen = set()
+
+    def kernel(image, size=64, stride=64):
+        seen.add((size, stride))
+        return cut(image, size, stride)
+
+    conformance.check("slice_patches", kernel, options={"size": (5,), "stride": (3, 4)})
+    assert seen == {(5, 3), (5, 4)}
+    with pytest.raises(ConfigError, match="has no option 'colour' here; known: size, stride"):
+        conformance.check("slice_patches", kernel, options={"colour": (1,)})
+
+
+def test_gradients_are_looked_at_where_there_are_any():
+    def without(skip, memory_features):
+        return rearrange(skip.detach(), memory_features.detach())
+
+    noted = [o for o in conformance.check("rearrange_textons", without) if o.property.gradients]
+    assert noted
+    assert all(o.ok is None and "no gradients" in o.note for o in noted)
+    with pytest.raises(conformance.NotConforming, match="the result has no gradient"):
+        conformance.check("rearrange_textons", without, gradients=True)
+    assert not [o for o in conformance.check("recall", torch.matmul, gradients=False) if o.property.gradients]
+
+
+def test_the_same_seed_draws_the_same():
+    def drawn(seed):
+        inputs = []
+
+        def kernel(query, memory):
+            inputs.append((query.clone(), memory.clone()))
+            return query @ memory
+
+        conformance.check("recall", kernel, only="matches", gradients=False, seed=seed)
+        return inputs
+
+    first, again, other = drawn(0), drawn(0), drawn(1)
+    assert all(torch.equal(a, b) for pair in zip(first, again) for a, b in zip(*pair))
+    assert not all(a.shape == b.shape and torch.equal(a, b) for (a, _), (b, _) in zip(first, other))
+
+
+def test_every_function_has_a_check():
+    names = [name for name in fast.__all__ if name.islower()]
+    for name in names:
+        assert conformance.properties_of(name), name
+        assert [p for p, _ in conformance.properties_of(name) if "oracle" in p.name], name
+
+
+def test_pytest_plugin(author):
+    command = [sys.executable, "-m", "pytest", "-p", "fmrnet.conformance", "-p", "no:cacheprovider", "-rs"]
+    both = ["--fmrnet-kernel", "theirs:recall", "--fmrnet-kernel", "recall=theirs:transposed"]
+    seen = subprocess.run([*command, *both], capture_output=True, text=True)
+    assert seen.returncode == 1, seen.stdout + seen.stderr
+    assert "collected 10 items" in seen.stdout
+    assert "2 failed, 8 passed" in seen.stdout, seen.stdout
+    assert "the smallest input found" in seen.stdout
+    assert "checking.py" not in seen.stdout  # no stack of the kit's own
+    seen = subprocess.run([*command, "--fmrnet-kernel", "theirs:absent"], capture_output=True, text=True)
+    assert seen.returncode != 0
+    assert "'absent' is no function of fmrnet.fast" in seen.stdout + seen.stderr
+    assert "Traceback" not in seen.stdout + seen.stderr
+
+
+def test_imports_without_pytest_and_says_what_is_missing(author):
+    code = """
+import sys
+sys.modules["pytest"] = sys.modules["hypothesis"] = None
+from fmrnet import conformance
+from fmrnet.cli import main
+sys.argv = ["fmrnet", "selfcheck", "--kernel", "theirs:recall"]
+main()
+"""
+    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert seen.returncode == 2
+    assert seen.stderr == (
+        "fmrnet: fmrnet.conformance.outcomes needs hypothesis: pip install 'fmrnet[conformance]'\n"
+    )
+
+
+def test_time_only_after_the_check(author):
+    shown = []
+    with pytest.raises(conformance.NotConforming):
+        conformance.time("nearest_distance", planted(nearest, "no root"), show=shown.append)
+    assert not shown
+    with pytest.raises(ConfigError, match="recall has no cases to time; known: anomaly_map"):
+        conformance.time("recall", torch.matmul)
+    seen = run(
+        "bench",
+        "--kernel",
+        "fmrnet.fast:nearest_distance",
+        "--only",
+        "64 to 512",
+        "--budget",
+        "0.01",
+        "--out",
+        "o.json",
+    )
+    assert seen.exit_code == 0, seen.output
+    found = json.loads(Path("o.json").read_text())
+    (result,) = found["results"]
+    names = {line["candidate"] for line in result["lines"]}
+    assert {"fmrnet.fast:nearest_distance", "eager", "numba", "cdist, min"} <= names
+
+
+def test_the_ci_file_of_the_readme(wheel, author):
+    """Its steps, one after the other, in a folder with a kernel and the wheel; offline, dependencies are there."""
+    yaml = re.search(r"```yaml\n(.*?)```", README, re.DOTALL)
+    steps = re.findall(r"- run: (.*)", yaml[1])
+    assert len(steps) == 2
+    kernel = re.search(r"```python\n(import torch\n.*?)```", README, re.DOTALL)
+    (author / "mykernels.py").write_text(kernel[1])
+    (author / "wheels").mkdir()
+    (author / "wheels" / wheel.name).write_bytes(wheel.read_bytes())
+    offline = {
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_DEPS": "1",
+        "PIP_TARGET": str(author / "site"),
+        "PIP_IGNORE_INSTALLED": "1",
+    }
+    environment = (
+        os.environ
+        | offline
+        | {
+            "PYTHONPATH": str(author / "site"),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+    )
+    for step in steps:
+        seen = subprocess.run(step, shell=True, cwd=author, env=environment, capture_output=True, text=True)
+        assert seen.returncode == 0, seen.stdout + seen.stderr
+    assert "10 passed" in seen.stdout
+    (author / "mykernels.py").write_text(kernel[1].replace("dim=1)\n    return", "dim=2)\n    return"))
+    seen = subprocess.run(steps[-1], shell=True, cwd=author, env=environment, capture_output=True, text=True)
+    assert seen.returncode == 1
+    assert "the smallest input found" in seen.stdout

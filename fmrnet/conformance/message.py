@@ -42,7 +42,8 @@ def explained(
     if mismatch.expected is not None and np.size(mismatch.actual) <= SHOWN:
         lines += ["", "  yours", *_indented(_numbers(np.asarray(mismatch.actual)))]
         lines += ["  right", *_indented(_numbers(np.asarray(mismatch.expected)))]
-    lines += ["", f"  tolerance of {dtype}: {TOLERANCES[dtype].reason}"]
+    if mismatch.expected is not None:
+        lines += ["", f"  tolerance of {dtype}: {TOLERANCES[dtype].reason}"]
     lines += ["", "  to see it again:", "", *_indented(_snippet(prop, kernel, arguments, seed, dtype))]
     return "\n".join(lines) + "\n"
 

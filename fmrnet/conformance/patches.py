@@ -16,8 +16,10 @@ __all__ = ["PROPERTIES"]
 
 def _cut(kernel: Kernel, data: DataObject) -> Arguments:
     """A picture to cut: sizes at which the last patch lies flush with the border, and others."""
-    size = data.draw(st.integers(1, 9))
-    stride = data.draw(st.integers(1, size))
+    slices = "size" in kernel.defaults
+    size = data.draw(st.sampled_from(kernel.values("size", range(1, 10)) if slices else range(1, 10)))
+    steps = kernel.values("stride", range(1, size + 1)) if slices else range(1, size + 1)
+    stride = data.draw(st.sampled_from([step for step in steps if step <= size]))
     height, width = (size + data.draw(st.integers(0, 12)) for _ in range(2))
     image = kernel.tensor(fill("normal", (data.draw(st.integers(1, 3)), height, width), data.draw(seeds)))
     return {"image": laid_out(image, data.draw(layouts)), "size": size, "stride": stride}

@@ -13,10 +13,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
 from fmrnet import fast, reference
+
+Array = npt.NDArray[Any]
 
 OURS = ("eager", "numba", "triton")
 PICTURES = {  # B, C, H, W
@@ -100,7 +103,7 @@ def cases(device: str, only: str = "", function: str = "") -> Iterator[Case]:
             yield make()
 
 
-def _close(actual: Any, expected: np.ndarray, atol: float) -> None:
+def _close(actual: Any, expected: Array, atol: float) -> None:
     actual = (
         actual.detach().cpu().double().numpy() if isinstance(actual, torch.Tensor) else np.asarray(actual)
     )
@@ -159,9 +162,7 @@ def _anomaly_map(size: str, device: str) -> Case:
     return case
 
 
-def _windows(
-    image: np.ndarray, reconstruction: np.ndarray
-) -> Iterator[tuple[int, slice, slice, dict[str, np.ndarray]]]:
+def _windows(image: Array, reconstruction: Array) -> Iterator[tuple[int, slice, slice, dict[str, Array]]]:
     """The oracle's maps: of the whole picture, or of its corners and middle where it is large."""
     batch, height, width, _ = image.shape
     side, margin = 192, 6
@@ -183,22 +184,24 @@ def _windows(
             yield index, slice(top, bottom), slice(left, right), {name: m[inner] for name, m in maps.items()}
 
 
-def _skimage(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _skimage(x: Array, y: Array) -> Array:
     from scipy import ndimage
     from skimage.metrics import structural_similarity
 
-    def gradient(picture: np.ndarray) -> np.ndarray:
+    similarity: Any = structural_similarity  # it has no types
+
+    def gradient(picture: Array) -> Array:
         g = [
             ndimage.correlate1d(
                 ndimage.correlate1d(picture, [-1, 0, 1], axis), [1 / 3, 1 / 3, 1 / 3], 1 - axis
             )
             for axis in (0, 1)
         ]
-        return np.hypot(*g)
+        return np.asarray(np.hypot(*g))
 
     a, b = gradient(x), gradient(y)
     gms = ((2 * a * b + fast.fusion.C0) / (a**2 + b**2 + fast.fusion.C0)).mean(-1)
-    ssim = structural_similarity(
+    ssim = similarity(
         x,
         y,
         gaussian_weights=True,
@@ -208,20 +211,22 @@ def _skimage(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         full=True,
         channel_axis=-1,
     )[1].mean(-1)
-    return (1 - gms) * (1 - ssim) * np.sqrt(((x - y) ** 2).mean(-1))
+    fused: Array = (1 - gms) * (1 - ssim) * np.sqrt(((x - y) ** 2).mean(-1))
+    return fused
 
 
-def _opencv(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _opencv(x: Array, y: Array) -> Array:
     import cv2
 
-    def blur(picture: np.ndarray) -> np.ndarray:
-        return cv2.GaussianBlur(picture, (11, 11), 1.5, borderType=cv2.BORDER_REFLECT)
+    def blur(picture: Array) -> Array:
+        return np.asarray(cv2.GaussianBlur(picture, (11, 11), 1.5, borderType=cv2.BORDER_REFLECT))
 
     step, flat = np.array([-1, 0, 1], np.float32), np.full(3, 1 / 3, np.float32)
 
-    def gradient(picture: np.ndarray) -> np.ndarray:
+    def gradient(picture: Array) -> Array:
         across = cv2.sepFilter2D(picture, -1, step, flat, borderType=cv2.BORDER_REFLECT)
-        return cv2.magnitude(across, cv2.sepFilter2D(picture, -1, flat, step, borderType=cv2.BORDER_REFLECT))
+        down = cv2.sepFilter2D(picture, -1, flat, step, borderType=cv2.BORDER_REFLECT)
+        return np.asarray(cv2.magnitude(across, down))
 
     a, b = gradient(x), gradient(y)
     c0, c1, c2 = fast.fusion.C0, fast.fusion.C1, fast.fusion.C2
@@ -230,7 +235,8 @@ def _opencv(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     vx, vy, cov = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
     ssim = ((2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))).mean(-1)
     d = x - y
-    return (1 - gms) * (1 - ssim) * np.sqrt((d * d).mean(-1))
+    fused: Array = (1 - gms) * (1 - ssim) * np.sqrt((d * d).mean(-1))
+    return fused
 
 
 def _kornia(x: torch.Tensor, y: torch.Tensor) -> Any:

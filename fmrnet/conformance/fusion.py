@@ -84,9 +84,8 @@ def matches_the_oracle_on_large_pictures(kernel: Kernel, data: DataObject) -> No
     batch, channels, height, width = data.draw(st.sampled_from(TILES))
     shape = (1, 1, min(height, 40), min(width, 70)) if kernel.small else (batch, channels, height, width)
     rng = np.random.default_rng(1)
-    _agree(
-        kernel, *(kernel.tensor(rng.random(shape)) for _ in range(2)), _first(kernel, return_modalities=True)
-    )
+    x, y = (kernel.tensor(rng.random(shape)) for _ in range(2))
+    _agree(kernel, x, y, _first(kernel, return_modalities=True))
 
 
 def median_matches_the_oracle(kernel: Kernel, data: DataObject) -> None:

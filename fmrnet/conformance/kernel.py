@@ -234,13 +234,14 @@ def _taken(function: Callable[..., Any]) -> frozenset[str] | None:
 @contextmanager
 def fresh_memory_is_nan(like: Any = ()) -> Iterator[None]:
     """torch.empty hands out NaN, and so does np.empty of the sizes of `like` mostly: what is not written shows."""
+    memory: Any = torch.utils.deterministic
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
-        torch.utils.deterministic.fill_uninitialized_memory,
+        memory.fill_uninitialized_memory,
     )
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    memory.fill_uninitialized_memory = True
     for tensor in like:  # freed at once; NumPy and malloc hand the same memory out again
         for wide in (np.float32, np.float64):
             [np.full(tensor.numel(), np.nan, wide) for _ in range(3)]
@@ -250,7 +251,7 @@ def fresh_memory_is_nan(like: Any = ()) -> Iterator[None]:
             yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = before[2]
+        memory.fill_uninitialized_memory = before[2]
 
 
 def check_name(name: str) -> None:

@@ -25,14 +25,15 @@ def seconds(call: Callable[[], Any], device: str, launches: int = 1) -> float:
         start = time.perf_counter()
         call()
         return time.perf_counter() - start
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
-    start.record()
+    begin.record()
     for _ in range(launches):
         call()
     end.record()
     torch.cuda.synchronize()
-    return start.elapsed_time(end) / 1e3 / launches
+    elapsed: float = begin.elapsed_time(end)  # milliseconds
+    return elapsed / 1e3 / launches
 
 
 def ceilings(device: str) -> dict[str, float]:

@@ -157,7 +157,8 @@ def one_weight_recalls_one_entry(kernel: Kernel, data: DataObject) -> None:
     """All weight on one entry gives that entry."""
     memory = kernel.tensor(fill("normal", (7, 5), 1))
     entry = memory.double().cpu().numpy()
-    assert_close(kernel(query=kernel.tensor(np.eye(7)), memory=memory)["z_hat"], entry, dtype=kernel.dtype)
+    found = kernel(query=kernel.tensor(np.eye(7)), memory=memory)["z_hat"]
+    assert_close(found, entry, dtype=kernel.dtype, name="z_hat")
 
 
 def recall_takes_an_empty_batch(kernel: Kernel, data: DataObject) -> None:

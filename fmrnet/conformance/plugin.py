@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +41,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(
     collector: pytest.Collector,
-) -> Iterator[None]:
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """The kernels are collected beside the files of the session."""
-    report: Any = yield
+    report = yield
     if isinstance(collector, pytest.Session) and report.result is not None:
         for spec in collector.config.getoption("--fmrnet-kernel"):
             report.result.append(KernelCollector.from_parent(collector, name=spec, nodeid=spec))

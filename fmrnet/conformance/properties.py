@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ def must(condition: bool | Tensor, says: str) -> None:
 def agree_with_oracle(
     kernel: Kernel,
     arguments: Arguments,
-    scales: float | dict[str, float | None] | None = None,
+    scales: float | Mapping[str, float | None] | None = None,
 ) -> dict[str, Tensor]:
     """Call the kernel and hold every result to the oracle's on the very numbers that the kernel was given."""
     results = kernel(**arguments)
@@ -67,7 +67,7 @@ def agree_with_oracle(
         f"it returned {', '.join(results)}; expected {', '.join(right)}, in this order",
     )
     for name, expected in right.items():
-        scale = scales.get(name) if isinstance(scales, dict) else scales
+        scale = scales.get(name) if isinstance(scales, Mapping) else scales
         if results[name].is_floating_point():
             assert_close(results[name], expected, dtype=kernel.dtype, scale=scale, name=name)
         else:

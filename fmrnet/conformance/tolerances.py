@@ -101,7 +101,7 @@ def assert_close(
     worst = tuple(map(int, np.unravel_index(excess.argmax(), excess.shape)))
     if not excess[worst] <= 0:
         raise Mismatch(
-            f"{name}{list(worst)} is {values[worst]:.9g}, right is {expected[worst]:.9g}: "
+            f"{name or 'the result'}{list(worst)} is {values[worst]:.9g}, right is {expected[worst]:.9g}: "
             f"off by {abs(values[worst] - expected[worst]):.3g}, allowed {allowed[worst]:.3g} "
             f"({limit.rtol:g} of the value + {limit.atol:g} of {magnitude:.3g}); "
             f"{np.count_nonzero(excess > 0)} of {excess.size} values are off",

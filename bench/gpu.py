@@ -14,8 +14,9 @@ import warnings
 from pathlib import Path
 
 import torch
-from measure import measure
 from record import record
+
+from fmrnet.conformance.measure import ceilings, measured, table
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,7 +46,12 @@ def main() -> None:
         ]
         tests = subprocess.run(command, cwd=ROOT).returncode
     torch.backends.cuda.matmul.allow_tf32 = False
-    found = record() | {"property_tests_exit_code": tests} | measure("cuda", options.budget)
+    results, limits = [], ceilings("cuda")
+    for result in measured("cuda", options.budget, limits=limits):
+        print(table(result), flush=True)
+        results.append(result)
+    measures = {"device": "cuda", "ceilings": limits, "results": results}
+    found = record() | {"property_tests_exit_code": tests} | measures
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(found, indent=1) + "\n")
     print(f"\nwritten to {options.out}")

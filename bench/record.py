@@ -1,75 +1,15 @@
-"""What every result file says of where it comes from: machine, versions, commit, command, time."""
+"""The provenance of this repository's results."""
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
-import sys
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
+from fmrnet.conformance import record as provenance
 
 __all__ = ["record"]
 
-PACKAGES = ("fmrnet", "torch", "numpy", "scipy", "numba", "triton", "scikit-learn", "scikit-image")
-
 
 def record() -> dict[str, Any]:
-    """The provenance of a result, JSON-ready."""
-    return {
-        "machine": _machine(),
-        "versions": {"python": platform.python_version(), **_versions()},
-        "commit": _commit(),
-        "command": " ".join([Path(sys.executable).name, *(_relative(word) for word in sys.argv)]),
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _machine() -> dict[str, Any]:
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
-        ]
-        model = names[0] if names else model
-    machine: dict[str, Any] = {"cpu": model, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
-    machine["capability"] = torch.backends.cpu.get_cpu_capability()
-    machine["amx"] = torch.cpu._is_amx_tile_supported()
-    if torch.cuda.is_available():
-        machine["gpu"] = torch.cuda.get_device_name()
-        machine["cuda"] = torch.version.cuda
-    return machine
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _commit() -> str:
-    root = Path(__file__).parents[1]
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=root, capture_output=True, text=True, check=False
-        ).stdout.strip()
-
-    return git("rev-parse", "HEAD") + (
-        " and changes" if git("status", "--porcelain", "--untracked-files=no") else ""
-    )
-
-
-def _relative(word: str) -> str:
-    """A path without the folders of this machine."""
-    path = Path(word)
-    return path.name if path.is_absolute() else word
+    """What `fmrnet.conformance.record` says, with the commit of this repository."""
+    return provenance.record(Path(__file__).parents[1])

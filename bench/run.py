@@ -9,8 +9,9 @@ import sys
 import warnings
 from pathlib import Path
 
-from measure import measure
 from record import record
+
+from fmrnet.conformance.measure import ceilings, measured, table
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -22,7 +23,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "microbench-cpu.json")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    found = record() | {"panel_memory": _panel_memory()} | measure("cpu", options.budget, options.only)
+    results, limits = [], ceilings("cpu")
+    for result in measured("cpu", options.budget, options.only, limits=limits):
+        print(table(result), flush=True)
+        results.append(result)
+    measures = {"device": "cpu", "ceilings": limits, "results": results}
+    found = record() | {"panel_memory": _panel_memory()} | measures
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(found, indent=1) + "\n")
     print(f"\nwritten to {options.out}")

@@ -5,20 +5,19 @@ from __future__ import annotations
 import warnings
 
 import pytest
-from cases import Candidate, Case, cases
+
+from fmrnet.conformance.cases import Candidate, Case, cases
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    EVERY = [(case, candidate) for case in cases("cpu") for candidate in case.candidates]
+    EVERY = [(case, candidate) for case in cases("cpu") for candidate in case.candidates("cpu")]
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    ("case", "candidate"), EVERY, ids=[f"{c.function}-{c.size}-{k.name}" for c, k in EVERY]
-)
+@pytest.mark.parametrize(("case", "candidate"), EVERY, ids=[f"{c.title}-{c.size}-{k.name}" for c, k in EVERY])
 def test_microbench(benchmark, case: Case, candidate: Candidate) -> None:
     """Compared with the oracle, then timed."""
     if candidate.agrees is not None:
         candidate.agrees(candidate.call())
-    benchmark.group = f"{case.function}, {case.size}"
+    benchmark.group = f"{case.title}, {case.size}"
     benchmark(candidate.call)

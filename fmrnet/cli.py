@@ -347,10 +347,32 @@ def info(
             _print(f"  {shown(name)[1:-1]:18} {text}")
 
 
+Kernels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--kernel",
+        metavar="[NAME=]MODULE:FUNCTION",
+        help="A function that stands in for fmrnet.fast.NAME; NAME is its own name unless given. May be repeated.",
+    ),
+]
+
+
 @app.command()
-def selfcheck() -> None:
-    """Compare every fast function that can run on this machine with the NumPy oracle."""
-    from fmrnet.selfcheck import run
+def selfcheck(
+    kernel: Kernels = None,
+    dtypes: Annotated[
+        str, typer.Option(help="With --kernel: of float64, float32, bfloat16, float16, with commas between.")
+    ] = "float32",
+    device: Annotated[str, typer.Option(help="With --kernel: cpu, cuda or cuda:N.")] = "cpu",
+    small: Annotated[
+        bool, typer.Option("--small", help="With --kernel: small inputs only, for interpreted kernels.")
+    ] = False,
+) -> None:
+    """Compare every fast function that runs here, or a kernel of yours, with the NumPy oracle."""
+    if kernel:
+        _check_kernels(kernel, [dtype.strip() for dtype in dtypes.split(",")], device, small)
+        return
+    from fmrnet.conformance.selfcheck import run
 
     rows = run()
     for row in rows:
@@ -363,6 +385,74 @@ def selfcheck() -> None:
     )
     if wrong:
         raise _fail(f"{wrong} functions do not agree with the oracle; do not trust this installation", 1)
+
+
+def _check_kernels(specs: list[str], dtypes: list[str], device: str, small: bool) -> None:
+    """Every property of every kernel; what fails first of each is shown in full."""
+    from fmrnet.conformance import find, outcomes
+
+    found, failed = [(spec, *find(spec)) for spec in specs], 0
+    for spec, name, function in found:
+        _print(f"{spec}, held to fmrnet.fast.{name}")
+        shown = ""
+        for outcome in outcomes(name, function, dtypes=dtypes, device=device, small=small):
+            verdict = {True: "ok", False: "WRONG", None: "none"}[outcome.ok]
+            title = outcome.property.name.replace("_", " ")
+            note = "" if outcome.ok is False else outcome.note
+            print(
+                f"  {verdict:5} {title:44} {outcome.dtype:8} {outcome.seconds:5.1f} s  {note}".rstrip(),
+                flush=True,
+            )
+            if outcome.ok is False:
+                failed += 1
+                shown = shown or outcome.message
+        print(f"\n{shown}" if shown else "  it does what the oracle does")
+    if failed:
+        raise _fail(f"{failed} properties do not hold", 1)
+
+
+@app.command()
+def bench(
+    kernel: Kernels = None,
+    only: Annotated[str, typer.Option(help='Cases whose name contains this, such as "512 x 512".')] = "",
+    budget: Annotated[float, typer.Option(min=0.01, help="Seconds for each candidate of a case.")] = 1.0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    out: Annotated[Path | None, PathOption(help="JSON file for all figures.")] = None,
+) -> None:
+    """Time the fast functions, or a kernel of yours that passes the check, beside what one would use instead."""
+    import warnings
+
+    from fmrnet.conformance.measure import ceilings, measured, table
+    from fmrnet.conformance.record import record
+    from fmrnet.devices import choose_device
+    from fmrnet.files import check_writable, write_json
+
+    if out is not None:
+        check_writable(out)
+    kind, results = choose_device(device).type, []
+    warnings.simplefilter("ignore")  # of the peers
+    if kernel:
+        from fmrnet.conformance import NotConforming, find, time
+
+        for spec, (name, function) in [(spec, find(spec)) for spec in kernel]:
+            try:
+                found = time(name, function, device=device, budget=budget, only=only, label=spec)
+            except NotConforming as failure:
+                print(failure)
+                raise _fail(f"{spec} does not pass the check; nothing is timed without it", 1) from None
+            results += found["results"]
+            limits = found["ceilings"]
+    else:
+        limits = ceilings(kind)
+        for result in measured(kind, budget, only, limits=limits):
+            print(table(result), flush=True)
+            results.append(result)
+    if out is not None:
+        write_json(out, record(Path.cwd()) | {"device": kind, "ceilings": limits, "results": results})
+        _print(f"wrote {out}")
+    wrong = [f"{r['function']}, {r['size']}: {name}" for r in results for name in r["failures"]]
+    if wrong:
+        raise _fail(f"not timed, for they do not agree with the oracle: {'; '.join(wrong)}", 1)
 
 
 def _load(model: Path, device: str, bits: int | None) -> Inspector:

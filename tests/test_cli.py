@@ -23,11 +23,11 @@ from typer.testing import CliRunner
 import fmrnet
 from fmrnet import artifact
 from fmrnet.cli import app
+from fmrnet.conformance.selfcheck import Row
 from fmrnet.errors import printable
 from fmrnet.learning import training
 from fmrnet.pictures import write_picture
 from fmrnet.progress import Bar, duration
-from fmrnet.selfcheck import Row
 
 
 @pytest.fixture(scope="module")
@@ -167,13 +167,13 @@ def test_selfcheck_tells_right_from_wrong(monkeypatch):
     right = Row("gms", "eager", "float32", 1e-7, 1e-5, True)
     absent = Row("gms", "triton", "float32", np.nan, np.nan, None, "there is no GPU")
     wrong = Row("gms", "numba", "float32", 0.5, 1e-5, False)
-    monkeypatch.setattr("fmrnet.selfcheck.run", lambda: [right, absent])
+    monkeypatch.setattr("fmrnet.conformance.selfcheck.run", lambda: [right, absent])
     seen = run("selfcheck")
     assert seen.exit_code == 0
     assert "off by 1.0e-07, 1.0e-05 allowed" in seen.stdout
     assert "there is no GPU" in seen.stdout
     assert "2 comparisons: 1 ok, 0 wrong" in seen.stdout
-    monkeypatch.setattr("fmrnet.selfcheck.run", lambda: [right, wrong])
+    monkeypatch.setattr("fmrnet.conformance.selfcheck.run", lambda: [right, wrong])
     seen = run("selfcheck")
     assert seen.exit_code == 1
     assert "WRONG" in seen.stdout

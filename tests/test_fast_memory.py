@@ -3,101 +3,41 @@
 import numpy as np
 import pytest
 import torch
+from conforming import EAGER, conforming, hold, kernel_of, one
 from conftest import device_of
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from strategies import fill, seeds, values
-from tolerances import assert_close
 from torch import Tensor
 from torch.autograd import gradcheck
 
 from fmrnet import fast
+from fmrnet.conformance.strategies import fill
 from fmrnet.fast import memory as fast_memory
-from fmrnet.reference import memory as oracle
-from fmrnet.reference import patches as patch_oracle
 
 pytestmark = pytest.mark.usefixtures("fresh_memory_is_nan")
 
-DTYPES = {
-    "eager": [torch.float64, torch.float32, torch.bfloat16, torch.float16],
-    "numba": [torch.float64, torch.float32, torch.bfloat16, torch.float16],
-    "triton": [torch.float32, torch.bfloat16, torch.float16],
-}
+
+@conforming("nearest_distance")
+def test_nearest_distance_conforms(backend: str, dtype: str, prop) -> None:
+    hold(prop, kernel_of("nearest_distance", backend, dtype))
 
 
-def on(backend: str, data: np.ndarray, dtype: torch.dtype) -> Tensor:
-    return torch.as_tensor(data).to(device_of(backend), dtype)
+@conforming("address", EAGER)
+def test_address_conforms(backend: str, dtype: str, prop) -> None:
+    hold(prop, kernel_of("address", backend, dtype))
 
 
-def rounded(data: np.ndarray, dtype: torch.dtype) -> np.ndarray:
-    return torch.as_tensor(data).to(dtype).double().numpy()
+@conforming("recall", EAGER)
+def test_recall_conforms(backend: str, dtype: str, prop) -> None:
+    hold(prop, kernel_of("recall", backend, dtype))
 
 
-def check(z: np.ndarray, memory: np.ndarray, distance: Tensor, index: Tensor, dtype: torch.dtype) -> None:
-    """The distance is the oracle's; the entry named lies at that distance (of equal ones any will do)."""
-    right = np.array([oracle.nearest_distance(row, memory)[0] for row in z]).reshape(len(z))
-    scale = 1e-2 * max(np.abs(z).max(initial=0), np.abs(memory).max())
-    assert_close(distance, right, dtype=dtype, scale=max(scale, right.max(initial=0)))
-    named = np.linalg.norm(z - memory[index.cpu().numpy()], axis=1)
-    assert index.dtype == torch.int64
-    assert_close(torch.as_tensor(named), right, dtype=torch.float32, scale=max(scale, right.max(initial=0)))
+@conforming("slice_patches", EAGER)
+def test_slice_patches_conforms(backend: str, dtype: str, prop) -> None:
+    hold(prop, kernel_of("slice_patches", backend, dtype))
 
 
-@given(data=st.data())
-def test_nearest_matches_oracle(backend: str, data: st.DataObject) -> None:
-    dtype = data.draw(st.sampled_from(DTYPES[backend]), "dtype")
-    count, entries = data.draw(st.integers(0, 70), "B"), data.draw(st.integers(1, 70), "L")
-    length = data.draw(st.sampled_from((1, 2, 17, 130)), "K")
-    seed = data.draw(seeds, "seed")
-    z = fill(data.draw(values), (count, length), seed)
-    memory = fill(data.draw(values), (entries, length), seed + 1)
-    if count and data.draw(st.booleans(), "latents on and beside entries"):
-        near = np.random.default_rng(seed).integers(entries, size=count)
-        z = memory[near] + 1e-3 * (np.arange(count) % 2)[:, None] * z
-    z, memory = rounded(z, dtype), rounded(memory, dtype)
-    distance, index = fast.nearest_distance(
-        on(backend, z, dtype), on(backend, memory, dtype), backend=backend
-    )
-    assert distance.dtype == dtype
-    check(z, memory, distance, index, dtype)
-
-
-def test_nearest_where_rounding_cannot_tell(backend: str) -> None:
-    """Entries far from 0 and close together: |z|^2 - 2 z.m + |m|^2 in float32 is all rounding."""
-    memory = rounded(100 + 1e-3 * fill("normal", (40, 64), 1), torch.float32)
-    memory[7] = memory[3]
-    z = rounded(memory[[3, 20, 39]] + 1e-4 * fill("normal", (3, 64), 2), torch.float32)
-    distance, index = fast.nearest_distance(
-        on(backend, z, torch.float32), on(backend, memory, torch.float32), backend=backend
-    )
-    right = [oracle.nearest_distance(row, memory) for row in z]
-    assert_close(distance, [d for d, _ in right], dtype=torch.float32)
-    assert index.tolist()[1:] == [i for _, i in right[1:]]
-    assert index.tolist()[0] in (3, 7)
-
-
-def test_nearest_of_pairs_far_apart_and_close_together(backend: str) -> None:
-    """Two entries differ by less than the products' rounding in float32: only exact differences tell them apart."""
-    bases = 10 * fill("normal", (40, 64), 1)
-    memory = rounded(np.concatenate([bases, bases + 1e-4 * fill("normal", (40, 64), 2)]), torch.float32)
-    z = rounded(memory + 2e-5 * fill("normal", (80, 64), 3), torch.float32)
-    distance, index = fast.nearest_distance(
-        on(backend, z, torch.float32), on(backend, memory, torch.float32), backend=backend
-    )
-    assert index.tolist() == list(range(80))
-    assert_close(distance, np.linalg.norm(z - memory, axis=1), dtype=torch.float32)
-
-
-def test_nearest_of_many_is_never_swapped(backend: str) -> None:
-    """Among 300 entries the two nearest are often closer than the rounding of bfloat16 products."""
-    z = rounded(fill("normal", (600, 64), 1), torch.float32)
-    memory = rounded(fill("normal", (300, 64), 2), torch.float32)
-    distance, index = fast.nearest_distance(
-        on(backend, z, torch.float32), on(backend, memory, torch.float32), backend=backend
-    )
-    right, nearest = zip(*(oracle.nearest_distance(row, memory) for row in z))
-    assert index.tolist() == list(nearest)
-    assert_close(distance, right, dtype=torch.float32)
+@conforming("stitch_patches", EAGER)
+def test_stitch_patches_conforms(backend: str, dtype: str, prop) -> None:
+    hold(prop, kernel_of("stitch_patches", backend, dtype))
 
 
 def test_nearest_in_chunks(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,24 +45,11 @@ def test_nearest_in_chunks(backend: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
     for module in (fast_memory, _memory_numba):
         monkeypatch.setattr(module, "CHUNK", 60)
-    z, memory = fill("normal", (31, 6), 1), fill("normal", (20, 6), 2)
-    distance, index = fast.nearest_distance(
-        on(backend, z, torch.float32), on(backend, memory, torch.float32), backend=backend
-    )
-    check(rounded(z, torch.float32), rounded(memory, torch.float32), distance, index, torch.float32)
+    hold(one("nearest_distance", "matches_the_oracle"), kernel_of("nearest_distance", backend, "float32"))
 
 
-def test_nearest_strided(backend: str) -> None:
-    z, memory = fill("normal", (9, 20), 1), fill("normal", (6, 20), 2)
-    tensors = [on(backend, np.asfortranarray(x), torch.float32).T.contiguous().T for x in (z, memory)]
-    distance, index = fast.nearest_distance(tensors[0][::2, ::3], tensors[1][:, ::3], backend=backend)
-    check(
-        rounded(z[::2, ::3], torch.float32),
-        rounded(memory[:, ::3], torch.float32),
-        distance,
-        index,
-        torch.float32,
-    )
+def on(backend: str, data: np.ndarray, dtype: torch.dtype) -> Tensor:
+    return torch.as_tensor(data).to(device_of(backend), dtype)
 
 
 def test_nearest_gradients(backend: str) -> None:
@@ -170,23 +97,6 @@ def test_nearest_compiles(backend: str | None) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-@given(
-    seed=seeds, batch=st.integers(0, 4), kind=values, dtype=st.sampled_from((torch.float64, torch.float32))
-)
-def test_address_and_recall(seed: int, batch: int, kind: str, dtype: torch.dtype) -> None:
-    shapes = ((batch, 6), (5, 6), (5,), (7, 5), (7,))
-    z, w1, b1, w2, b2 = (rounded(fill("normal", shape, seed + i), dtype) for i, shape in enumerate(shapes))
-    memory = rounded(fill(kind, (7, 6), seed), dtype)
-    tensors = [torch.as_tensor(x).to(dtype) for x in (z, w1, b1, w2, b2)]
-    query = fast.address(*tensors)
-    right = [oracle.address(row, w1, b1, w2, b2) for row in z]
-    assert_close(query, np.reshape(right, (batch, 7)), dtype=dtype, scale=1)
-    assert_close(query.sum(1), np.ones(batch), dtype=dtype)
-    recalled = fast.recall(query, torch.as_tensor(memory).to(dtype))
-    expected = np.reshape([oracle.recall(row, memory) for row in right], (batch, 6))
-    assert_close(recalled, expected, dtype=dtype, scale=np.abs(memory).max())
-
-
 def test_memory_errors() -> None:
     z = torch.zeros(2, 3)
     for call, error, message in (
@@ -214,31 +124,11 @@ def test_memory_errors() -> None:
             call()
 
 
-@given(
-    size=st.integers(1, 9),
-    stride=st.integers(1, 9),
-    extra=st.tuples(st.integers(0, 12), st.integers(0, 12)),
-    channels=st.integers(1, 3),
-    dtype=st.sampled_from((torch.float64, torch.float32)),
-    seed=seeds,
-)
-@settings(max_examples=60)
-def test_patches(
-    size: int, stride: int, extra: tuple[int, int], channels: int, dtype: torch.dtype, seed: int
-) -> None:
-    stride = min(size, stride)
-    image = rounded(fill("normal", (channels, size + extra[0], size + extra[1]), seed), dtype)
-    patches, origins = fast.slice_patches(torch.as_tensor(image).to(dtype), size, stride)
-    right, corners = patch_oracle.slice_patches(image.transpose(1, 2, 0), size, stride)
-    assert np.array_equal(patches.double().numpy(), right.transpose(0, 3, 1, 2))
-    assert np.array_equal(origins.numpy(), corners)
-    assert np.array_equal(fast.stitch_patches(patches, origins, image.shape[1:]).double().numpy(), image)
-    altered = fill("normal", right.shape, seed + 1)
-    stitched = fast.stitch_patches(
-        torch.as_tensor(altered.transpose(0, 3, 1, 2)).to(dtype), origins, image.shape[1:]
-    )
-    expected = patch_oracle.stitch_patches(rounded(altered, dtype), corners, image.shape[1:])
-    assert_close(stitched, expected.transpose(2, 0, 1), dtype=dtype)
+def test_stitching_gives_the_picture_back_to_the_bit() -> None:
+    for size, stride, seed in ((8, 5, 1), (7, 3, 2), (9, 9, 3), (4, 1, 4)):
+        image = torch.as_tensor(fill("normal", (3, 23, 31), seed)).float()
+        patches, origins = fast.slice_patches(image, size, stride)
+        assert torch.equal(fast.stitch_patches(patches, origins, (23, 31)), image)
 
 
 def test_patch_errors() -> None:

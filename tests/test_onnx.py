@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from tiny import make_inspector
-from tolerances import assert_close
 from torch import Tensor, nn
 
 from fmrnet import fast
+from fmrnet.conformance.tolerances import assert_close
 
 for module in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(module, reason="ONNX export needs pip install 'fmrnet[onnx]'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ COMMANDS = [
     line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()
 ]
 COMMANDS += re.findall(r"`(fmrnet \w+ \S[^`]*)`", README)
+KERNEL = next(snippet for snippet in SNIPPETS if snippet.startswith("import torch\nimport torch.nn"))
 MAKE = [line.split()[1] for line in COMMANDS if line.startswith("make ")]
 COMMANDS = [line for line in COMMANDS if line.startswith("fmrnet ")]
 
@@ -50,6 +52,9 @@ def factory(tmp_path, monkeypatch):
     mask[40:44, 20:90] = True
     write_picture("dataset/ground_truth/cut/7_mask.png", mask)
     make_inspector().save("carpet.fmr")
+    Path("mykernels.py").write_text(KERNEL)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mykernels", raising=False)
 
 
 def test_there_are_snippets_and_commands():
@@ -60,6 +65,8 @@ def test_there_are_snippets_and_commands():
         "info",
         "calibrate",
         "evaluate",
+        "selfcheck",
+        "bench",
     }
     assert MAKE[:2] == ["demo", "test"]
 

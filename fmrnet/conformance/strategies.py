@@ -1,21 +1,25 @@
-"""Every hypothesis strategy of the kernel tests: shapes, values, dtypes and memory layouts."""
+"""Every hypothesis strategy of the kernel tests: shapes, values, dtypes and memory layouts. The simplest come first."""
 
 import numpy as np
 import torch
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["LAYOUTS", "VALUES", "features", "fill", "laid_out", "layouts", "pictures", "seeds", "values"]
+__all__ = ["LAYOUTS", "PICTURES", "VALUES", "fill", "laid_out", "layouts", "pictures", "seeds", "values"]
 
-LAYOUTS = ("contiguous", "channels_last", "sliced", "transposed", "expanded batch")
-VALUES = ("normal", "zeros", "constant", "huge", "tiny", "one-hot")
+Array = NDArray[np.float64]
+
+LAYOUTS = ("contiguous", "transposed", "sliced", "expanded batch", "channels_last")
+VALUES = ("zeros", "one-hot", "constant", "normal", "tiny", "huge")
+PICTURES = ("unrelated", "nearly equal", "equal", "constant", "black", "binary")
 
 seeds = st.integers(0, 2**32 - 1)
 layouts = st.sampled_from(LAYOUTS)
 values = st.sampled_from(VALUES)
 
 
-def fill(kind: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+def fill(kind: str, shape: tuple[int, ...], seed: int) -> Array:
     """float64 data of one kind: what a network sees on good days, and the extremes."""
     rng = np.random.default_rng(seed)
     if kind == "zeros":
@@ -31,14 +35,15 @@ def fill(kind: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 
 def laid_out(tensor: Tensor, layout: str) -> Tensor:
-    """The same values (of a tensor with 4 axes) in another memory layout."""
-    if layout == "channels_last":
+    """The same values (of a tensor with 2 to 4 axes) in another memory layout, where it has one."""
+    if layout == "channels_last" and tensor.ndim == 4:
         return tensor.contiguous(memory_format=torch.channels_last)
     if layout == "sliced":  # a window of a larger tensor: every stride is wider than the shape says
-        b, c, h, w = tensor.shape
-        larger = tensor.new_full((b + 1, c + 1, h + 3, w + 2), torch.nan)
-        larger[1:, :c, 2 : h + 2, 1 : w + 1] = tensor
-        return larger[1:, :c, 2 : h + 2, 1 : w + 1]
+        ends = [(1, 0), (0, 1), (2, 1), (1, 1)][-tensor.ndim :]
+        larger = tensor.new_full([n + a + b for n, (a, b) in zip(tensor.shape, ends)], torch.nan)
+        window = larger[tuple(slice(a, a + n) for n, (a, _) in zip(tensor.shape, ends))]
+        window.copy_(tensor)
+        return window
     if layout == "transposed":
         return tensor.mT.contiguous().mT
     if layout == "expanded batch" and len(tensor) == 1:  # stride 0
@@ -47,21 +52,7 @@ def laid_out(tensor: Tensor, layout: str) -> Tensor:
 
 
 @st.composite
-def features(
-    draw: st.DrawFn, *, batch: st.SearchStrategy[int], channels: int, cells: int, size: int
-) -> np.ndarray:
-    """Feature maps (B, C, H, W), H and W up to `cells` textons of `size` pixels, one kind of values."""
-    shape = (
-        draw(batch),
-        draw(st.integers(1, channels)),
-        draw(st.integers(1, cells)) * size,
-        draw(st.integers(1, cells)) * size,
-    )
-    return fill(draw(values), shape, draw(seeds))
-
-
-@st.composite
-def pictures(draw: st.DrawFn, *, side: int = 20, channels: int = 4) -> tuple[np.ndarray, np.ndarray]:
+def pictures(draw: st.DrawFn, *, side: int = 20, channels: int = 4) -> tuple[Array, Array]:
     """Two pictures (B, C, H, W) in [0, 1]: unrelated, nearly equal, equal, constant, black, or binary."""
     shape = (
         draw(st.integers(1, 3)),
@@ -70,7 +61,7 @@ def pictures(draw: st.DrawFn, *, side: int = 20, channels: int = 4) -> tuple[np.
         draw(st.integers(1, side)),
     )
     rng = np.random.default_rng(draw(seeds))
-    kind = draw(st.sampled_from(("unrelated", "nearly equal", "equal", "constant", "black", "binary")))
+    kind = draw(st.sampled_from(PICTURES))
     image = rng.random(shape)
     if kind == "constant":
         image = np.full(shape, rng.random())

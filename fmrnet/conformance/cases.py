@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
 from fmrnet import fast, reference
+
+Array = npt.NDArray[Any]
 
 OURS = ("eager", "numba", "triton")
 PICTURES = {  # B, C, H, W
@@ -32,11 +36,15 @@ FEATURES = {  # the skip F_D of the paper's channels: B, C, H, W; K = 2
     "rail, N = 256": (1, 256, 128, 8),
     "512 x 512, N = 1024": (1, 256, 64, 64),
 }
+FUNCTIONS = ("anomaly_map", "nearest_distance", "rearrange_textons", "synthesize")
+GRADIENTS = ", with gradients"
 LATENTS = {"64 to 512": (64, 2048, 512), "2400 to 512": (2400, 2048, 512)}
 
 
 @dataclass
 class Candidate:
+    """A call without arguments, and what raises unless its result is right."""
+
     name: str
     call: Callable[[], Any]
     agrees: Callable[[Any], None] | None  # None: a yardstick that computes something else, said in its name
@@ -44,30 +52,58 @@ class Candidate:
 
 @dataclass
 class Case:
-    function: str
+    """A function at one size. `run` calls any function of its kind on the case's inputs."""
+
+    function: str  # of fmrnet.fast
     size: str
     bytes: float  # read once and written once
     operations: float  # multiplications and additions
-    candidates: list[Candidate] = field(default_factory=list)
+    run: Callable[[Callable[..., Any]], Any]
+    agrees: Callable[[Any], None]
+    peers: list[Candidate] = field(default_factory=list)
+    gradients: bool = False
+
+    @property
+    def title(self) -> str:
+        """The function's name, and whether its gradients are computed as well."""
+        return self.function + (GRADIENTS if self.gradients else "")
+
+    def candidates(
+        self, device: str, kernel: tuple[str, Callable[..., Any]] | None = None
+    ) -> list[Candidate]:
+        """A kernel from elsewhere, our backends and the peers."""
+        ours = getattr(fast, self.function)
+        backends = ("eager", "triton") if device == "cuda" else ("eager", "numba")
+        functions = [kernel] if kernel is not None else []
+        functions += [(backend, partial(ours, backend=backend)) for backend in backends]
+        made = [
+            Candidate(name, lambda function=function: self.run(function), self.agrees)  # type: ignore[misc]
+            for name, function in functions
+        ]
+        return made + self.peers
 
 
-def cases(device: str) -> Iterator[Case]:
-    for size in PICTURES:
-        yield _anomaly_map(size, device)
-    for size in ("64 patches", "2400 patches"):
-        yield _synthesize(size, device)
-    for size in FEATURES:
-        yield _rearrange(size, device, backward=False)
-    yield _rearrange("64 patches, N = 16", device, backward=True)
-    for size in LATENTS:
-        yield _nearest(size, device)
+def cases(device: str, only: str = "", function: str = "") -> Iterator[Case]:
+    """Every case whose title and size contain `only`, of one function if it is named; each made when asked for."""
+    makers: list[tuple[str, str, Callable[[], Case]]] = [
+        *(("anomaly_map", size, partial(_anomaly_map, size, device)) for size in PICTURES),
+        *(
+            ("synthesize", size, partial(_synthesize, size, device))
+            for size in ("64 patches", "2400 patches")
+        ),
+        *(("rearrange_textons", size, partial(_rearrange, size, device)) for size in FEATURES),
+        *(
+            (f"rearrange_textons{GRADIENTS}", size, partial(_rearrange, size, device, backward=True))
+            for size in ("64 patches, N = 16",)
+        ),
+        *(("nearest_distance", size, partial(_nearest, size, device)) for size in LATENTS),
+    ]
+    for title, size, make in makers:
+        if only in f"{title} {size}" and function in ("", title.removesuffix(GRADIENTS)):
+            yield make()
 
 
-def _backends(device: str) -> tuple[str, ...]:
-    return ("eager", "triton") if device == "cuda" else ("eager", "numba")
-
-
-def _close(actual: Any, expected: np.ndarray, atol: float) -> None:
+def _close(actual: Any, expected: Array, atol: float) -> None:
     actual = (
         actual.detach().cpu().double().numpy() if isinstance(actual, torch.Tensor) else np.asarray(actual)
     )
@@ -89,9 +125,6 @@ def _anomaly_map(size: str, device: str) -> Case:
     planes = [t.cpu().permute(0, 2, 3, 1).contiguous().numpy() for t in (x, y)]
     pixels = batch * height * width
     taps = 4 * 2 * 11 * 2  # four blurs, down and across, a multiplication and an addition a tap
-    case = Case(
-        "anomaly_map", size, 4.0 * (2 * channels + 1) * pixels, float((taps + 60) * channels * pixels)
-    )
     windows = list(_windows(*planes))
 
     def whole(result: Any) -> None:
@@ -107,38 +140,29 @@ def _anomaly_map(size: str, device: str) -> Case:
         expected = [1 - reference.fusion.ssim(planes[0][0], planes[1][0])[5:-5, 5:-5].mean()]
         _close(result, np.asarray(expected), 2e-4)
 
-    for backend in _backends(device):
-        case.candidates.append(
-            Candidate(backend, lambda backend=backend: fast.anomaly_map(x, y, backend=backend), whole)
-        )
+    case = Case(
+        "anomaly_map",
+        size,
+        bytes=4.0 * (2 * channels + 1) * pixels,
+        operations=float((taps + 60) * channels * pixels),
+        run=lambda function: function(x, y),
+        agrees=whole,
+    )
     compiled = torch.compile(lambda x, y: fast.anomaly_map(x, y, backend="eager"))
     if size == "512 x 512" or device == "cuda":
-        case.candidates.append(Candidate("torch.compile", lambda: compiled(x, y), whole))
+        case.peers.append(Candidate("torch.compile", lambda: compiled(x, y), whole))
     if device == "cpu":
-        case.candidates.append(
-            Candidate("scikit-image + SciPy", lambda: [_skimage(*pair) for pair in zip(*planes)], whole)
-        )
-        case.candidates.append(Candidate("OpenCV", lambda: [_opencv(*pair) for pair in zip(*planes)], whole))
-    import kornia
-    import pytorch_msssim
-
-    case.candidates.append(
-        Candidate("kornia, SSIM alone", lambda: 1 - kornia.metrics.ssim(x, y, 11).mean(1), ssim_alone)
-    )
+        case.peers += [
+            Candidate("scikit-image + SciPy", lambda: [_skimage(*pair) for pair in zip(*planes)], whole),
+            Candidate("OpenCV", lambda: [_opencv(*pair) for pair in zip(*planes)], whole),
+        ]
+    case.peers.append(Candidate("kornia, SSIM alone", lambda: _kornia(x, y), ssim_alone))
     if size == "512 x 512":
-        case.candidates.append(
-            Candidate(
-                "pytorch-msssim, mean SSIM alone",
-                lambda: 1 - pytorch_msssim.ssim(x, y, data_range=1, size_average=False),
-                mean_alone,
-            )
-        )
+        case.peers.append(Candidate("pytorch-msssim, mean SSIM alone", lambda: _msssim(x, y), mean_alone))
     return case
 
 
-def _windows(
-    image: np.ndarray, reconstruction: np.ndarray
-) -> Iterator[tuple[int, slice, slice, dict[str, np.ndarray]]]:
+def _windows(image: Array, reconstruction: Array) -> Iterator[tuple[int, slice, slice, dict[str, Array]]]:
     """The oracle's maps: of the whole picture, or of its corners and middle where it is large."""
     batch, height, width, _ = image.shape
     side, margin = 192, 6
@@ -160,22 +184,24 @@ def _windows(
             yield index, slice(top, bottom), slice(left, right), {name: m[inner] for name, m in maps.items()}
 
 
-def _skimage(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _skimage(x: Array, y: Array) -> Array:
     from scipy import ndimage
     from skimage.metrics import structural_similarity
 
-    def gradient(picture: np.ndarray) -> np.ndarray:
+    similarity: Any = structural_similarity  # it has no types
+
+    def gradient(picture: Array) -> Array:
         g = [
             ndimage.correlate1d(
                 ndimage.correlate1d(picture, [-1, 0, 1], axis), [1 / 3, 1 / 3, 1 / 3], 1 - axis
             )
             for axis in (0, 1)
         ]
-        return np.hypot(*g)
+        return np.asarray(np.hypot(*g))
 
     a, b = gradient(x), gradient(y)
     gms = ((2 * a * b + fast.fusion.C0) / (a**2 + b**2 + fast.fusion.C0)).mean(-1)
-    ssim = structural_similarity(
+    ssim = similarity(
         x,
         y,
         gaussian_weights=True,
@@ -185,20 +211,22 @@ def _skimage(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         full=True,
         channel_axis=-1,
     )[1].mean(-1)
-    return (1 - gms) * (1 - ssim) * np.sqrt(((x - y) ** 2).mean(-1))
+    fused: Array = (1 - gms) * (1 - ssim) * np.sqrt(((x - y) ** 2).mean(-1))
+    return fused
 
 
-def _opencv(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _opencv(x: Array, y: Array) -> Array:
     import cv2
 
-    def blur(picture: np.ndarray) -> np.ndarray:
-        return cv2.GaussianBlur(picture, (11, 11), 1.5, borderType=cv2.BORDER_REFLECT)
+    def blur(picture: Array) -> Array:
+        return np.asarray(cv2.GaussianBlur(picture, (11, 11), 1.5, borderType=cv2.BORDER_REFLECT))
 
     step, flat = np.array([-1, 0, 1], np.float32), np.full(3, 1 / 3, np.float32)
 
-    def gradient(picture: np.ndarray) -> np.ndarray:
+    def gradient(picture: Array) -> Array:
         across = cv2.sepFilter2D(picture, -1, step, flat, borderType=cv2.BORDER_REFLECT)
-        return cv2.magnitude(across, cv2.sepFilter2D(picture, -1, flat, step, borderType=cv2.BORDER_REFLECT))
+        down = cv2.sepFilter2D(picture, -1, flat, step, borderType=cv2.BORDER_REFLECT)
+        return np.asarray(cv2.magnitude(across, down))
 
     a, b = gradient(x), gradient(y)
     c0, c1, c2 = fast.fusion.C0, fast.fusion.C1, fast.fusion.C2
@@ -207,7 +235,20 @@ def _opencv(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     vx, vy, cov = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
     ssim = ((2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))).mean(-1)
     d = x - y
-    return (1 - gms) * (1 - ssim) * np.sqrt((d * d).mean(-1))
+    fused: Array = (1 - gms) * (1 - ssim) * np.sqrt((d * d).mean(-1))
+    return fused
+
+
+def _kornia(x: torch.Tensor, y: torch.Tensor) -> Any:
+    import kornia
+
+    return 1 - kornia.metrics.ssim(x, y, 11).mean(1)
+
+
+def _msssim(x: torch.Tensor, y: torch.Tensor) -> Any:
+    import pytorch_msssim
+
+    return 1 - pytorch_msssim.ssim(x, y, data_range=1, size_average=False)
 
 
 # --- synthesis --------------------------------------------------------------------------------------------
@@ -248,17 +289,20 @@ def _synthesize(size: str, device: str) -> Case:
         for b, picture in expected.items():
             _close(result[0][b], picture, 1e-4)
 
-    case = Case("synthesize", size, 4.0 * (3 * channels + 1) * batch * height * width, 0.0)
-    for backend in _backends(device):
-        call = lambda backend=backend: fast.synthesize(image, source, **parameters, backend=backend)  # noqa: E731
-        case.candidates.append(Candidate(backend, call, agrees))
-    return case
+    return Case(
+        "synthesize",
+        size,
+        bytes=4.0 * (3 * channels + 1) * batch * height * width,
+        operations=0.0,
+        run=lambda function: function(image, source, **parameters),
+        agrees=agrees,
+    )
 
 
 # --- textons ----------------------------------------------------------------------------------------------
 
 
-def _rearrange(size: str, device: str, *, backward: bool) -> Case:
+def _rearrange(size: str, device: str, *, backward: bool = False) -> Case:
     shape = FEATURES[size]
     batch, channels, height, width = shape
     textons = places = height * width // 4
@@ -277,15 +321,11 @@ def _rearrange(size: str, device: str, *, backward: bool) -> Case:
         for b in sample:
             _close((result[0] if backward else result)[b], expected[b], 2e-4)
 
-    def timed(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[[], Any]:
-        if not backward:
-            return lambda: function(skip, memory)
-
-        def both() -> Any:
-            result = function(skip, memory)
-            return result, *torch.autograd.grad(result, (skip, memory), weight)
-
-        return both
+    def run(function: Callable[..., Any]) -> Any:
+        result = function(skip, memory)
+        if backward and not result.requires_grad:
+            raise NotImplementedError("it has no gradients")
+        return (result, *torch.autograd.grad(result, (skip, memory), weight)) if backward else result
 
     def blocks(t: torch.Tensor) -> torch.Tensor:
         return F.unfold(t, 2, stride=2).mT  # [B, P, D]
@@ -302,14 +342,19 @@ def _rearrange(size: str, device: str, *, backward: bool) -> Case:
 
     products = 2 * 2 * places * textons * channels * 4 * batch * (3 if backward else 1)
     moved = 4.0 * batch * channels * height * width * (8 if backward else 3)
-    name = "rearrange_textons, with gradients" if backward else "rearrange_textons"
-    case = Case(name, size, moved, float(products))
-    for backend in _backends(device):
-        call = timed(lambda p, b, backend=backend: fast.rearrange_textons(p, b, backend=backend))
-        case.candidates.append(Candidate(backend, call, agrees))
-    case.candidates.append(Candidate("unfold, einsum, fold", timed(einsum), agrees))
-    case.candidates.append(Candidate("unfold, SDPA, fold", timed(sdpa), agrees))
-    return case
+    return Case(
+        "rearrange_textons",
+        size,
+        bytes=moved,
+        operations=float(products),
+        run=run,
+        agrees=agrees,
+        peers=[
+            Candidate("unfold, einsum, fold", lambda: run(einsum), agrees),
+            Candidate("unfold, SDPA, fold", lambda: run(sdpa), agrees),
+        ],
+        gradients=backward,
+    )
 
 
 # --- nearest distance -------------------------------------------------------------------------------------
@@ -331,11 +376,15 @@ def _nearest(size: str, device: str) -> Case:
             assert abs(float(distance[b]) - expected) <= 2e-3
             assert int(index[b]) == nearest
 
-    moved = 4.0 * (count * length + entries * length + 3 * count)
-    case = Case("nearest_distance", size, moved, 2.0 * count * length * entries)
-    for backend in _backends(device):
-        call = lambda backend=backend: fast.nearest_distance(z, memory, backend=backend)  # noqa: E731
-        case.candidates.append(Candidate(backend, call, agrees))
-    case.candidates.append(Candidate("cdist, min", lambda: tuple(torch.cdist(z, memory).min(1)), agrees))
-    case.candidates.append(Candidate("the bare matrix product", lambda: z @ memory.T, None))
-    return case
+    return Case(
+        "nearest_distance",
+        size,
+        bytes=4.0 * (count * length + entries * length + 3 * count),
+        operations=2.0 * count * length * entries,
+        run=lambda function: function(z, memory),
+        agrees=agrees,
+        peers=[
+            Candidate("cdist, min", lambda: tuple(torch.cdist(z, memory).min(1)), agrees),
+            Candidate("the bare matrix product", lambda: z @ memory.T, None),
+        ],
+    )

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from cases import OURS, Case, cases
 
 from fmrnet import fast
 
-__all__ = ["ceilings", "measure", "table"]
+from .cases import OURS, Candidate, Case, cases
+
+__all__ = ["ceilings", "measured", "table"]
 
 
 def seconds(call: Callable[[], Any], device: str, launches: int = 1) -> float:
@@ -24,14 +25,15 @@ def seconds(call: Callable[[], Any], device: str, launches: int = 1) -> float:
         start = time.perf_counter()
         call()
         return time.perf_counter() - start
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
-    start.record()
+    begin.record()
     for _ in range(launches):
         call()
     end.record()
     torch.cuda.synchronize()
-    return start.elapsed_time(end) / 1e3 / launches
+    elapsed: float = begin.elapsed_time(end)  # milliseconds
+    return elapsed / 1e3 / launches
 
 
 def ceilings(device: str) -> dict[str, float]:
@@ -47,35 +49,55 @@ def ceilings(device: str) -> dict[str, float]:
     }
 
 
-def measure(device: str, budget: float, only: str = "") -> dict[str, Any]:
-    """Every case whose function or size contains `only`, about `budget` seconds for each of its candidates."""
-    limits = ceilings(device)
-    results = [
-        _case(case, device, budget, limits)
-        for case in cases(device)
-        if only in f"{case.function} {case.size}"
-    ]
-    return {"device": device, "ceilings": limits, "results": results}
+def measured(
+    device: str,
+    budget: float,
+    only: str = "",
+    function: str = "",
+    *,
+    limits: dict[str, float],
+    kernel: tuple[str, Callable[..., Any]] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Every case whose title and size contain `only`, of one function if it is named, timed.
+
+    Parameters
+    ----------
+    device
+        "cpu" or "cuda".
+    budget
+        About so many seconds for each candidate of a case.
+    limits
+        The `ceilings` of this machine.
+    kernel
+        A name and a function of someone else's, timed beside ours in each case.
+    """
+    for case in cases(device, only, function):
+        yield _case(case, case.candidates(device, kernel), device, budget, limits)
 
 
-def _case(case: Case, device: str, budget: float, limits: dict[str, float]) -> dict[str, Any]:
+def _case(
+    case: Case, candidates: list[Candidate], device: str, budget: float, limits: dict[str, float]
+) -> dict[str, Any]:
     times: dict[str, list[float]] = {}
     failures, absent = {}, {}
     first = {}
-    for candidate in case.candidates:
+    for candidate in candidates:
         try:
             result = candidate.call()
             if candidate.agrees is not None:
                 candidate.agrees(result)
-        except fast.BackendUnavailable as reason:
+        except (fast.BackendUnavailable, NotImplementedError) as reason:
             absent[candidate.name] = str(reason)
             continue
+        except ModuleNotFoundError as missing:
+            absent[candidate.name] = f"{missing.name} is not installed"
+            continue
         except Exception as error:  # whatever it is, a candidate that is not right is not timed
-            failures[candidate.name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            failures[candidate.name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
             continue
         first[candidate.name] = seconds(candidate.call, device)
         times[candidate.name] = []
-    running = [c for c in case.candidates if c.name in times]
+    running = [c for c in candidates if c.name in times]
     rounds = max(3, min(40, int(budget * len(running) / sum(first.values()) / 2))) if running else 0
     for _ in range(rounds):
         for candidate in running:
@@ -83,7 +105,8 @@ def _case(case: Case, device: str, budget: float, limits: dict[str, float]) -> d
             launches = max(1, min(50, int(0.02 / first[candidate.name])))
             times[candidate.name].append(seconds(candidate.call, device, launches))
     median = {name: statistics.median(values) for name, values in times.items()}
-    peers = {c.name: median[c.name] for c in running if c.name not in OURS and c.agrees is not None}
+    measured_against = {candidate.name for candidate in case.peers}
+    peers = {c.name: median[c.name] for c in running if c.name in measured_against and c.agrees is not None}
     best = min(peers.values(), default=None)
     floor = max(case.bytes / limits["bytes_per_second"], case.operations / limits["operations_per_second"])
     lines = [
@@ -92,25 +115,26 @@ def _case(case: Case, device: str, budget: float, limits: dict[str, float]) -> d
             "ours": c.name in OURS,
             "compared": "with the oracle, passed" if c.agrees is not None else "not: a yardstick",
             "seconds": median[c.name],
-            "times_faster_than_best_peer": best / median[c.name] if best and c.name in OURS else None,
+            "times_faster_than_best_peer": best / median[c.name]
+            if best and c.name not in measured_against
+            else None,
             "share_of_floor": floor / median[c.name],
             "raw_seconds": times[c.name],
         }
         for c in running
     ]
-    found = {
-        "function": case.function,
+    return {
+        "function": case.title,
         "size": case.size,
         "floor_seconds": floor,
         "lines": lines,
         "failures": failures,
         "absent": absent,
     }
-    print(table(found), flush=True)
-    return found
 
 
 def table(found: dict[str, Any]) -> str:
+    """The figures of a case, fastest first."""
     rows = [f"\n{found['function']}, {found['size']}"]
     for line in sorted(found["lines"], key=lambda line: line["seconds"]):
         ratio = line["times_faster_than_best_peer"]

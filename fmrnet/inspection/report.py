@@ -26,7 +26,7 @@ from fmrnet.inspection.record import Line, Record, read_record
 from fmrnet.pictures import write_map, write_picture
 
 if TYPE_CHECKING:
-    from fmrnet.inspection.inspector import Inspector, Result
+    from fmrnet.inspection.inspector import Inspector, Level, Result
 
 __all__ = ["Report", "identify", "open_report"]
 
@@ -36,7 +36,7 @@ def open_report(
     folder: str | Path,
     inspector: Inspector,
     model: str | Path,
-    level: str,
+    level: Level,
     paths: Sequence[Path],
     *,
     resume: bool = False,
@@ -93,7 +93,7 @@ class Report:
         folder: Path,
         inspector: Inspector,
         model: str | Path,
-        level: str,
+        level: Level,
         paths: Sequence[Path],
         *,
         resume: bool = False,

@@ -124,12 +124,12 @@ def test_termination_is_as_ctrl_c(model, dataset, tmp_path):
     for number in range(4, 60):
         save(dataset / f"test/ok/{number}.bmp", ground(seed=number))
     out = tmp_path / "figures.json"
-    command = [sys.executable, "-m", "fmrnet", "evaluate", str(model), str(dataset), "--out", str(out)]
-    code = "import runpy, sys, fmrnet.progress as p; p.Bar.__init__.__defaults__ = (0.0,); sys.argv[1:] = "
-    code += f"{command[3:]!r}; runpy.run_module('fmrnet', run_name='__main__')"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as program:
+    every_picture = (
+        "from fmrnet import cli, progress; progress.Bar.__init__.__defaults__ = (0.0,); cli.main()"
+    )
+    command = [sys.executable, "-c", every_picture, "evaluate", str(model), str(dataset), "--out", str(out)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as program:
         for line in program.stderr:
             if line.startswith("inspecting 5/60"):
                 program.send_signal(signal.SIGTERM)

@@ -49,8 +49,9 @@ def alike(**tensors: torch.Tensor) -> None:
 def finite(result: torch.Tensor, *, most: float = math.inf, **inputs: torch.Tensor) -> None:
     """Raise if an input holds NaN, infinity or, in a result that is not finite for it, magnitudes above `most`.
 
-    Cheap: the inputs are read only when the result is not finite. NaN in an input must reach `result` for this to see it. Nothing is checked on CUDA, where reading a flag
-    makes the host wait for the device, nor under `torch.compile`: there NaN passes through into the result.
+    Cheap: the inputs are read only when the result is not finite. NaN in an input must reach `result` for this to
+    see it. Nothing is checked on CUDA, where reading a flag makes the host wait for the device, nor under
+    `torch.compile`: there NaN passes through into the result.
     """
     if torch.compiler.is_compiling() or result.device.type != "cpu" or not result.numel():
         return
@@ -66,4 +67,6 @@ def finite(result: torch.Tensor, *, most: float = math.inf, **inputs: torch.Tens
     for name, tensor in inputs.items():
         greatest = float(tensor.detach().abs().max()) if tensor.numel() else 0.0
         if greatest > most:
-            raise ValueError(f"{name} holds magnitudes up to {greatest:.3g}; expected up to {most:g}: scale it down")
+            raise ValueError(
+                f"{name} holds magnitudes up to {greatest:.3g}; expected up to {most:g}: scale it down"
+            )

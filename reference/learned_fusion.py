@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
 
 from ._checks import Array, numbers, two_pictures
 from .blurs import blurred, broadly_blurred
@@ -205,4 +206,4 @@ def learned_map(beyond: npt.ArrayLike) -> Array:
     (H, W) in [0, 1]
         1/2 at HALF standard deviations above good pictures.
     """
-    return np.asarray(1 / (1 + np.exp(HALF - numbers("beyond", beyond, "(H, W)"))))
+    return np.asarray(expit(numbers("beyond", beyond, "(H, W)") - HALF))

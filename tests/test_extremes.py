@@ -51,7 +51,7 @@ def blocks(kind: str, shape: tuple[int, ...], seed: int, dtype: torch.dtype) -> 
 
 
 @given(data=st.data(), temperature=temperatures, kind=st.sampled_from(KINDS), seed=seeds)
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_textons_at_every_temperature(backend, data, temperature, kind, seed):
     dtype = data.draw(st.sampled_from(DTYPES[backend]), "dtype")
     skip, memory = blocks(kind, (2, 3, 4, 6), seed, dtype)
@@ -150,7 +150,7 @@ def test_nearest_distance_over_the_whole_range(backend, seed, exponent, spread, 
     # squares below float32's least are lost
     assert_close(distance, expected, dtype=dtype, scale=max(np.abs(memory).max(), np.abs(z).max(), 1e-17))
     named = np.linalg.norm(z - memory[index.cpu().numpy()], axis=1)
-    assert (named <= np.array(expected) + 1e-2 * max(np.abs(memory).max(), np.abs(z).max())).all()
+    assert (named <= np.array(expected) + 1e-2 * max(np.abs(memory).max(), np.abs(z).max()) + 1e-17).all()
 
 
 FLAT = ("black", "white", "white on black", "grey", "subnormal", "one pixel", "next to equal")

@@ -84,7 +84,8 @@ def ssim(
     _odd("window", window)
     _positive(sigma=sigma, c1=c1, c2=c2)
     k = np.arange(window) - window // 2
-    weight = np.exp(-0.5 * (k / sigma) ** 2)
+    with np.errstate(over="ignore"):  # a narrow enough Gaussian is a lone pixel
+        weight = np.exp(-0.5 * (k / sigma) ** 2)
     weight /= weight.sum()  # (window,)
 
     mu, mu_rec = _filter(I, weight, weight), _filter(I_rec, weight, weight)  # (H, W, C)

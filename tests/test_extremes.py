@@ -203,22 +203,6 @@ def test_maps_of_flat_and_tiny_pictures(backend, seed, kind, batch, height, widt
         assert_close(values, np.stack([each[name] for _, each in right]), dtype=dtype, scale=1)
 
 
-@pytest.mark.parametrize("n", [1, 2, 5])
-def test_triton_kernels_mirror_however_far_outside(n):
-    """What is left of a division has there the sign of what is divided, as in C."""
-    triton = pytest.importorskip("triton")
-    from fmrnet.fast._fusion_triton import _mirror
-
-    @triton.jit
-    def mirrored(out, n):
-        i = triton.language.arange(0, 128)
-        triton.language.store(out + i, _mirror(i - 64, n, True))
-
-    out = torch.empty(128, dtype=torch.int32, device=device_of("triton"))
-    mirrored[(1,)](out, n)
-    assert out.tolist() == np.pad(np.arange(n), 64, mode="symmetric")[:128].tolist()
-
-
 @given(
     seed=seeds,
     kind=st.sampled_from(FLAT),

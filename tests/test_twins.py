@@ -199,6 +199,18 @@ def test_patches(cut):
         agree(found.double(), expected.transpose(2, 0, 1), atol=atol * (1 + np.abs(other).max()))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_patches_in_half_precision_keep_their_means_in_float32(dtype):
+    """64 patches over most pixels: nothing but the result is rounded."""
+    patches, origins = fast.slice_patches(
+        torch.rand(1, 96, 96, generator=torch.Generator().manual_seed(1)), 64, 8
+    )
+    noise = torch.rand(patches.shape, generator=torch.Generator().manual_seed(2)).to(dtype)
+    exact = fast.stitch_patches(noise.double(), origins, (96, 96))
+    found = fast.stitch_patches(noise, origins, (96, 96)).double()
+    assert (found - exact).abs().max() <= 0.51 * torch.finfo(dtype).eps
+
+
 def drawn_defect(rng, height, width):
     kind = int(rng.integers(3))
     return {

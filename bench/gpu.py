@@ -7,12 +7,12 @@ python bench/gpu.py [--out bench/results/microbench-gpu.json]
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import warnings
 from pathlib import Path
 
+import rows
 import torch
 from record import record
 
@@ -53,7 +53,7 @@ def main() -> None:
     measures = {"device": "cuda", "ceilings": limits, "results": results}
     found = record() | {"property_tests_exit_code": tests} | measures
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=1) + "\n")
+    rows.write(options.out, found)
     print(f"\nwritten to {options.out}")
     wrong = [f"{r['function']}, {r['size']}: {r['failures']}" for r in found["results"] if r["failures"]]
     if tests or wrong:

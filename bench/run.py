@@ -9,6 +9,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import rows
 from record import record
 
 from fmrnet.conformance.measure import ceilings, measured, table
@@ -30,7 +31,7 @@ def main() -> None:
     measures = {"device": "cpu", "ceilings": limits, "results": results}
     found = record() | {"panel_memory": _panel_memory()} | measures
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=1) + "\n")
+    rows.write(options.out, found)
     print(f"\nwritten to {options.out}")
     wrong = [f"{r['function']}, {r['size']}: {name}" for r in found["results"] for name in r["failures"] if name in
              ("eager", "numba")]  # fmt: skip

@@ -1,12 +1,19 @@
 """Shape, dtype, device and NaN errors, shared by every backend."""
 
+import math
+
 import torch
 
-__all__ = ["alike", "finite", "shaped"]
+__all__ = ["MOST", "alike", "finite", "shaped"]
+
+MOST = 1e15  # magnitudes up to here can be squared and summed in float32, whatever their number
 
 
 def shaped(name: str, tensor: torch.Tensor, *axes: str | int) -> None:
-    """Raise unless `tensor` is floating point with these axes; a name is any length, an int is one."""
+    """Raise unless `tensor` is floating point with these axes.
+
+    A name stands for any length, the same wherever the name is; an int for that length.
+    """
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(
             f"{name} is a {type(tensor).__name__}; expected a torch.Tensor (torch.as_tensor makes one)"
@@ -15,8 +22,10 @@ def shaped(name: str, tensor: torch.Tensor, *axes: str | int) -> None:
         raise TypeError(
             f"{name} has dtype {tensor.dtype}; expected a floating-point tensor (.float() makes one)"
         )
+    lengths = dict(zip(axes, tensor.shape))
     fits = tensor.ndim == len(axes) and all(
-        isinstance(axis, str) or length == axis for length, axis in zip(tensor.shape, axes)
+        length == (lengths[axis] if isinstance(axis, str) else axis)
+        for length, axis in zip(tensor.shape, axes)
     )
     if not fits:
         expected = ", ".join(map(str, axes))
@@ -37,11 +46,12 @@ def alike(**tensors: torch.Tensor) -> None:
             )
 
 
-def finite(result: torch.Tensor, **inputs: torch.Tensor) -> None:
-    """Raise if an input holds NaN or infinity. Cheap: the inputs are read only when the result is not finite.
+def finite(result: torch.Tensor, *, most: float = math.inf, **inputs: torch.Tensor) -> None:
+    """Raise if an input holds NaN, infinity or, in a result that is not finite for it, magnitudes above `most`.
 
-    NaN in an input must reach `result` for this to see it. Nothing is checked on CUDA, where reading a flag
-    makes the host wait for the device, nor under `torch.compile`: there NaN passes through into the result.
+    Cheap: the inputs are read only when the result is not finite. NaN in an input must reach `result` for this to
+    see it. Nothing is checked on CUDA, where reading a flag makes the host wait for the device, nor under
+    `torch.compile`: there NaN passes through into the result.
     """
     if torch.compiler.is_compiling() or result.device.type != "cpu" or not result.numel():
         return
@@ -53,4 +63,10 @@ def finite(result: torch.Tensor, **inputs: torch.Tensor) -> None:
             raise ValueError(
                 f"{name} holds {bad} values that are NaN or infinite (of {tensor.numel()}); "
                 "expected finite values: check the picture or the weights it came from"
+            )
+    for name, tensor in inputs.items():
+        greatest = float(tensor.detach().abs().max()) if tensor.numel() else 0.0
+        if greatest > most:
+            raise ValueError(
+                f"{name} holds magnitudes up to {greatest:.3g}; expected up to {most:g}: scale it down"
             )

@@ -61,8 +61,8 @@ def median_filter(maps: Tensor, window: int, *, filtered: Tensor) -> None:
 @triton.jit
 def _mirror(i, n, SMALL: tl.constexpr):
     """Where pixel i of a line of n lies when the line is mirrored at both ends: c b a | a b c | c b a."""
-    if SMALL:  # perhaps over and over
-        i = (i + 10 * n) % (2 * n)
+    if SMALL:  # perhaps over and over; what is left of a division has the sign of i
+        i = (i % (2 * n) + 2 * n) % (2 * n)
         return tl.minimum(i, 2 * n - 1 - i)
     return tl.maximum(tl.minimum(tl.maximum(i, -1 - i), 2 * n - 1 - i), 0)
 

@@ -28,7 +28,7 @@ def forward(
     seen = np.empty(len(skip), kernel.dtype)
     arguments = (*_map(skip), *_map(memory_features), size, kernel, kind, 1 / temperature, *_map(out), seen)
     spread(lambda start, stop: _forward(start, stop, *arguments), len(skip))
-    _checks.finite(torch.from_numpy(seen), skip=skip, memory_features=memory_features)
+    _checks.finite(torch.from_numpy(seen), most=_checks.MOST, skip=skip, memory_features=memory_features)
     return out
 
 
@@ -241,6 +241,8 @@ def _inverse_norms(rows):
             square += row[d] * row[d]
         norm = math.sqrt(square)
         inverse[p] = 1 / (rows.dtype.type(EPS) if norm < rows.dtype.type(EPS) else norm)
+        if norm == np.inf:  # too large: it must show, as NaN does
+            inverse[p] = np.nan
     return inverse
 
 
@@ -344,12 +346,20 @@ def _subtract(factor, row, out):
 
 @inlined
 def _softmax(s, a, c, P, N, rate):
-    """Inner products -> similarities, in place; 0 in the padding. No maximum to track: cosines <= 1."""
-    one, per = s.dtype.type(1), s.dtype.type(rate)
+    """Inner products -> similarities, in place; 0 in the padding.
+
+    The greatest cosine is taken off first: at a low temperature exp((d - 1) / t) is 0 for every d far below 1.
+    """
+    per = s.dtype.type(rate)
     for p in range(len(s)):
         total = s.dtype.type(0)
         for n in range(N):
-            s[p, n] = math.exp((s[p, n] * a[p] * c[n] - one) * per)
+            s[p, n] = s[p, n] * a[p] * c[n]
+        most = s[p, 0]
+        for n in range(1, N):
+            most = max(most, s[p, n])
+        for n in range(N):
+            s[p, n] = math.exp((s[p, n] - most) * per)
             total += s[p, n]
         for n in range(s.shape[1]):
             s[p, n] = s[p, n] / total if p < P and n < N else s.dtype.type(0)

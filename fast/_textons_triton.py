@@ -1,8 +1,9 @@
 """`rearrange_textons` on CUDA tensors.
 
 q  blocks of the skip [P, D]     b  textons [N, D]     a, c  inverse norms of q and b     s  similarity
-Blocks are index arithmetic on the feature maps, in either memory format. Cosines are at most 1, so the
-softmax needs no running maximum. Sums are float32; offsets into a tensor int64.
+Blocks are index arithmetic on the feature maps, in either memory format. The softmax takes off the greatest
+cosine: at a low temperature exp((d - 1) / t) is 0 for every d far below 1. Sums are float32; offsets into a
+tensor int64.
 
 A picture of up to `SMALL` places and textons stays on chip whole, several pictures to a program where they
 are tiny (a matrix product has at least 16 rows). Larger ones go tile by tile, the cosines computed again for
@@ -21,6 +22,7 @@ from ._dispatch import TRITON_SMALL
 
 EPS = tl.constexpr(1e-12)
 SMALL = TRITON_SMALL
+NO_TEXTON = tl.constexpr(-2.0)  # below every cosine, rounding included
 TILE = 64  # places or textons in a tile of the large kernels
 DEPTH = 64  # numbers of a block taken at a time
 
@@ -87,7 +89,7 @@ def backward(
             total = parts.sum(0).reshape(9, -1)
             d_mixing = total.T.reshape(mixing.shape).to(mixing.dtype)
         return d_skip, d_memory, d_mixing
-    sums = torch.empty((2, call.batch, call.places), dtype=torch.float32, device=skip.device)
+    sums = torch.empty((3, call.batch, call.places), dtype=torch.float32, device=skip.device)
     places, textons, parts_of_d = (
         triton.cdiv(n, t) for n, t in ((call.places, TILE), (call.textons, TILE), (call.length, 4 * DEPTH))
     )
@@ -192,7 +194,9 @@ def _products(
 
 @triton.jit
 def _inverse(square):
-    return 1.0 / tl.maximum(tl.sqrt(square), EPS)
+    """1 / norm, the norm no smaller than EPS; NaN where the square was too large for float32: it must show."""
+    inverse = 1.0 / tl.maximum(tl.sqrt(square), EPS)
+    return tl.where(square == float("inf"), float("nan"), inverse)
 
 
 @triton.jit
@@ -216,8 +220,8 @@ def _taps(kernel, tap, col, N, within, MIXING: tl.constexpr):
 
 @triton.jit
 def _small_similarity(inner, xx, yy, rate, same):
-    cosine = inner * _inverse(xx)[:, None] * _inverse(yy)[None, :]
-    e = tl.where(same, tl.exp((cosine - 1.0) * rate), 0.0)
+    cosine = tl.where(same, inner * _inverse(xx)[:, None] * _inverse(yy)[None, :], NO_TEXTON)
+    e = tl.where(same, tl.exp((cosine - tl.max(cosine, 1)[:, None]) * rate), 0.0)
     total = tl.sum(e, 1)
     return e / tl.where(total == 0.0, 1.0, total)[:, None]
 
@@ -339,6 +343,18 @@ def _small_backward(
 
 
 @triton.jit
+def _large_exponentials(inner, xx, yy, b_valid, most, rate):
+    """exp((cosine - greatest) / temperature) of one tile, 0 where there is no texton.
+
+    The greatest of this and the tiles before is returned, too, and what sums from the tiles before are now worth.
+    """
+    cosine = tl.where(b_valid[None, :], inner * _inverse(xx)[:, None] * _inverse(yy)[None, :], NO_TEXTON)
+    greatest = tl.maximum(most, tl.max(cosine, 1))
+    e = tl.where(b_valid[None, :], tl.exp((cosine - greatest[:, None]) * rate), 0.0)
+    return e, greatest, tl.exp((most - greatest) * rate)
+
+
+@triton.jit
 def _large_forward(
     q, b, out, B, C, h, w, hm, wm, rate, q_b, q_c, q_h, q_w, b_b, b_c, b_h, b_w, o_b, o_c, o_h, o_w,
     K: tl.constexpr, CHANNELS_LAST: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
@@ -354,6 +370,7 @@ def _large_forward(
     b_part = _element(part, C, b_c, b_h, b_w, K, CHANNELS_LAST)
     G = tl.zeros((ROWS, 4 * DEPTH), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
+    most = tl.full((ROWS,), NO_TEXTON, tl.float32)
     for start in range(0, N, COLS):
         texton = start + tl.arange(0, COLS)
         b_valid = texton < N
@@ -362,10 +379,10 @@ def _large_forward(
             q, q_corner, q_valid, q_c, q_h, q_w, b, b_corner, b_valid, b_c, b_h, b_w, C,
             K, CHANNELS_LAST, DEPTH, PRECISION, ROWS, COLS,
         )  # fmt: skip
-        cosine = inner * _inverse(xx)[:, None] * _inverse(yy)[None, :]
-        e = tl.where(b_valid[None, :], tl.exp((cosine - 1.0) * rate), 0.0)
-        total += tl.sum(e, 1)
-        G = tl.dot(e, _load(b, b_corner, b_part, b_valid, inside), G, input_precision=PRECISION)
+        e, most, left = _large_exponentials(inner, xx, yy, b_valid, most, rate)
+        total = total * left + tl.sum(e, 1)
+        tb = _load(b, b_corner, b_part, b_valid, inside)
+        G = tl.dot(e, tb, G * left[:, None], input_precision=PRECISION)
     o_corner = _corner(image, place, w, o_b, o_h, o_w, K)
     _store(
         out, o_corner, _element(part, C, o_c, o_h, o_w, K, CHANNELS_LAST), q_valid, inside, G / total[:, None]
@@ -380,7 +397,7 @@ def _large_sums(
     K: tl.constexpr, CHANNELS_LAST: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """Per place: the softmax's denominator, and the mean of ds under s."""
+    """Per place: the greatest cosine, the softmax's denominator, and the mean of ds under s."""
     P, N = h * w, hm * wm
     image = tl.program_id(0)
     place = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
@@ -389,6 +406,7 @@ def _large_sums(
     g_corner = _corner(image, place, w, g_b, g_h, g_w, K)
     total = tl.zeros((ROWS,), tl.float32)
     mean = tl.zeros((ROWS,), tl.float32)
+    most = tl.full((ROWS,), NO_TEXTON, tl.float32)
     for start in range(0, N, COLS):
         texton = start + tl.arange(0, COLS)
         b_valid = texton < N
@@ -401,21 +419,21 @@ def _large_sums(
             g, g_corner, q_valid, g_c, g_h, g_w, b, b_corner, b_valid, b_c, b_h, b_w, C,
             K, CHANNELS_LAST, DEPTH, PRECISION, ROWS, COLS,
         )  # fmt: skip
-        cosine = inner * _inverse(xx)[:, None] * _inverse(yy)[None, :]
-        e = tl.where(b_valid[None, :], tl.exp((cosine - 1.0) * rate), 0.0)
-        total += tl.sum(e, 1)
-        mean += tl.sum(e * ds, 1)
+        e, most, left = _large_exponentials(inner, xx, yy, b_valid, most, rate)
+        total = total * left + tl.sum(e, 1)
+        mean = mean * left + tl.sum(e * ds, 1)
     at = sums + image.to(tl.int64) * P + place
     tl.store(at, total, mask=q_valid)
     tl.store(at + B * P, mean / total, mask=q_valid)
+    tl.store(at + 2 * B * P, most, mask=q_valid)
 
 
 @triton.jit
-def _large_gradient(inner, xx, yy, ds, total, mean, rate, valid):
+def _large_gradient(inner, xx, yy, ds, total, mean, most, rate, valid):
     """s and E, d cosine times a c, of one tile."""
     a, c = _inverse(xx), _inverse(yy)
-    e = tl.exp((inner * a[:, None] * c[None, :] - 1.0) * rate)
-    s = tl.where(valid, e / total[:, None], 0.0)
+    cosine = tl.where(valid, inner * a[:, None] * c[None, :], NO_TEXTON)
+    s = tl.where(valid, tl.exp((cosine - most[:, None]) * rate) / total[:, None], 0.0)
     return s, s * (ds - mean[:, None]) * rate * a[:, None] * c[None, :]
 
 
@@ -438,6 +456,7 @@ def _large_to_skip(
     at = sums + image.to(tl.int64) * P + place
     total = tl.load(at, mask=q_valid, other=1.0)
     mean = tl.load(at + B * P, mask=q_valid, other=0.0)
+    most = tl.load(at + 2 * B * P, mask=q_valid, other=0.0)
     b_part = _element(part, C, b_c, b_h, b_w, K, CHANNELS_LAST)
     to_q = tl.zeros((ROWS, 4 * DEPTH), tl.float32)
     along = tl.zeros((ROWS,), tl.float32)
@@ -455,7 +474,7 @@ def _large_to_skip(
             K, CHANNELS_LAST, DEPTH, PRECISION, ROWS, COLS,
         )  # fmt: skip
         valid = q_valid[:, None] & b_valid[None, :]
-        _, E = _large_gradient(inner, xx, yy, ds, total, mean, rate, valid)
+        _, E = _large_gradient(inner, xx, yy, ds, total, mean, most, rate, valid)
         to_q = tl.dot(E, _load(b, b_corner, b_part, b_valid, inside), to_q, input_precision=PRECISION)
         along += tl.sum(E * inner, 1)
         square = xx
@@ -496,6 +515,7 @@ def _large_to_memory(
         at = sums + image.to(tl.int64) * P + place
         total = tl.load(at, mask=q_valid, other=1.0)
         mean = tl.load(at + B * P, mask=q_valid, other=0.0)
+        most = tl.load(at + 2 * B * P, mask=q_valid, other=0.0)
         inner, xx, yy = _products(
             q, q_corner, q_valid, q_c, q_h, q_w, b, b_corner, b_valid, b_c, b_h, b_w, C,
             K, CHANNELS_LAST, DEPTH, PRECISION, ROWS, COLS,
@@ -505,7 +525,7 @@ def _large_to_memory(
             K, CHANNELS_LAST, DEPTH, PRECISION, ROWS, COLS,
         )  # fmt: skip
         valid = q_valid[:, None] & b_valid[None, :]
-        s, E = _large_gradient(inner, xx, yy, ds, total, mean, rate, valid)
+        s, E = _large_gradient(inner, xx, yy, ds, total, mean, most, rate, valid)
         to_b = tl.dot(
             tl.trans(s), _load(g, g_corner, g_part, q_valid, inside), to_b, input_precision=PRECISION
         )

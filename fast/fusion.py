@@ -43,7 +43,9 @@ def gms(image: Tensor, reconstruction: Tensor, *, c0: float = C0) -> Tensor:
     Equivalent to: `reference.fusion.gms` on each picture.
     """
     _check(image, reconstruction)
-    return _finite(1 - _gms_map(image, reconstruction, c0), image, reconstruction)
+    _positive(c0=c0)
+    similarity = 1 - _gms_map(*_wide(image, reconstruction), c0)
+    return _finite(similarity.to(image.dtype), image, reconstruction)
 
 
 def ssim(
@@ -64,11 +66,9 @@ def ssim(
     """
     _check(image, reconstruction)
     _odd("window", window)
-    if not sigma > 0:
-        raise ValueError(f"sigma is {sigma!r}; expected a width in pixels above 0")
-    return _finite(
-        1 - _ssim_map(image, reconstruction, gaussian(sigma, window), c1, c2), image, reconstruction
-    )
+    _positive(sigma=sigma, c1=c1, c2=c2)
+    similarity = 1 - _ssim_map(*_wide(image, reconstruction), gaussian(sigma, window), c1, c2)
+    return _finite(similarity.to(image.dtype), image, reconstruction)
 
 
 def residual(image: Tensor, reconstruction: Tensor) -> Tensor:
@@ -77,7 +77,8 @@ def residual(image: Tensor, reconstruction: Tensor) -> Tensor:
     Equivalent to: `(image - reconstruction).square().mean(1).sqrt()`.
     """
     _check(image, reconstruction)
-    return _finite(_residual_map(image, reconstruction), image, reconstruction)
+    difference = _residual_map(*_wide(image, reconstruction))
+    return _finite(difference.to(image.dtype), image, reconstruction)
 
 
 def median_filter(maps: Tensor, window: int) -> Tensor:
@@ -259,8 +260,7 @@ _anomaly_map.register_autograd(_backward, setup_context=_setup_context)
 
 
 def _eager(image: Tensor, reconstruction: Tensor, wanted: list[bool], median: int) -> tuple[Tensor, Tensor]:
-    dtype = torch.promote_types(image.dtype, torch.float32)
-    x, y = image.to(dtype), reconstruction.to(dtype)
+    x, y = _wide(image, reconstruction)
     maps = []
     if wanted[0]:
         maps.append(_gms_map(x, y, C0))  #                                                    Eq 19
@@ -272,6 +272,12 @@ def _eager(image: Tensor, reconstruction: Tensor, wanted: list[bool], median: in
     if median > 1:
         stack = median_filter(stack, median)
     return reduce(torch.mul, stack.unbind(1)).to(image.dtype), stack.to(image.dtype)  #       Eq 23
+
+
+def _wide(image: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor]:
+    """In float32 or wider, as every sum is kept."""
+    dtype = torch.promote_types(image.dtype, torch.float32)
+    return image.to(dtype), reconstruction.to(dtype)
 
 
 def _gms_map(x: Tensor, y: Tensor, c0: float) -> Tensor:
@@ -301,7 +307,8 @@ def _residual_map(x: Tensor, y: Tensor) -> Tensor:
 
 def gaussian(sigma: float, window: int) -> list[float]:
     """The weights of a Gaussian over an odd window, summing to 1."""
-    g = [math.exp(-0.5 * ((i - window // 2) / sigma) ** 2) for i in range(window)]
+    steps = [(i - window // 2) / sigma for i in range(window)]
+    g = [math.exp(-0.5 * step * step) for step in steps]
     return [weight / sum(g) for weight in g]
 
 
@@ -340,6 +347,12 @@ def _check(image: Tensor, reconstruction: Tensor) -> None:
 def _finite(result: Tensor, image: Tensor, reconstruction: Tensor) -> Tensor:
     _checks.finite(result, image=image, reconstruction=reconstruction)
     return result
+
+
+def _positive(**numbers: float) -> None:
+    for name, number in numbers.items():
+        if not 0 < number < math.inf:
+            raise ValueError(f"{name} is {number!r}; expected a number above 0")
 
 
 def _odd(name: str, window: int) -> None:

@@ -77,32 +77,35 @@ def stitch_patches(patches: Tensor, origins: Tensor, shape: Sequence[int]) -> Te
     Returns
     -------
     (C, H, W)
+        In the dtype of `patches`; means are kept in float32 or wider.
 
     Raises
     ------
     ValueError
-        Shapes do not fit, a patch lies outside the picture, or a pixel lies in no patch.
+        Shapes do not fit, origins are no integers, a patch lies outside the picture, or a pixel lies in no patch.
     """
-    _checks.shaped("patches", patches, "N", "C", "size", "size")
+    _checks.shaped("patches", patches, "N", "C", "size", "side")
     count, channels, size, side = patches.shape
     height, width = shape[:2]
     if side != size:
         raise ValueError(
             f"patches have shape {tuple(patches.shape)}; expected square ones, (N, C, size, size)"
         )
-    if tuple(origins.shape) != (count, 2):
+    if tuple(origins.shape) != (count, 2) or origins.is_floating_point():
         raise ValueError(
-            f"origins has shape {tuple(origins.shape)}; expected ({count}, 2), row and column of each patch"
+            f"origins is {origins.dtype} of shape {tuple(origins.shape)}; expected ({count}, 2), "
+            "integers, row and column of each patch"
         )
     corners: list[tuple[int, int]] = [(r, c) for r, c in origins.tolist()]
     if any(not (0 <= r <= height - size and 0 <= c <= width - size) for r, c in corners):
         raise ValueError(f"a patch of {size} x {size} lies outside the picture of {height} x {width} pixels")
 
     i = torch.arange(size, device=patches.device)
-    triangle = torch.minimum(i + 1, size - i).to(patches.dtype)
+    compute = torch.promote_types(patches.dtype, torch.float32)
+    triangle = torch.minimum(i + 1, size - i).to(compute)
     weight = torch.outer(triangle, triangle)  # (size, size)
-    mean = patches.new_zeros(channels, height, width)
-    total = patches.new_zeros(height, width)
+    mean = patches.new_zeros(channels, height, width, dtype=compute)
+    total = patches.new_zeros(height, width, dtype=compute)
     for patch, (r, c) in zip(patches, corners):
         here = (slice(r, r + size), slice(c, c + size))
         total[here] += weight
@@ -115,7 +118,7 @@ def stitch_patches(patches: Tensor, origins: Tensor, shape: Sequence[int]) -> Te
         raise ValueError(
             f"{missing} of {height * width} pixels lie in no patch; give the origins of slice_patches"
         )
-    return mean
+    return mean.to(patches.dtype)
 
 
 def _starts(length: int, size: int, stride: int) -> list[int]:

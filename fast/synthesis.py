@@ -115,7 +115,8 @@ def synthesize(
     TypeError
         Dtypes that are not floating point or differ.
     ValueError
-        Shapes that do not fit; on the CPU also an unknown kind, an edge that is not above 0, NaN or infinity.
+        Shapes that do not fit; on the CPU also an unknown kind, an edge that is not above 0, a line with a period of 0,
+        shares outside [0, 1], NaN or infinity.
     BackendUnavailable
         `backend` is named and cannot run, or gradients are asked of another than eager.
 
@@ -128,6 +129,7 @@ def synthesize(
     grid, line, dots, level, edge = (t.to(compute) for t in (grid, line, dots, level, edge))
     destructive, opacity = destructive.to(compute), opacity.to(compute)
     _check(image, kind, grid, line, dots, level=level, edge=edge, destructive=destructive, opacity=opacity)
+    edge = edge.clamp_min(torch.finfo(compute).tiny)  # kernels may multiply by its inverse
     shade = 1 - opacity * (1 - destructive)  # Eq 1 is I_o + shade * S * (source - I_o)
     chosen = choose(
         backend, image, lambda name: GRADIENT if name != "eager" and _learns(image, source) else None
@@ -136,10 +138,12 @@ def synthesize(
         result, s = _eager(image, source, kind, grid, line, dots, level, edge, shade)
     else:
         result, s = _synthesize(image, source, kind, grid, line, dots, level, edge, shade, chosen)
-    _checks.finite(result, image=image, source=source, grid=grid, line=line, dots=dots, opacity=opacity)
+    parameters = {"grid": grid, "line": line, "dots": dots, "level": level, "edge": edge, "opacity": opacity}
+    _checks.finite(result, image=image, source=source, **parameters)
     return result, s
 
 
+LEAST_PERIOD = 1e-6  # pixels; of a shorter wave float32 has no phase left
 GRADIENT = "only eager has gradients; detach the pictures"
 
 
@@ -161,6 +165,13 @@ def _check(image: Tensor, kind: Tensor, grid: Tensor, line: Tensor, dots: Tensor
             raise ValueError(f"kind is {kind.tolist()}; expected 0 (blob), 1 (line) or 2 (dots)")
         if not (scalars["edge"] > 0).all():
             raise ValueError(f"edge is {scalars['edge'].tolist()}; expected widths above 0")
+        if ((kind == 1) & (line[:, 5].abs() < LEAST_PERIOD)).any():
+            raise ValueError(
+                f"line has periods {line[:, 5].tolist()}; expected none nearer 0 than {LEAST_PERIOD}"
+            )
+        for name in ("destructive", "opacity"):
+            if ((scalars[name] < 0) | (scalars[name] > 1)).any():
+                raise ValueError(f"{name} is {scalars[name].tolist()}; expected values in [0, 1]")
 
 
 def _eager(

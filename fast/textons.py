@@ -50,7 +50,8 @@ def rearrange_textons(
         The convolution of the similarity maps: none, one kernel for every map ("shared"), or from every map
         to every map ("dense", [out, in]). Cross-correlation with zero padding 1 and no bias, as torch conv2d.
     temperature
-        The cosines are divided by it before the softmax; 1 is Eq 6.
+        The cosines are divided by it before the softmax; 1 is Eq 6. From 0.01, below which the rounding of the
+        cosines would decide, to 100, where every weight is the same but for 2 %.
     backend
         "eager", "numba", "triton", or None: see `fast._dispatch`.
 
@@ -64,7 +65,8 @@ def rearrange_textons(
     TypeError
         Dtypes that are not floating point or differ.
     ValueError
-        Shapes that do not fit; NaN or infinity in CPU tensors.
+        Shapes that do not fit, a temperature out of its range; in CPU tensors NaN, infinity, and magnitudes too
+        large for the squares to be summed.
     BackendUnavailable
         `backend` is named and cannot run.
     """
@@ -92,7 +94,7 @@ def rearrange_textons(
         result = _fused(*wide, size, mixing, temperature, name)
     result = result.to(skip.dtype)
     if name != "numba":  # it looks for itself, with no pass over the result
-        _checks.finite(result, skip=skip, memory_features=memory_features)
+        _checks.finite(result, most=_checks.MOST, skip=skip, memory_features=memory_features)
     return result
 
 
@@ -109,8 +111,8 @@ def _check(
                 f"{name} has shape {tuple(tensor.shape)}; "
                 f"expected H and W above 0, divisible by the texton size {size}"
             )
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature!r}; expected a number above 0")
+    if not 0.01 <= temperature <= 100:
+        raise ValueError(f"temperature is {temperature!r}; expected a number from 0.01 to 100")
     if mixing is not None:
         textons = memory_features.shape[2] * memory_features.shape[3] // size**2
         if tuple(mixing.shape) not in ((3, 3), (textons, textons, 3, 3)):
@@ -167,13 +169,18 @@ def _eager(
     with _no_autocast(skip.device.type):
         blocks = _blocks(skip, size).to(compute)  # [B, P, D]
         textons = _blocks(memory_features, size).to(compute)  # [B, N, D]
-        inverse_p = torch.linalg.vector_norm(blocks, dim=2, keepdim=True).clamp_min(EPS).reciprocal()
-        inverse_n = torch.linalg.vector_norm(textons, dim=2).clamp_min(EPS).reciprocal()[:, None]
+        inverse_p, inverse_n = _inverse_norms(blocks)[:, :, None], _inverse_norms(textons)[:, None]
         cosine = torch.bmm(blocks, textons.mT) * (inverse_p * inverse_n)  # [B, P, N]            Eq 7, 8
         s = torch.softmax(cosine / temperature, dim=2)  #                                          Eq 6
         if mixing is not None:
             s = _mix(s, mixing.to(compute), skip.shape[2] // size, skip.shape[3] // size)
         return _unblock(torch.bmm(s, textons).to(skip.dtype), skip, size)  #                       Eq 9
+
+
+def _inverse_norms(rows: Tensor) -> Tensor:
+    """[B, P, D] -> [B, P]; NaN where a norm is too large for its type: it must show."""
+    norms = torch.linalg.vector_norm(rows, dim=2).clamp_min(EPS)
+    return norms.reciprocal() + 0 * norms
 
 
 def _mix(s: Tensor, mixing: Tensor, h: int, w: int) -> Tensor:

@@ -53,3 +53,15 @@ def fraction(name: str, value: float) -> float:
     if not 0 <= value <= 1:
         raise ValueError(f"{name} is {value!r}; expected a number in [0, 1]")
     return float(value)
+
+
+def two_pictures(
+    image: npt.ArrayLike, other: npt.ArrayLike, mean: npt.ArrayLike, std: npt.ArrayLike
+) -> tuple[Array, Array, Array, Array]:
+    """Check two pictures of one shape (H, W, C), and the texture's mean and (positive) deviation (C,)."""
+    I, R = picture("image", image), picture("background", other)
+    same_shape("image", I, "background", R)
+    m, s = numbers("mean", mean, "(C,)"), numbers("std", std, "(C,)")
+    if m.shape != I.shape[2:] or s.shape != I.shape[2:] or s.min() <= 0:
+        raise ValueError(f"mean {m} and std {s}; expected {I.shape[2]} of each, one a channel, std positive")
+    return I, R, m, s

@@ -39,6 +39,7 @@ def gms(image: npt.ArrayLike, reconstruction: npt.ArrayLike, *, c0: float = C0) 
         Shapes differ, values leave [0, 1] or are NaN.
     """
     I, I_rec = _pair(image, reconstruction)
+    _positive(c0=c0)
     g, g_rec = _gradient_magnitude(I), _gradient_magnitude(I_rec)  # (H, W, C)                Eq 18
     similarity = (2 * g * g_rec + c0) / (g**2 + g_rec**2 + c0)  # (H, W, C)                    Eq 17
     return np.asarray(similarity.mean(axis=2))
@@ -81,10 +82,10 @@ def ssim(
     """
     I, I_rec = _pair(image, reconstruction)
     _odd("window", window)
-    if not sigma > 0:
-        raise ValueError(f"sigma is {sigma!r}; expected a width in pixels above 0")
+    _positive(sigma=sigma, c1=c1, c2=c2)
     k = np.arange(window) - window // 2
-    weight = np.exp(-0.5 * (k / sigma) ** 2)
+    with np.errstate(over="ignore"):  # a narrow enough Gaussian is a lone pixel
+        weight = np.exp(-0.5 * (k / sigma) ** 2)
     weight /= weight.sum()  # (window,)
 
     mu, mu_rec = _filter(I, weight, weight), _filter(I_rec, weight, weight)  # (H, W, C)
@@ -248,6 +249,12 @@ def _pair(image: npt.ArrayLike, reconstruction: npt.ArrayLike) -> tuple[Array, A
     I, I_rec = picture("image", image), picture("reconstruction", reconstruction)
     same_shape("reconstruction", I_rec, "image", I)
     return I, I_rec
+
+
+def _positive(**numbers: float) -> None:
+    for name, number in numbers.items():
+        if not 0 < number < np.inf:
+            raise ValueError(f"{name} is {number!r}; expected a number above 0")
 
 
 def _odd(name: str, window: int) -> None:

@@ -19,6 +19,7 @@ from fmrnet.network.learned_fusion import (
     size_weights,
     without_light,
 )
+from fmrnet.reference import fusion_labels, fusion_network
 from fmrnet.reference import learned_fusion as oracle
 
 sides = st.integers(9, 40)
@@ -64,7 +65,7 @@ def test_agrees_with_oracle_in_float64(seed, height, width, channels):
     assert np.abs(unlit.numpy() - oracle.without_light(image, background, std)).max() < 1e-9
     expected = oracle.fusion_inputs(image, background, mean, std)
     assert np.abs(inputs[0].numpy() - expected).max() < 1e-9
-    assert np.abs(logit.numpy() - oracle.fusion_logit(expected, weights)).max() < 1e-9
+    assert np.abs(logit.numpy() - fusion_network.fusion_logit(expected, weights)).max() < 1e-9
     assert np.abs(energy.numpy() - oracle.log_energy(image, background, std)).max() < 1e-9
     assert np.abs(around.numpy() - oracle.neighbourhood(image[..., 0])).max() < 1e-9
     expected = oracle.standard_scores(image, background, mean, std, weights)
@@ -87,17 +88,17 @@ def test_labels_agree_with_oracle(seed, height, width, channels):
     found = defect_labels(
         tensor(image), tensor(synthetic), torch.from_numpy(support)[None], torch.from_numpy(std)
     )
-    assert np.array_equal(found[0].numpy(), oracle.defect_labels(image, synthetic, support, std))
+    assert np.array_equal(found[0].numpy(), fusion_labels.defect_labels(image, synthetic, support, std))
 
 
 def test_a_defect_that_changes_nothing_is_not_learnt_from():
     image = np.random.default_rng(0).random((40, 40, 1))
     support = np.zeros((40, 40))
     support[10:30, 10:30] = 1
-    labels = oracle.defect_labels(image, image, support, [0.2])
-    assert (labels[10:30, 10:30] == oracle.NOT_COUNTED).all()
+    labels = fusion_labels.defect_labels(image, image, support, [0.2])
+    assert (labels[10:30, 10:30] == fusion_labels.NOT_COUNTED).all()
     assert (labels[:10] == 0).all()
-    labels = oracle.defect_labels(image, np.clip(image + support[..., None], 0, 1), support, [0.2])
+    labels = fusion_labels.defect_labels(image, np.clip(image + support[..., None], 0, 1), support, [0.2])
     assert (labels[10:30, 10:30] == 1).all()
 
 
@@ -105,10 +106,10 @@ def test_a_defect_that_changes_nothing_is_not_learnt_from():
 @given(seed=st.integers(0, 2**20), height=sides, width=sides, share=st.sampled_from([0.0, 0.005, 0.3, 1.0]))
 def test_size_weights_agree_with_oracle(seed, height, width, share):
     generator = np.random.default_rng(seed)
-    labels = generator.choice([0.0, oracle.NOT_COUNTED], (2, height, width))
+    labels = generator.choice([0.0, fusion_labels.NOT_COUNTED], (2, height, width))
     labels[generator.random(labels.shape) < share] = 1.0
     found = size_weights(torch.from_numpy(labels)).numpy()
-    assert np.allclose(found, [oracle.size_weights(label) for label in labels], rtol=1e-6)
+    assert np.allclose(found, [fusion_labels.size_weights(label) for label in labels], rtol=1e-6)
 
 
 def test_a_small_defect_counts_for_nearly_as_much_as_a_large_one():
@@ -116,14 +117,14 @@ def test_a_small_defect_counts_for_nearly_as_much_as_a_large_one():
     for side in (5, 20, 60):  # 25, 400 and 3,600 pixels
         label = np.zeros((128, 128))
         label[10 : 10 + side, 20 : 20 + side] = 1
-        weights = oracle.size_weights(label)
+        weights = fusion_labels.size_weights(label)
         assert (weights[label == 0] == 1).all()
         counts[side] = weights[label == 1].sum()
     assert counts[20] == 400
-    assert counts[60] / counts[5] == pytest.approx(144 ** (1 - oracle.SIZE_POWER))
+    assert counts[60] / counts[5] == pytest.approx(144 ** (1 - fusion_labels.SIZE_POWER))
     speck = np.zeros((128, 128))
     speck[3, 4] = 1
-    assert oracle.size_weights(speck)[3, 4] == oracle.MOST_WEIGHT
+    assert fusion_labels.size_weights(speck)[3, 4] == fusion_labels.MOST_WEIGHT
 
 
 def test_a_broad_faint_answer_stands_out_in_the_neighbourhood_and_a_lone_one_does_not():
@@ -165,9 +166,9 @@ def test_a_lone_answer_alarms_more_than_one_among_others_and_a_broad_one_still_d
 @given(seed=st.integers(0, 2**20), size=st.sampled_from([1, 2, 3]), blocks=st.integers(1, 5))
 def test_space_to_depth_is_pytorchs_and_comes_back(seed, size, blocks):
     x = np.random.default_rng(seed).normal(size=(3, size * blocks, size * (blocks + 1)))
-    folded = oracle.space_to_depth(x, size)
+    folded = fusion_network.space_to_depth(x, size)
     assert np.array_equal(folded, torch.nn.functional.pixel_unshuffle(torch.from_numpy(x), size))
-    assert np.array_equal(oracle.depth_to_space(folded, size), x)
+    assert np.array_equal(fusion_network.depth_to_space(folded, size), x)
 
 
 def test_good_pictures_have_standard_scores_of_mean_0_and_deviation_below_1():
@@ -209,7 +210,7 @@ def test_conv_is_pytorchs(seed, stride, dilation, height, width):
     )
     layer.weight.data = torch.from_numpy(weight)
     expected = layer(torch.from_numpy(x)[None])[0].detach()
-    assert np.allclose(oracle.conv(x, weight, stride=stride, dilation=dilation), expected, atol=1e-10)
+    assert np.allclose(fusion_network.conv(x, weight, stride=stride, dilation=dilation), expected, atol=1e-10)
 
 
 def test_a_pixels_answer_rests_on_what_is_near_and_on_nothing_farther():
@@ -234,7 +235,7 @@ def test_focal_loss(seed, gamma):
     label[0, 0, 0] = 1
     weight = generator.uniform(0.1, 10, label.shape)
     found = losses.focal_loss(*(torch.from_numpy(x) for x in (logit, label, weight)), gamma)
-    expected = oracle.focal_loss(1 / (1 + np.exp(-logit)), label, weight, gamma)
+    expected = fusion_labels.focal_loss(1 / (1 + np.exp(-logit)), label, weight, gamma)
     assert np.isclose(found.item(), expected, rtol=1e-6)
     if gamma == 0:  # plain weighted cross entropy of the pixels that count
         counted = label >= 0

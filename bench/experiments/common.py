@@ -23,6 +23,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import record
+import rows
 
 import fmrnet
 from fmrnet import fast
@@ -30,7 +31,6 @@ from fmrnet.config import Config, preset
 from fmrnet.errors import ConfigError, DatasetError, FmrnetError
 from fmrnet.evaluation.layouts import Example, load_dataset
 from fmrnet.evaluation.metrics import PixelCounts
-from fmrnet.files import write_json
 from fmrnet.inspection import background
 from fmrnet.inspection.calibration import picture_score
 from fmrnet.inspection.inspector import Inspector
@@ -291,7 +291,7 @@ class Results:
             made = record.record()
             self.content["parts"][name] = {**figures, "commit": made["commit"], "time": made["time"]}
             self.content["record"] = made
-            write_json(self.path, self.content)
+            rows.write(self.path, self.content)
         part: dict[str, Any] = self.content["parts"][name]
         return part
 

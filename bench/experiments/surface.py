@@ -15,9 +15,9 @@ from typing import Any
 
 import common
 import record
+import rows
 
 from fmrnet.evaluation.evaluate import evaluate
-from fmrnet.files import write_json
 from fmrnet.inspection.inspector import Inspector
 from fmrnet.progress import Bar
 
@@ -48,9 +48,10 @@ def measure(run: common.Run, inspector: Inspector, bar: Bar) -> dict[str, Any]:
         },
     }
     found["figures"]["dataset"] = run.dataset.name
+    found["figures"]["each"] = rows.rounded(found["figures"]["each"])
     del found["figures"]["model"]  # its settings, thresholds and training stand above
     del found["training"]["command"]  # the record above has it without the folders of one machine
-    write_json(run.out / f"{run.stem}.json", found)
+    rows.write(run.out / f"{run.stem}.json", found)
     plot(inspector.provenance["loss_curve"], run.out / f"{run.stem}-loss.png", run.stem)
     return found
 

@@ -20,9 +20,9 @@ from typing import Any
 
 import common
 import record
+import rows
 import surface
 
-from fmrnet.files import write_json
 from fmrnet.progress import Bar
 
 FIGURES = {  # and where they stand in a result
@@ -63,7 +63,7 @@ def main() -> None:
     }
     stem = "-".join([given.name, given.preset, *sorted(given.set)])
     found = {"record": record.record(), "seeds": given.seeds, "summary": summaries}
-    write_json(given.out / f"{stem}.json", found)
+    rows.write(given.out / f"{stem}.json", found)
     print(table(summaries))
     plot(results, given.out / f"{stem}.png")
 

@@ -83,7 +83,7 @@ def focal_loss(logit: Tensor, label: Tensor, weight: Tensor, gamma: float = 2.0)
     weight : Tensor of the same shape
         What each pixel's loss is multiplied by before the mean over those that count.
 
-    Equivalent to: `reference.learned_fusion.focal_loss` on the logits' sigmoids.
+    Equivalent to: `reference.fusion_labels.focal_loss` on the logits' sigmoids.
     """
     counted = label >= 0
     entropy = bce_with_logits(logit[counted], label[counted].to(logit.dtype), reduction="none")

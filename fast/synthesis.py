@@ -138,8 +138,17 @@ def synthesize(
         result, s = _eager(image, source, kind, grid, line, dots, level, edge, shade)
     else:
         result, s = _synthesize(image, source, kind, grid, line, dots, level, edge, shade, chosen)
-    parameters = {"grid": grid, "line": line, "dots": dots, "level": level, "edge": edge, "opacity": opacity}
-    _checks.finite(result, image=image, source=source, **parameters)
+    _checks.finite(
+        result,
+        image=image,
+        source=source,
+        grid=grid,
+        line=line,
+        dots=dots,
+        level=level,
+        edge=edge,
+        opacity=opacity,
+    )
     return result, s
 
 

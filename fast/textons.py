@@ -179,7 +179,7 @@ def _eager(
 
 def _inverse_norms(rows: Tensor) -> Tensor:
     """[B, P, D] -> [B, P]; NaN where a norm is too large for its type: it must show."""
-    norms = torch.linalg.vector_norm(rows, dim=2).clamp_min(EPS)
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=2).clamp_min(EPS)
     return norms.reciprocal() + 0 * norms
 
 

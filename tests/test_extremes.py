@@ -9,9 +9,9 @@ import torch
 from conftest import device_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tolerances import assert_close
 
 from fmrnet import config, errors, fast, reference
+from fmrnet.conformance.tolerances import assert_close
 
 pytestmark = pytest.mark.usefixtures("fresh_memory_is_nan")
 

@@ -158,7 +158,7 @@ def train(
     config = fmrnet.preset(preset)
     if overlap is not None:
         config = dataclasses.replace(config, overlap=overlap)
-    if resume and not (checkpoint := checkpoint_path(out)).exists():
+    if resume and not restart and not (checkpoint := checkpoint_path(out)).exists():
         _say(f"{checkpoint} is not there yet; training begins at the first step")
     try:
         with Bar() as bar:

@@ -209,12 +209,42 @@ def test_train_hands_on_its_options_and_says_what_next(slow_training, folder, tm
     assert seen.exit_code == 0, seen.output
     (call,) = slow_training
     assert (call["config"].overlap, call["config"].channels[0]) == (0.25, 64)
-    assert (call["iterations"], call["seed"], call["device"], call["resume"]) == (8, 5, "cpu", False)
+    assert (call["iterations"], call["seed"], call["device"]) == (8, 5, "cpu")
+    assert (call["resume"], call["restart"], call["keep_odd"]) == (False, False, False)
     assert call["anomalies"] == tmp_path
     assert "1 min 15 s of training" in seen.stdout
     assert "thresholds from 1 good pictures" in seen.stdout
     assert f"next: fmrnet inspect {tmp_path / 'a.fmr'} PICTURES --out report" in seen.stdout
     assert "training 100/100 fusion, 4 of 4, loss 1.5" in seen.stderr
+
+
+def test_train_hands_on_restart_and_keep_odd(slow_training, folder, tmp_path):
+    assert run("train", folder, "--out", tmp_path / "a.fmr", "--restart", "--keep-odd").exit_code == 0
+    assert (slow_training[0]["restart"], slow_training[0]["keep_odd"]) == (True, True)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_train_says_if_there_is_nothing_to_resume(slow_training, folder, tmp_path, there):
+    if there:
+        (tmp_path / "a.fmr.checkpoint").touch()
+    seen = run("train", folder, "--out", tmp_path / "a.fmr", "--resume")
+    said = "a.fmr.checkpoint is not there yet; training begins at the first step" in " ".join(
+        seen.stderr.split()
+    )
+    assert said is not there
+
+
+def test_training_errors_are_one_line(folder, tmp_path):
+    for arguments, expected in (
+        (("--out", tmp_path), f"fmrnet: {tmp_path} is a folder; expected a file name"),
+        (
+            ("--out", tmp_path / "a.fmr", "--resume", "--restart"),
+            "fmrnet: resume and restart contradict each other",
+        ),
+    ):
+        seen = run("train", folder, *arguments)
+        assert (seen.exit_code, seen.stderr.count("\n")) == (2, 1)
+        assert seen.stderr.startswith(expected)
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])

@@ -194,12 +194,12 @@ def test_a_place_where_nothing_can_be_written_is_named_before_the_first_step(goo
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A real disk of 8 MB: room for three checkpoints of the tiny training."""
+    """A real disk of 16 MB: room for two checkpoints of the tiny training."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = shutil.which("mount")
     done = mount and subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True
+        [mount, "-t", "tmpfs", "-o", "size=16m", "tmpfs", folder], capture_output=True
     )
     if not done or done.returncode:
         pytest.skip("only root may mount a small disk")

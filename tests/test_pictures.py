@@ -378,7 +378,9 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_fills_while_a_picture_is_written(full_disk):
-    noise = np.random.default_rng(0).random((105, 105), dtype=np.float32)  # 44 kB: less than Pillow writes at once
+    noise = np.random.default_rng(0).random(
+        (105, 105), dtype=np.float32
+    )  # 44 kB: less than Pillow writes at once
     for write, name, small, large in (
         (write_map, "a.tiff", noise[:20, :20], noise),
         (write_picture, "a.png", np.uint8(noise[:20, :20] * 255), np.uint8(np.tile(noise, (3, 3)) * 255)),

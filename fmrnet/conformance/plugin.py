@@ -46,36 +46,51 @@ def pytest_make_collect_report(
     report = yield
     if isinstance(collector, pytest.Session) and report.result is not None:
         for spec in collector.config.getoption("--fmrnet-kernel"):
-            report.result.append(KernelCollector.from_parent(collector, name=spec, nodeid=spec))
+            asked = _asked(spec, collector.config)
+            report.result.append(KernelCollector.from_parent(collector, name=spec, nodeid=spec, asked=asked))
     return report
+
+
+def _asked(spec: str, config: pytest.Config) -> list[tuple[Property, str, Kernel]]:
+    """What is asked of a kernel: each property in each dtype, and the kernel in that dtype."""
+    option = config.getoption
+    try:
+        from fmrnet.devices import choose_device
+
+        from . import find, properties_of
+        from .kernel import Kernel
+
+        name, function = find(spec)
+        device = choose_device(option("--fmrnet-device"))
+        gradients = True if option("--fmrnet-gradients") else None
+        found = []
+        for dtype in [part.strip() for part in option("--fmrnet-dtypes").split(",")]:
+            asked = properties_of(name, [dtype])
+            kernel = Kernel(
+                name,
+                function,
+                device=device,
+                dtype=dtype,
+                gradients=gradients,
+                small=option("--fmrnet-small"),
+            )
+            found += [(prop, dtype, kernel) for prop, _ in asked]
+        return found
+    except FmrnetError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 class KernelCollector(pytest.Collector):
     """The tests of one kernel."""
 
+    def __init__(self, *, asked: list[tuple[Property, str, Kernel]], **rest: Any) -> None:
+        super().__init__(**rest)
+        self.asked = asked
+
     def collect(self) -> Iterator[pytest.Item]:
         """An item for each property and dtype."""
-        option = self.config.getoption
-        try:
-            from fmrnet.devices import choose_device
-
-            from . import find, properties_of
-            from .kernel import Kernel
-
-            name, function = find(self.name)
-            gradients = True if option("--fmrnet-gradients") else None
-            device, small = choose_device(option("--fmrnet-device")), option("--fmrnet-small")
-            asked = properties_of(name, [d.strip() for d in option("--fmrnet-dtypes").split(",")])
-            kernels = {
-                dtype: Kernel(name, function, device=device, dtype=dtype, gradients=gradients, small=small)
-                for _, dtype in asked
-            }
-        except FmrnetError as error:
-            raise pytest.UsageError(str(error)) from None
-        for prop, dtype in asked:
-            yield PropertyItem.from_parent(
-                self, name=f"{prop.name}[{dtype}]", prop=prop, kernel=kernels[dtype]
-            )
+        for prop, dtype, kernel in self.asked:
+            yield PropertyItem.from_parent(self, name=f"{prop.name}[{dtype}]", prop=prop, kernel=kernel)
 
 
 class PropertyItem(pytest.Item):

@@ -288,6 +288,7 @@ def test_defects_with_the_sharpest_and_the_softest_edge(backend, kind, edge, sid
         ({"opacity": torch.tensor([1.5])}, r"opacity is \[1\.5\]; expected values in \[0, 1\]"),
         ({"destructive": torch.tensor([-1.0])}, r"destructive is \[-1\.0\]"),
         ({"level": torch.tensor([torch.nan])}, "level holds 1 values that are NaN"),
+        ({"grid": torch.full((1, 2, 2), torch.inf)}, "grid holds 4 values that are NaN or infinite"),
     ],
 )
 def test_defects_that_the_oracle_refuses_are_refused(backend, changed, says):

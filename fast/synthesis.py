@@ -138,17 +138,7 @@ def synthesize(
         result, s = _eager(image, source, kind, grid, line, dots, level, edge, shade)
     else:
         result, s = _synthesize(image, source, kind, grid, line, dots, level, edge, shade, chosen)
-    _checks.finite(
-        result,
-        image=image,
-        source=source,
-        grid=grid,
-        line=line,
-        dots=dots,
-        level=level,
-        edge=edge,
-        opacity=opacity,
-    )
+    _checks.finite(result, image=image, source=source)
     return result, s
 
 
@@ -172,6 +162,9 @@ def _check(image: Tensor, kind: Tensor, grid: Tensor, line: Tensor, dots: Tensor
     if image.device.type == "cpu" and not torch.compiler.is_compiling():
         if ((kind < 0) | (kind > 2)).any():
             raise ValueError(f"kind is {kind.tolist()}; expected 0 (blob), 1 (line) or 2 (dots)")
+        shapes = {"grid": grid[kind == 0], "line": line[kind == 1], "dots": dots[kind == 2]}
+        for name, tensor in (shapes | scalars).items():  # a kernel's clamp may hide NaN
+            _checks.finite(tensor, **{name: tensor})
         if not (scalars["edge"] > 0).all():
             raise ValueError(f"edge is {scalars['edge'].tolist()}; expected widths above 0")
         if ((kind == 1) & (line[:, 5].abs() < LEAST_PERIOD)).any():

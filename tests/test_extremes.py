@@ -51,7 +51,7 @@ def blocks(kind: str, shape: tuple[int, ...], seed: int, dtype: torch.dtype) -> 
 
 
 @given(data=st.data(), temperature=temperatures, kind=st.sampled_from(KINDS), seed=seeds)
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_textons_at_every_temperature(backend, data, temperature, kind, seed):
     dtype = data.draw(st.sampled_from(DTYPES[backend]), "dtype")
     skip, memory = blocks(kind, (2, 3, 4, 6), seed, dtype)
@@ -64,8 +64,8 @@ def test_textons_at_every_temperature(backend, data, temperature, kind, seed):
     assert_close(found, expected, dtype=dtype, scale=np.abs(memory).max() * max(1, 0.1 / temperature))
 
 
-@pytest.mark.parametrize("temperature", [0.01, 0.019, 100])
-@pytest.mark.parametrize("kind", ["opposite", "one direction", "ones and zeros"])
+@pytest.mark.parametrize("temperature", [0.01, 100])
+@pytest.mark.parametrize("kind", ["opposite", "ones and zeros"])
 @pytest.mark.parametrize("places", [(2, 3), (9, 8)])
 def test_gradients_of_textons_at_every_temperature(backend, temperature, kind, places):
     """9 x 8 textons go tile by tile in the Triton kernels, 2 x 3 stay on chip."""
@@ -129,7 +129,7 @@ def test_magnitudes_that_cannot_be_squared_are_named(backend):
 
 
 @given(seed=seeds, exponent=st.integers(-44, 14), spread=st.integers(0, 6), data=st.data())
-@settings(max_examples=30)
+@settings(max_examples=15)
 def test_nearest_distance_over_the_whole_range(backend, seed, exponent, spread, data):
     dtype = data.draw(st.sampled_from(DTYPES[backend]), "dtype")
     rng = np.random.default_rng(seed)
@@ -183,10 +183,12 @@ def flat_pictures(kind, shape, rng):
     median=st.sampled_from((0, 3, 31)),
     data=st.data(),
 )
-@settings(max_examples=30)
+@settings(max_examples=15)
 def test_maps_of_flat_and_tiny_pictures(backend, seed, kind, batch, height, width, median, data):
     """Constant pictures, single pixels, windows wider than the picture."""
-    median = min(median, 3) if backend == "triton" else median  # larger windows take the interpreter minutes
+    median = (
+        0 if backend == "triton" else median
+    )  # the interpreter takes minutes; test_fast_fusion has small windows
     dtype = data.draw(st.sampled_from([d for d in DTYPES[backend] if backend != "numba" or d.itemsize >= 4]))
     image, other = flat_pictures(kind, (batch, 2, height, width), np.random.default_rng(seed))
     tensors = [torch.as_tensor(x).to(dtype) for x in (image, other)]
@@ -286,6 +288,7 @@ def test_defects_with_the_sharpest_and_the_softest_edge(backend, kind, edge, sid
         ({"opacity": torch.tensor([1.5])}, r"opacity is \[1\.5\]; expected values in \[0, 1\]"),
         ({"destructive": torch.tensor([-1.0])}, r"destructive is \[-1\.0\]"),
         ({"level": torch.tensor([torch.nan])}, "level holds 1 values that are NaN"),
+        ({"grid": torch.full((1, 2, 2), torch.inf)}, "grid holds 4 values that are NaN or infinite"),
     ],
 )
 def test_defects_that_the_oracle_refuses_are_refused(backend, changed, says):

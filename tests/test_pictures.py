@@ -307,6 +307,15 @@ def test_exif_rotation_is_applied(tmp_path, orientation, kind):
     np.testing.assert_allclose(to_channels(picture, 1)[:, :, 0], upright, atol=0.02)
 
 
+def test_orientation_that_follows_the_pixels_of_a_16_bit_png(tmp_path):
+    array = np.arange(24, dtype=np.uint16).reshape(4, 6) * 2000
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = png(array)
+    (tmp_path / "a.png").write_bytes(data[:-12] + chunk(b"eXIf", exif.tobytes()[6:]) + data[-12:])
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), as_picture(array[::-1].T))
+
+
 def test_16_bit_colour_is_turned_upright_too(tmp_path):
     array = np.arange(4 * 6 * 3, dtype=np.uint16).reshape(4, 6, 3) * 700
     tifffile.imwrite(tmp_path / "a.tif", array, photometric="rgb", extratags=[(274, "H", 1, 6, True)])
@@ -378,7 +387,9 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_fills_while_a_picture_is_written(full_disk):
-    noise = np.random.default_rng(0).random((105, 105), dtype=np.float32)  # 44 kB: less than Pillow writes at once
+    noise = np.random.default_rng(0).random(
+        (105, 105), dtype=np.float32
+    )  # 44 kB: less than Pillow writes at once
     for write, name, small, large in (
         (write_map, "a.tiff", noise[:20, :20], noise),
         (write_picture, "a.png", np.uint8(noise[:20, :20] * 255), np.uint8(np.tile(noise, (3, 3)) * 255)),

@@ -103,9 +103,11 @@ def _opened(data: bytes) -> ImageFile.ImageFile:
 def _deep_png(data: bytes, image: ImageFile.ImageFile) -> Pixels:
     """PNG of 16 bits a value; `image` knows its orientation."""
     chunks = _png_chunks(data)
-    exif = image.getexif()
-    if b"eXIf" in chunks:  # after the pixels, where Pillow has not looked yet
+    exif = Image.Exif()
+    if b"eXIf" in chunks:  # may follow the pixels, so that Pillow would decode them to look for it
         exif.load(chunks[b"eXIf"])
+    elif "Raw profile type exif" in image.info:  # as older programs write it
+        exif = image.getexif()
     stored = imagecodecs.png_decode(data)
     stored = upright(stored[:, :, None] if stored.ndim == 2 else stored, exif.get(_ORIENTATION, 1))
     colours = 1 if stored.shape[2] < 3 else 3

@@ -43,11 +43,8 @@ __all__ = [
     "write_picture",
 ]
 
-
-SOFTWARE = (
-    "fmrnet"  # stands in every picture written, so that this program knows its own and replaces no other
-)
-
+# Stands in every picture written, so that this program knows its own and replaces no other.
+SOFTWARE = "fmrnet"
 Picture = NDArray[np.float32]
 
 
@@ -172,9 +169,8 @@ def write_map(path: str | Path, values: NDArray[np.float32]) -> None:
 
 
 def _write(path: str | Path, image: Image.Image, **options: Any) -> None:
-    encoded = (
-        io.BytesIO()
-    )  # given a file, Pillow writes to its descriptor and does not see that the disk is full
+    # Given a file, Pillow writes to its descriptor and does not see that the disk is full.
+    encoded = io.BytesIO()
     image.save(encoded, **options)
     with replacing(path) as file:
         file.write(encoded.getbuffer())

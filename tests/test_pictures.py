@@ -307,6 +307,21 @@ def test_exif_rotation_is_applied(tmp_path, orientation, kind):
     np.testing.assert_allclose(to_channels(picture, 1)[:, :, 0], upright, atol=0.02)
 
 
+@pytest.mark.parametrize("place", ["before", "after", "as_text"])
+def test_orientation_of_a_16_bit_png(tmp_path, place):
+    array = np.arange(24, dtype=np.uint16).reshape(4, 6) * 2000
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = exif.tobytes()
+    text = f"Raw profile type exif\0\nexif\n{len(content):8}\n{content.hex()}\n".encode()
+    data = png(array, *([chunk(b"tEXt", text)] if place == "as_text" else []))
+    at = {"before": 33, "after": len(data) - 12}.get(place, len(data))
+    (tmp_path / "a.png").write_bytes(
+        data[:at] + chunk(b"eXIf", content[6:]) * (place != "as_text") + data[at:]
+    )
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), as_picture(array[::-1].T))
+
+
 def test_16_bit_colour_is_turned_upright_too(tmp_path):
     array = np.arange(4 * 6 * 3, dtype=np.uint16).reshape(4, 6, 3) * 700
     tifffile.imwrite(tmp_path / "a.tif", array, photometric="rgb", extratags=[(274, "H", 1, 6, True)])

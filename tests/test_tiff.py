@@ -254,6 +254,14 @@ def test_claims_are_held_against_the_file(tmp_path, name):
     assert time.process_time() - started < 1
 
 
+def test_a_tag_that_cannot_be_read_is_not_taken_for_its_default(tmp_path):
+    data = tiff({**grey_tags(40, 32), 262: (3, [0])}, bytes(3000))
+    tag = (262).to_bytes(2, "little") + b"\x03\0"
+    (tmp_path / "a.tif").write_bytes(data.replace(tag, tag[:2] + b"\x63\0"))
+    with pytest.raises(PictureError, match=r"damaged or cut short \(tag 262 cannot be read\)"):
+        read_picture(tmp_path / "a.tif")
+
+
 def test_tags_that_claim_the_file_over_and_over(tmp_path):
     """4,000 lists of strips, each a megabyte long and all of them the same: 4 GB if they were read."""
     values, tags = 250_000, 4000

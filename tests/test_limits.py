@@ -60,13 +60,12 @@ def test_uniform_noise_passes_one_where_the_surface_is_not_as_rough(good, seed):
 
 
 @given(good=surfaces(), seed=st.integers(0, 10**6))
-def test_noise_in_a_tenth_of_the_pixels_is_not_yet_another_surface(good, seed):
-    assume(min(look(picture).contrasts[0] for picture in good) > 0.01)  # on a smoother one it is plain
+def test_lone_pixels_pass_no_limit(good, seed):
     generator = torch.Generator().manual_seed(seed)
     for picture in good:
-        hit = torch.rand(picture.shape[1:], generator=generator) < 0.1
+        hit = torch.rand(picture.shape[1:], generator=generator) < 0.01
         seen = look(torch.where(hit, torch.rand(picture.shape, generator=generator), picture))
-        assert not [limit for limit in around(good).passed_by(seen) if "contrast" in limit.reason]
+        assert around(good).passed_by(seen) == []
 
 
 @pytest.mark.parametrize("factor", [1 / 16, 1 / 64])

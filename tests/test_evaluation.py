@@ -34,7 +34,7 @@ CALIBRATION = Calibration(
     patch_quantile=0.999,
     patch_threshold=1.0,
     picture_threshold=0.5,
-    limits=Limits(level=((0.0, 1.0),), deviation=0.0, spread=0.5, distance=1.0, share=1.0),
+    limits=Limits(((0.0, 1.0),), 0.0, ((0.0, 0.5),) * 4, distance=1.0, share=1.0),
     pictures=4,
 )
 

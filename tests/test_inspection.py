@@ -22,7 +22,7 @@ from fmrnet.network.model import FMRNet
 from fmrnet.reference import fusion, learned_fusion, network, patches, scoring
 
 TINY = Config(channels=(4, 4, 6, 6, 8), memory_entries=7, overlap=0.5)
-NO_LIMITS = Limits(level=((0.0, 1.0),), deviation=0.0, spread=0.5, distance=1e6, share=1.0)
+NO_LIMITS = Limits(((0.0, 1.0),), 0.0, ((0.0, 0.5),) * 4, distance=1e6, share=1.0)
 THRESHOLDS = Calibration(3.0, 0.1, 0.1, 0.05, 0.99, 1e6, 0.2, NO_LIMITS, 2)
 
 
@@ -206,7 +206,7 @@ def test_large_picture_in_bounded_batches(inspector, monkeypatch):
     seed=st.integers(0, 10**6),
     level=st.sampled_from(["patch", "pixel", "auto"]),
     low=st.floats(0, 0.49),
-    spread=st.floats(0, 0.5),
+    spread=st.floats(0.01, 0.5),
     distance=st.floats(1e-3, 10),
     share=st.floats(0.5, 1),
     threshold=st.floats(1e-3, 100),
@@ -214,7 +214,7 @@ def test_large_picture_in_bounded_batches(inspector, monkeypatch):
 def test_defective_is_a_score_above_one_and_a_limit_only_raises_it(
     inspector, seed, level, low, spread, distance, share, threshold
 ):
-    limits = Limits(((low, 0.5),), 0.1, spread, distance, share)
+    limits = Limits(((low, 0.5),), 0.1, ((0.0, spread),) * 4, distance, share)
     thresholds = replace(THRESHOLDS, picture_threshold=threshold, patch_threshold=threshold)
     picture = noise(64, 96, seed=seed)
     found = Inspector(inspector.model, replace(thresholds, limits=limits), {}).inspect(picture, level)
@@ -242,7 +242,7 @@ def test_what_is_wholly_unlike_the_good_pictures_is_never_good(level):
     assert inspector.inspect(good, level).reasons == ()
     twelve_bits = (good.astype(np.uint32) * 4095 // 255).astype(np.uint16)
     for name, picture, reason in (
-        ("one grey", flat(good.mean() / 255), "contrast 0.0000, below"),
+        ("one grey", flat(good.mean() / 255), "deviation 0.0000, below"),
         ("black", flat(0.0), "brightness 0.000, below"),
         ("white", flat(1.0), "brightness 1.000, above"),
         ("dark", good // 8, "brightness 0.0"),

@@ -46,8 +46,8 @@ def test_many_loud_ones_are_a_kind_of_good_ones(count):
     assert loud([2.0] * count) == {}
 
 
-def seen(level, deviation=0.1, spread=0.1):
-    return Look((level,), deviation, spread, (64, 64))
+def seen(level, deviation=0.1, contrast=0.1):
+    return Look((level,), deviation, (0.1, 0.1, contrast, 0.1), (64, 64))
 
 
 def test_a_black_picture_among_others_is_odd_and_two_exposures_are_not():
@@ -55,7 +55,7 @@ def test_a_black_picture_among_others_is_odd_and_two_exposures_are_not():
     assert list(odd([*others[:4], seen(0.0), *others[4:]])) == [4]
     assert "brightness 0.000, below 0.2" in odd([*others, seen(0.0)])[9]
     assert list(odd([*others, seen(0.5, deviation=0.0)])) == [9]
-    assert list(odd([*others, seen(0.5, spread=0.45)])) == [9]
+    assert list(odd([*others, seen(0.5, contrast=0.45)])) == [9]
     assert odd(others) == {}
     assert odd([*others, seen(0.1), seen(0.1)]) == {}, "two of a kind"
     assert odd([seen(0.3)] * 40 + [seen(0.6)] * 3) == {}

@@ -8,7 +8,7 @@ that no ordinary picture comes near them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,18 +20,20 @@ from fmrnet.inspection.stored import Stored
 
 __all__ = ["Limits", "Look", "Passed", "few_bits", "look"]
 
-BLOCK = 32  # pixels; contrast is taken within such blocks, where light hardly changes
-STEP = 2  # every second pixel of a block, across and down, tells its contrast well enough
-MARGIN = math.log(
-    2
-)  # beyond the good pictures' range of light and distance: twice, or half, what any of them has
-CONTRAST_MARGIN = math.log(3)  # noise in a tenth of the pixels may double the contrast, and is no defect
+BLOCK = 32  # pixels; deviation is taken within such blocks, where light hardly changes
+STEP = 2  # every second pixel of a block, across and down, tells its deviation well enough
+SCALES = (1, 2, 4, 8)  # pixels; sides of the squares whose means are compared with those beside them
+MARGIN = math.log(2)  # beyond the range of the good pictures: twice, or half, what any of them has
+FEW_SHARES = (
+    16  # times MARGIN / n more for the mask's share, which varies more than what a picture looks like
+)
 LEAST_LIGHT = 0.02  # added to brightness and to what it lacks to 1, for near black no ratio means much
-LEAST_CONTRAST = 1 / 255  # added to contrast, one step of 8 bits
-LEAST_DISTANCE, GREATEST_DISTANCE = 1e-12, 1e9  # between latents
+LEAST_SHARE = 0.05  # the same of a mask's share
+LEAST_CONTRAST = 1 / 510  # added to contrast, half a step of 8 bits
 MOST_CONTRAST = 0.5  # of values in [0, 1], half of them 0 and half 1
+LEAST_DISTANCE, GREATEST_DISTANCE = 1e-12, 1e9  # between latents
 NAMES = {1: ("brightness",), 3: ("red", "green", "blue")}
-DEPTHS = (14, 12, 10)  # bits, that cameras give and files of 16 bits hold
+DEPTHS = (14, 12, 10)  # bits that cameras give and files of 16 bits hold
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,16 @@ class Look:
         Mean of each channel, in [0, 1].
     deviation : float
         Standard deviation within a block of the grey picture, the median over all blocks.
-    spread : float
-        Half the distance between the quartiles within a block, the median over all blocks: lone pixels, however far
-        off, hardly change it.
+    contrasts : tuple of float
+        Median difference between the means of squares beside each other, down and across, for squares of each of
+        SCALES. It tells one texture from another, and a defect hardly changes it.
     size : (int, int)
         Its height and width.
     """
 
     level: tuple[float, ...]
     deviation: float
-    spread: float
+    contrasts: tuple[float, ...]
     size: tuple[int, int]
 
 
@@ -72,16 +74,23 @@ def look(picture: Tensor) -> Look:
     rows, columns = (side // BLOCK for side in grey.shape)
     side = BLOCK // STEP
     cut = grey[: rows * BLOCK : STEP, : columns * BLOCK : STEP].reshape(rows, side, columns, side)
-    blocks = cut.transpose(1, 2).reshape(rows * columns, side**2).sort(1).values
-    quarter = side**2 // 4
-    spread = (blocks[:, -1 - quarter] - blocks[:, quarter]).median() / 2
+    blocks = cut.transpose(1, 2).reshape(rows * columns, side**2)
     level = picture.mean((1, 2), dtype=torch.float64)
-    return Look(
-        tuple(level.tolist()),
-        blocks.std(1, correction=0).median().item(),
-        spread.item(),
-        (picture.shape[1], picture.shape[2]),
-    )
+    deviation = blocks.std(1, correction=0).median().item()
+    return Look(tuple(level.tolist()), deviation, _contrasts(grey), (picture.shape[1], picture.shape[2]))
+
+
+def _contrasts(means: Tensor) -> tuple[float, ...]:
+    """From single pixels on, squares of twice the side each time, (H, W) of their means."""
+    found = []
+    for _ in SCALES:
+        rows, columns = (side // 2 * 2 for side in means.shape)
+        upper, lower = means[:rows:2, :columns], means[1:rows:2, :columns]
+        down, both = upper - lower, upper + lower
+        down, across = down[:, ::2] + down[:, 1::2], both[:, ::2] - both[:, 1::2]
+        found.append((down.abs() + across.abs()).median().item() / 4)
+        means = (both[:, ::2] + both[:, 1::2]) / 4
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -93,9 +102,9 @@ class Limits:
     level : tuple of (float, float)
         Least and greatest mean of each channel.
     deviation : float
-        The least, within a block: below it a picture is flat.
-    spread : float
-        The greatest, within a block: above it a picture is rough.
+        The least; below it a picture is flat.
+    contrasts : tuple of (float, float)
+        Least and greatest contrast at each of SCALES.
     distance : float
         Greatest median of a picture's patch distances to memory.
     share : float
@@ -104,7 +113,7 @@ class Limits:
 
     level: tuple[tuple[float, float], ...]
     deviation: float
-    spread: float
+    contrasts: tuple[tuple[float, float], ...]
     distance: float
     share: float
 
@@ -113,20 +122,21 @@ class Limits:
         """Limits about good pictures, at least one: their looks, median patch distances and masks' shares.
 
         Brightness is measured by the logarithm of its ratio to what it lacks to white; contrast and distance by their
-        own. There the range of n good pictures is widened on either side by a margin and by (margin + range) / n: few
-        of them tell little of the next one. Of the pixels that no good picture's mask takes, a mask may take half.
+        own. There the range of n good pictures is widened on either side by MARGIN and by (MARGIN + range) / n: few
+        of them tell little of the next one. The greatest share of a mask is measured as brightness is and raised by
+        MARGIN (1 + FEW_SHARES / n); at most it is half of what no good picture's mask takes.
         """
-        channels = zip(*(seen.level for seen in looks), strict=True)
-        ranges = [_widened([_light(value) for value in channel]) for channel in channels]
-        least, _ = _widened([_contrast(seen.deviation) for seen in looks], CONTRAST_MARGIN)
-        _, most = _widened([_contrast(seen.spread) for seen in looks], CONTRAST_MARGIN)
-        _, farthest = _widened([math.log(max(distance, LEAST_DISTANCE)) for distance in distances])
+        levels = [_widened(map(_light, values)) for values in zip(*(seen.level for seen in looks))]
+        contrasts = [_widened(map(_contrast, values)) for values in zip(*(seen.contrasts for seen in looks))]
+        flattest, _ = _widened(_contrast(seen.deviation) for seen in looks)
+        _, farthest = _widened(math.log(max(distance, LEAST_DISTANCE)) for distance in distances)
+        masked = _odds(max(shares), LEAST_SHARE) + MARGIN * (1 + FEW_SHARES / len(shares))
         return cls(
-            level=tuple((_to_light(low), _to_light(high)) for low, high in ranges),
-            deviation=_to_contrast(least),
-            spread=_to_contrast(most),
+            level=tuple((_to_light(low), _to_light(high)) for low, high in levels),
+            deviation=_to_contrast(flattest),
+            contrasts=tuple((_to_contrast(low), _to_contrast(high)) for low, high in contrasts),
             distance=math.exp(min(farthest, math.log(GREATEST_DISTANCE))),
-            share=(1 + max(shares)) / 2,
+            share=min(_of_odds(masked, LEAST_SHARE), (1 + max(shares)) / 2),
         )
 
     @classmethod
@@ -136,12 +146,15 @@ class Limits:
         level = tuple(stored.range("level", channel, 0, 1) for channel in stored.items("level"))
         if len(level) not in NAMES:
             raise ArtifactError(f"limits field level is of {len(level)} channels: expected 1 or 3")
+        scales = stored.items("contrasts")
+        if len(scales) != len(SCALES):
+            raise ArtifactError(f"limits field contrasts is of {len(scales)} scales: expected {len(SCALES)}")
         return cls(
             level=level,
             deviation=stored.number("deviation", 0, MOST_CONTRAST),
-            spread=stored.number("spread", 0, MOST_CONTRAST),
+            contrasts=tuple(stored.range("contrasts", scale, 0, MOST_CONTRAST) for scale in scales),
             distance=stored.number("distance", LEAST_DISTANCE, GREATEST_DISTANCE),
-            share=stored.number("share", 0.5, 1),
+            share=stored.number("share", LEAST_SHARE, 1),
         )
 
     def passed_by(
@@ -154,20 +167,15 @@ class Limits:
         for name, value, (low, high) in zip(NAMES[len(self.level)], seen.level, self.level, strict=True):
             yield Passed(_times(_light(low), _light(value)), f"{name} {value:.3f}, below {low:.3f}")
             yield Passed(_times(_light(value), _light(high)), f"{name} {value:.3f}, above {high:.3f}")
-        deviation, spread = seen.deviation, seen.spread
-        yield Passed(
-            _times(_contrast(self.deviation), _contrast(deviation)),
-            f"contrast {deviation:.4f}, below {self.deviation:.4f}",
-        )
-        yield Passed(
-            _times(_contrast(spread), _contrast(self.spread)),
-            f"contrast {spread:.4f}, above {self.spread:.4f}",
-        )
+        times = _times(_contrast(self.deviation), _contrast(seen.deviation))
+        yield Passed(times, f"deviation {seen.deviation:.4f}, below {self.deviation:.4f}")
+        for scale, value, (low, high) in zip(SCALES, seen.contrasts, self.contrasts, strict=True):
+            name = f"contrast at {scale} px"
+            yield Passed(_times(_contrast(low), _contrast(value)), f"{name} {value:.4f}, below {low:.4f}")
+            yield Passed(_times(_contrast(value), _contrast(high)), f"{name} {value:.4f}, above {high:.4f}")
         if distance is not None:
-            yield Passed(
-                distance / self.distance,
-                f"median distance to memory {distance:.4g}, above {self.distance:.4g}",
-            )
+            named = f"median distance to memory {distance:.4g}, above {self.distance:.4g}"
+            yield Passed(distance / self.distance, named)
         if share is not None:
             yield Passed(share / self.share, f"mask of {share:.0%} of the picture, above {self.share:.0%}")
 
@@ -187,9 +195,10 @@ def few_bits(picture: Tensor) -> str | None:
     return f"its values reach only {top:.1%} of the range; {depth} bits in a 16-bit file? use --bits {depth}"
 
 
-def _widened(values: Sequence[float], margin: float = MARGIN) -> tuple[float, float]:
-    low, high = min(values), max(values)
-    more = margin + (margin + high - low) / len(values)
+def _widened(values: Iterable[float]) -> tuple[float, float]:
+    known = list(values)
+    low, high = min(known), max(known)
+    more = MARGIN + (MARGIN + high - low) / len(known)
     return low - more, high + more
 
 
@@ -198,14 +207,23 @@ def _times(value: float, limit: float) -> float:
     return math.exp(value - limit)
 
 
+def _odds(share: float, least: float) -> float:
+    """Logarithm of the ratio of a share to what it lacks to 1, `least` added to both."""
+    return math.log((share + least) / (1 - share + least))
+
+
+def _of_odds(logarithm: float, least: float) -> float:
+    """The opposite of `_odds`, kept in [0, 1]: a limit of 0 or 1 is one that nothing passes."""
+    share = 1 / (1 + math.exp(-logarithm))
+    return min(max(share * (1 + 2 * least) - least, 0.0), 1.0)
+
+
 def _light(level: float) -> float:
-    return math.log((level + LEAST_LIGHT) / (1 - level + LEAST_LIGHT))
+    return _odds(level, LEAST_LIGHT)
 
 
 def _to_light(logarithm: float) -> float:
-    """The opposite of `_light`, kept in [0, 1]: a limit of 0 or 1 is one that no picture passes."""
-    share = 1 / (1 + math.exp(-logarithm))
-    return min(max(share * (1 + 2 * LEAST_LIGHT) - LEAST_LIGHT, 0.0), 1.0)
+    return _of_odds(logarithm, LEAST_LIGHT)
 
 
 def _contrast(value: float) -> float:

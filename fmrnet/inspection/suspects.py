@@ -82,5 +82,5 @@ def odd(looks: Sequence[Look]) -> dict[int, str]:
 
 def _outermost(looks: Sequence[Look]) -> set[int]:
     """The looks at either end of each measure: only these can pass the limits about the others."""
-    measures = np.array([(*seen.level, seen.deviation, seen.spread) for seen in looks])
+    measures = np.array([(*seen.level, seen.deviation, *seen.contrasts) for seen in looks])
     return set(measures.argmin(0).tolist()) | set(measures.argmax(0).tolist())

@@ -198,6 +198,7 @@ def train(
     if iterations is not None:
         config = dataclasses.replace(config, iterations=_share_out(iterations, config.iterations))
     learn, held_out = data.hold_out(pictures, config.patch_size)
+    learnt_names, held_names = data.hold_out_names([str(file) for file in data.good_files(good)])
     good_pool = data.GoodPool(learn, config.patch_size) if config.by_rarity else data.PicturePool(learn)
     bank.check_enough_patches(good_pool, config.patch_size, config.memory_entries)
     natural_pool = data.load_natural_pictures(anomalies, channels, config.patch_size)
@@ -225,7 +226,6 @@ def train(
             run.position.phase, run.position.step, run.optimisers = run.position.phase + 1, 0, {}
         run.save()  # what comes now may fail, and all has been learnt
         pixels = round(statistics.median(p.shape[0] * p.shape[1] for p in pictures))
-        learnt_names, held_names = data.hold_out_names([str(file) for file in data.good_files(good)])
         learnt = dict(zip(learnt_names, map(look, good_pool.whole())))
         thresholds = _calibrate(run, dict(zip(held_names, held_out)), learnt, pixels, where)
 

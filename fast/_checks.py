@@ -46,7 +46,7 @@ def alike(**tensors: torch.Tensor) -> None:
             )
 
 
-def finite(result: torch.Tensor, *, most: float = math.inf, **inputs: torch.Tensor) -> None:
+def finite(result: torch.Tensor, most: float = math.inf, /, **inputs: torch.Tensor) -> None:
     """Raise if an input holds NaN, infinity or, in a result that is not finite for it, magnitudes above `most`.
 
     Cheap: the inputs are read only when the result is not finite. NaN in an input must reach `result` for this to

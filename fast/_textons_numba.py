@@ -28,7 +28,7 @@ def forward(
     seen = np.empty(len(skip), kernel.dtype)
     arguments = (*_map(skip), *_map(memory_features), size, kernel, kind, 1 / temperature, *_map(out), seen)
     spread(lambda start, stop: _forward(start, stop, *arguments), len(skip))
-    _checks.finite(torch.from_numpy(seen), most=_checks.MOST, skip=skip, memory_features=memory_features)
+    _checks.finite(torch.from_numpy(seen), _checks.MOST, skip=skip, memory_features=memory_features)
     return out
 
 

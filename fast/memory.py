@@ -105,7 +105,7 @@ def nearest_distance(z: Tensor, memory: Tensor, *, backend: str | None = None) -
     distance = distance.to(z.dtype)
     if name != "numba" or not len(z):  # there, an entry that is not finite shows in every distance
         _checks.finite(memory.detach().sum(), memory=memory)
-    _checks.finite(distance, most=_checks.MOST, z=z, memory=memory)
+    _checks.finite(distance, _checks.MOST, z=z, memory=memory)
     return distance, index
 
 

@@ -94,7 +94,7 @@ def rearrange_textons(
         result = _fused(*wide, size, mixing, temperature, name)
     result = result.to(skip.dtype)
     if name != "numba":  # it looks for itself, with no pass over the result
-        _checks.finite(result, most=_checks.MOST, skip=skip, memory_features=memory_features)
+        _checks.finite(result, _checks.MOST, skip=skip, memory_features=memory_features)
     return result
 
 

@@ -24,13 +24,12 @@ STEMS = ["0", "0.png", "0.mask", "0~2", "ß", "SS", "\udcff", "x" * 240, "x" * 2
             st.sampled_from([".png", ".jpg", ""]),
         ),
         min_size=1,
-        unique_by=repr,
     ),
     taken=st.lists(st.sampled_from(["0", "a/0", "x"]), unique=True),
 )
 def test_no_two_files_stand_in_one_place(picked, taken):
     """Nor does a file stand where a folder must, on a disk that knows no upper and lower case either."""
-    paths = [Path("/in", *folders, stem + suffix) for folders, stem, suffix in picked]
+    paths = list(dict.fromkeys(Path("/in", *folders, stem + suffix) for folders, stem, suffix in picked))
     names = output_names(paths, taken)
     assert list(names) == paths
     written = [f"{name}.{kind}" for name in [*names.values(), *taken] for kind in KINDS]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import fmrnet
+from fmrnet import artifact
 from fmrnet.config import Config
 from fmrnet.errors import ArtifactError, ConfigError, DatasetError, PictureError
 from fmrnet.inspection import background
@@ -188,7 +189,10 @@ def test_unknown_device_and_unfit_weights(inspector, tmp_path, monkeypatch):
             fmrnet.load(tmp_path / "a.fmr", device=device)
     odd = Inspector(inspector.model, THRESHOLDS, {})
     monkeypatch.setattr(odd.model, "config", replace(TINY, memory_entries=8))
-    odd.save(tmp_path / "b.fmr")
+    with pytest.raises(ArtifactError, match="not written"):
+        odd.save(tmp_path / "b.fmr")
+    weights = inspector.model.state_dict()
+    artifact.save(artifact.Artifact(odd.config, THRESHOLDS.to_dict(), {}, weights), tmp_path / "b.fmr")
     with pytest.raises(ArtifactError, match="do not fit"):
         fmrnet.load(tmp_path / "b.fmr")
 

@@ -1,8 +1,4 @@
-"""The command line. A user's mistake gives one line and exit code 2, never a traceback.
-
-Exit codes: 0 done; 1 the machine could not (disk full, no permission, no memory); 2 the user's mistake, such
-as a picture that cannot be read; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
-"""
+"""The command line, a function a verb. How a command ends, and with which exit code, stands in `fmrnet.terminal`."""
 
 from __future__ import annotations
 
@@ -11,10 +7,7 @@ import enum
 import functools
 import json
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,11 +15,9 @@ import typer
 from typer.core import TyperGroup
 
 from fmrnet import streams
-from fmrnet.errors import FmrnetError, is_out_of_memory, printable
+from fmrnet.terminal import errors_in_one_line, exit_code, fail, note, say, show, signals_as_errors
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from fmrnet.inspection.calibration import Calibration
     from fmrnet.inspection.inspector import Inspector
     from fmrnet.inspection.report import Report
@@ -47,7 +38,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
-        with _errors_in_one_line(), _signals_as_errors():
+        with errors_in_one_line(), signals_as_errors():
             return super().invoke(ctx)
 
 
@@ -87,7 +78,7 @@ def main() -> None:
     try:
         app()
     except OSError as error:  # help and version cannot be shown; a command tells its own errors
-        sys.exit(_fail(f"{error.filename}: {error.strerror}", 1).exit_code)
+        sys.exit(fail(f"{error.filename}: {error.strerror}", 1).exit_code)
 
 
 @app.callback(invoke_without_command=True)
@@ -110,6 +101,7 @@ def demo(
 ) -> None:
     """Learn one half of a texture, find defects drawn on the other half: about three minutes on two cores."""
     from fmrnet.evaluation import demo as demonstration
+    from fmrnet.evaluation.table import print_figures
     from fmrnet.learning.training import Interrupted
     from fmrnet.progress import Bar
 
@@ -118,10 +110,10 @@ def demo(
         with Bar() as bar:
             figures = demonstration.run(out, seed=seed, iterations=iterations, bar=bar)
     except Interrupted as stopped:
-        raise _fail("stopped; `fmrnet demo` starts again from the beginning", 128 + stopped.number) from None
-    _print_figures(figures)
+        raise fail("stopped; `fmrnet demo` starts again from the beginning", 128 + stopped.number) from None
+    print_figures(figures)
     print()
-    _print(f"look at {out / demonstration.SHEET}; the model is {out / demonstration.MODEL}")
+    show(f"look at {out / demonstration.SHEET}; the model is {out / demonstration.MODEL}")
 
 
 @app.command()
@@ -159,7 +151,7 @@ def train(
     if overlap is not None:
         config = dataclasses.replace(config, overlap=overlap)
     if resume and not restart and not (checkpoint := checkpoint_path(out)).exists():
-        _say(f"{checkpoint} is not there yet; training begins at the first step")
+        say(f"{checkpoint} is not there yet; training begins at the first step")
     try:
         with Bar() as bar:
             inspector = fmrnet.train(
@@ -177,12 +169,12 @@ def train(
                 progress=bar.training(config.iterations),
             )
     except Interrupted as stopped:
-        raise _fail(stopped, 128 + stopped.number) from None
+        raise fail(stopped, 128 + stopped.number) from None
     seconds, size = inspector.provenance["seconds"], out.stat().st_size
-    _print(f"wrote {out} ({size / 1e6:.1f} MB) after {duration(seconds)} of training")
+    show(f"wrote {out} ({size / 1e6:.1f} MB) after {duration(seconds)} of training")
     print(_thresholds(inspector.calibration))
     _print_suspects(inspector.calibration)
-    _print(f"next: fmrnet inspect {out} PICTURES --out report")
+    show(f"next: fmrnet inspect {out} PICTURES --out report")
 
 
 @app.command()
@@ -214,7 +206,7 @@ def calibrate(
     inspector.save(target)
     print(f"after:  {_thresholds(inspector.calibration)}")
     _print_suspects(inspector.calibration)
-    _print(f"wrote {target}")
+    show(f"wrote {target}")
 
 
 @app.command()
@@ -258,10 +250,10 @@ def inspect(
         except KeyboardInterrupt as error:
             left = report.content()["summary"]["not_reached"]
             so_far = f"stopped, {left} of {len(paths)} pictures left; {out} holds the report of the others"
-            raise _fail(f"{so_far}, and the same command with --resume goes on", _code(error)) from None
+            raise fail(f"{so_far}, and the same command with --resume goes on", exit_code(error)) from None
     summary = report.content()["summary"]
     counts = [f"{summary[kind]} {kind}" for kind in ("defective", "good", "unreadable", "failed")]
-    _print(f"{', '.join(counts)}: {out / 'report.json'}")
+    show(f"{', '.join(counts)}: {out / 'report.json'}")
     if summary["failed"]:
         raise typer.Exit(1)
     if summary["unreadable"]:
@@ -284,6 +276,7 @@ def evaluate(
     the pictures inspected until then.
     """
     from fmrnet.evaluation.evaluate import Evaluation, check_replaceable
+    from fmrnet.evaluation.table import print_figures
     from fmrnet.files import check_writable, write_json
     from fmrnet.progress import Bar
 
@@ -302,13 +295,13 @@ def evaluate(
             stopped = error
     figures = evaluation.figures()
     for failure in figures["errors"]:
-        _say(failure["error"])
-    _print_figures(figures)
+        say(failure["error"])
+    print_figures(figures)
     if out is not None and not (stopped and out.exists()):  # figures of some pictures replace none of all
         write_json(out, figures)
-        _print(f"wrote {out}")
+        show(f"wrote {out}")
     if stopped:
-        raise _fail("stopped; the same command starts again from the beginning", _code(stopped))
+        raise fail("stopped; the same command starts again from the beginning", exit_code(stopped))
     if figures["pictures"]["failed"]:
         raise typer.Exit(1)
     if figures["pictures"]["unreadable"]:
@@ -344,7 +337,7 @@ def info(
         for name, value in fields.items():  # provenance is whatever the file's author wrote
             short = name == "loss_curve" and isinstance(value, list)
             text = f"{len(value)} entries, see --json" if short else shown(value, 500)
-            _print(f"  {shown(name)[1:-1]:18} {text}")
+            show(f"  {shown(name)[1:-1]:18} {text}")
 
 
 Kernels = Annotated[
@@ -384,7 +377,7 @@ def selfcheck(
         f"{len(rows)} comparisons: {sum(row.ok is True for row in rows)} ok, {wrong} wrong, the rest cannot run here"
     )
     if wrong:
-        raise _fail(f"{wrong} functions do not agree with the oracle; do not trust this installation", 1)
+        raise fail(f"{wrong} functions do not agree with the oracle; do not trust this installation", 1)
 
 
 def _check_kernels(specs: list[str], dtypes: list[str], device: str, small: bool) -> None:
@@ -393,14 +386,14 @@ def _check_kernels(specs: list[str], dtypes: list[str], device: str, small: bool
 
     found, failed = [(spec, *find(spec)) for spec in specs], 0
     for spec, name, function in found:
-        _print(f"{spec}, held to fmrnet.fast.{name}")
+        show(f"{spec}, held to fmrnet.fast.{name}")
         shown = ""
         for outcome in outcomes(name, function, dtypes=dtypes, device=device, small=small):
             verdict = {True: "ok", False: "WRONG", None: "none"}[outcome.ok]
             title = outcome.property.name.replace("_", " ")
-            note = "" if outcome.ok is False else outcome.note
+            remark = "" if outcome.ok is False else outcome.note
             print(
-                f"  {verdict:5} {title:44} {outcome.dtype:8} {outcome.seconds:5.1f} s  {note}".rstrip(),
+                f"  {verdict:5} {title:44} {outcome.dtype:8} {outcome.seconds:5.1f} s  {remark}".rstrip(),
                 flush=True,
             )
             if outcome.ok is False:
@@ -408,7 +401,7 @@ def _check_kernels(specs: list[str], dtypes: list[str], device: str, small: bool
                 shown = shown or outcome.message
         print(f"\n{shown}" if shown else "  it does what the oracle does")
     if failed:
-        raise _fail(f"{failed} properties do not hold", 1)
+        raise fail(f"{failed} properties do not hold", 1)
 
 
 @app.command()
@@ -439,7 +432,7 @@ def bench(
                 found = time(name, function, device=device, budget=budget, only=only, label=spec)
             except NotConforming as failure:
                 print(failure)
-                raise _fail(f"{spec} does not pass the check; nothing is timed without it", 1) from None
+                raise fail(f"{spec} does not pass the check; nothing is timed without it", 1) from None
             results += found["results"]
             limits = found["ceilings"]
     else:
@@ -449,10 +442,10 @@ def bench(
             results.append(result)
     if out is not None:
         write_json(out, record(Path.cwd()) | {"device": kind, "ceilings": limits, "results": results})
-        _print(f"wrote {out}")
+        show(f"wrote {out}")
     wrong = [f"{r['function']}, {r['size']}: {name}" for r in results for name in r["failures"]]
     if wrong:
-        raise _fail(f"not timed, for they do not agree with the oracle: {'; '.join(wrong)}", 1)
+        raise fail(f"not timed, for they do not agree with the oracle: {'; '.join(wrong)}", 1)
 
 
 def _load(model: Path, device: str, bits: int | None) -> Inspector:
@@ -478,126 +471,29 @@ def _print_suspects(calibration: Calibration) -> None:
     from fmrnet.inspection.suspects import FEWEST
 
     if calibration.suspects:
-        _print("look at these, which are unlike the others; no threshold rests on them:")
+        show("look at these, which are unlike the others; no threshold rests on them:")
         for suspect in calibration.suspects:
-            _print(f"  {suspect}")
+            show(f"  {suspect}")
     elif calibration.pictures < FEWEST:
         print(f"with fewer than {FEWEST} pictures to compare, a defective one among them would go unseen")
-
-
-def _print_figures(figures: dict[str, Any]) -> None:
-    """The figures of an evaluation as a small table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    def number(value: float | None) -> str:
-        return "-" if value is None else f"{value:.3f}"
-
-    count = figures["pictures"]
-    table = Table(
-        title=f"{count['defective']} defective and {count['good']} good pictures", title_justify="left"
-    )
-    table.add_column("")
-    for name in ("ROC-AUC", "AU-PRO", "precision", "recall", "F1"):
-        table.add_column(name, justify="right")
-    kinds = ("roc_auc", "au_pro", "precision", "recall", "f1")
-    rows = [("pixels", figures["pixel"]), ("pictures", figures["picture"])]
-    rows += [("pictures, patch level", figures["patch_level"])]
-    rows += [(printable(f"pixels of {name}"), part["pixel"]) for name, part in figures["classes"].items()]
-    for name, part in rows:
-        table.add_row(name, *(number(part.get(kind)) for kind in kinds), end_section=name == rows[2][0])
-    Console(markup=False, emoji=False).print(table)  # the names of folders are not markup
-    seconds = figures["seconds"]
-    if seconds["median"] is not None:
-        print(
-            "precision, recall and F1 at the calibrated thresholds; "
-            f"{seconds['median']:.2f} s per picture, {seconds['patch_level_median']:.2f} s at patch level"
-        )
-    for note in figures["notes"]:
-        _print(note)
 
 
 def _note_earlier(report: Report, pictures: int, resume: bool) -> None:
     """Say what becomes of an earlier report in the folder."""
     if report.replaced:
-        _note(f"replacing the report of {report.replaced} pictures in {report.folder}")
+        note(f"replacing the report of {report.replaced} pictures in {report.folder}")
     elif resume and report.kept:
-        _note(f"{len(report.kept)} of {pictures} pictures are in the report already")
+        note(f"{len(report.kept)} of {pictures} pictures are in the report already")
     elif resume:
-        _note(f"there is nothing to go on from in {report.folder}: starting from the beginning")
+        note(f"there is nothing to go on from in {report.folder}: starting from the beginning")
 
 
 def _print_line(line: dict[str, Any]) -> None:
     """One line of a report, as its picture is done."""
     if "error" in line:
-        _say(line["error"])
+        say(line["error"])
     else:
         verdict = "DEFECTIVE" if line["defective"] else "good"
         figures = f"score {line['score']:6.2f}  {line['level']:5} {line['seconds']:6.2f} s"
         reasons = "".join(f"; {reason}" for reason in line["reasons"])
-        _print(f"{verdict:9} {figures}  {line['picture']}{reasons}")
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: what Ctrl-C does is done, and the exit code differs."""
-
-
-@contextmanager
-def _signals_as_errors() -> Iterator[None]:
-    """SIGTERM ends a command as Ctrl-C does."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise _Terminated
-
-    try:
-        earlier = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # only the main thread may set handlers, and only it is interrupted
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
-
-
-@contextmanager
-def _errors_in_one_line() -> Iterator[None]:
-    try:
-        yield
-        sys.stdout.flush()
-    except FmrnetError as error:
-        raise _fail(error, 2) from None
-    except KeyboardInterrupt as error:
-        stopped = "stopped; what is written is whole, and the same command starts again"
-        raise _fail(stopped, _code(error)) from None
-    except (ValueError, MemoryError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            raise _fail("not enough memory for a picture of this size; cut it into pieces", 1) from None
-        if str(error).startswith("FMRNET_BACKEND"):  # the one setting that is checked only where it is used
-            raise _fail(error, 2) from None
-        raise
-    except OSError as error:
-        named = f"{error.filename}: " if error.filename else ""
-        notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
-        raise _fail(f"{named}{error.strerror or error}{notes}", 1) from None
-
-
-def _code(error: KeyboardInterrupt) -> int:
-    return 143 if isinstance(error, _Terminated) else 130
-
-
-def _fail(message: object, code: int) -> typer.Exit:
-    _say(message)
-    return typer.Exit(code)
-
-
-def _say(message: object) -> None:
-    _note(f"fmrnet: {message}")
-
-
-def _note(message: object) -> None:
-    print(printable(message), file=sys.stderr)
-
-
-def _print(line: object) -> None:
-    print(printable(line))
+        show(f"{verdict:9} {figures}  {line['picture']}{reasons}")

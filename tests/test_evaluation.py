@@ -125,6 +125,14 @@ def test_bins_tell_scores_apart_at_any_magnitude(exponent, values):
     assert counts.roc_auc() == pytest.approx(roc_auc_score(truth, values), abs=2e-3)
 
 
+@pytest.mark.parametrize("score", [2.0**-20, 1.0, 1000.0])
+def test_scores_one_part_in_2048_apart_are_told_apart(score):
+    counts = PixelCounts()
+    scores = np.array([[score, score * (1 + 2**-11)]], np.float32)
+    counts.add(scores, scores > 0, np.array([[False, True]]))
+    assert counts.roc_auc() == 1.0
+
+
 def test_negative_zero_and_huge_scores_are_counted():
     counts = PixelCounts()
     scores = np.array([[-0.0, 0.0, 1e30, np.finfo(np.float32).max]], np.float32)
@@ -412,6 +420,33 @@ def test_figures_of_nothing_are_none(dataset):
         figures["picture"]["roc_auc"] is figures["pixel"]["roc_auc"] is figures["seconds"]["median"] is None
     )
     json.dumps(figures, allow_nan=False)
+
+
+def test_classes_are_inspected_in_turn(dataset):
+    for number in range(1, 4):
+        save(dataset / "test" / "bright" / f"{number:03}.png", np.full((16, 20), 90, np.uint8))
+        save(dataset / "ground_truth" / "bright" / f"{number:03}_mask.png", TRUTH)
+    inspector = Brightness()
+    evaluate(inspector, dataset)
+    classes = [path.parent.name for path in inspector.inspected[::2]]  # each at both levels
+    assert classes == ["bright", "faint", "good", "bright", "good", "bright", "bright"]
+
+
+@pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
+def test_au_pro_is_that_of_the_limit_asked_for(dataset, limit):
+    for number, brightness in enumerate((40, 80), start=2):  # of good pixels above the faint defect, some
+        picture = np.zeros((16, 20), np.uint8)
+        picture[:4, : 5 * number] = brightness
+        save(dataset / "test" / "good" / f"{number:03}.png", picture)
+    counts = PixelCounts()
+    for path in sorted((dataset / "test").glob("*/*.png")):
+        mask = TRUTH if path.parent.name != "good" else np.zeros_like(TRUTH)
+        picture = read_picture(path)
+        counts.add(picture, picture > 0.4, mask)
+    figures = evaluate(Brightness(), dataset, limit=limit)
+    assert figures["pixel"]["au_pro"] == pytest.approx(counts.au_pro(limit))
+    assert figures["classes"]["faint"]["pixel"]["au_pro"] < 1
+    assert counts.au_pro(0.05) != pytest.approx(counts.au_pro(0.3))
 
 
 def test_an_interrupted_comparison_has_figures_of_every_class(dataset):

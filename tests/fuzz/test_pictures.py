@@ -1,6 +1,6 @@
 """Damaged pictures of every format: float32 in [0, 1] or PictureError, nothing printed, little time and memory.
 
-About half a minute; FMRNET_FUZZ=1000 tries a thousand times as many files, for hours.
+About half a minute; for hours with `FUZZ=long`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fmrnet import _pixels, pictures
 from fmrnet.errors import PictureError
 from fmrnet.pictures import as_picture, read_mask, read_picture
 
-EXAMPLES = 60 * int(os.environ.get("FMRNET_FUZZ", "1"))
+PROFILE = settings.get_profile(os.environ.get("FUZZ", "quick"))
 SECONDS = 5.0  # of computing, for files of which none takes a tenth
 MEGABYTES = 64  # that a file may claim
 
@@ -148,10 +148,7 @@ def test_a_damaged_picture_is_read_or_named(
     caplog.set_level(logging.WARNING)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    @settings(
-        max_examples=EXAMPLES,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-    )
+    @settings(PROFILE, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
     @given(data=damaged(SEEDS[name]), bits=st.sampled_from([None, 12]))
     def check(data: bytes, bits: int | None) -> None:
         path.write_bytes(data)

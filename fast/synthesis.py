@@ -129,7 +129,7 @@ def synthesize(
     grid, line, dots, level, edge = (t.to(compute) for t in (grid, line, dots, level, edge))
     destructive, opacity = destructive.to(compute), opacity.to(compute)
     _check(image, kind, grid, line, dots, level=level, edge=edge, destructive=destructive, opacity=opacity)
-    edge = edge.clamp_min(torch.finfo(compute).tiny)  # kernels may multiply by its inverse
+    edge = edge.clamp_min(LEAST_EDGE)
     shade = 1 - opacity * (1 - destructive)  # Eq 1 is I_o + shade * S * (source - I_o)
     chosen = choose(
         backend, image, lambda name: GRADIENT if name != "eager" and _learns(image, source) else None
@@ -142,6 +142,7 @@ def synthesize(
     return result, s
 
 
+LEAST_EDGE = 1e-30  # as sharp as any: by a smaller one float32 overflows in the division
 LEAST_PERIOD = 1e-6  # pixels; of a shorter wave float32 has no phase left
 GRADIENT = "only eager has gradients; detach the pictures"
 

@@ -180,8 +180,9 @@ def order_and_scale_change_nothing(kernel: Kernel, data: DataObject) -> None:
 def repeats_to_the_last_bit(kernel: Kernel, data: DataObject) -> None:
     """The same call gives the same bits."""
     arguments = _plain(kernel, cells=(4, 4))
-    first, again = kernel(**arguments)["G"], kernel(**arguments)["G"]
-    must(torch.equal(first, again), "G differs between two equal calls")
+    first = kernel(**arguments)["G"]
+    for _ in range(4):  # what differs by a last bit now and then
+        must(torch.equal(first, kernel(**arguments)["G"]), "G differs between two equal calls")
 
 
 PROPERTIES = [

@@ -42,14 +42,14 @@ class Record:
     def append(self, line: Line) -> None:
         """Add a line, and see it to the disk."""
         data = memoryview(_encoded(line))
-        end = os.fstat(self._file.fileno()).st_size
+        end, before = os.fstat(self._file.fileno()).st_size, len(self.lines)
         try:
             while data:
                 data = data[self._file.write(data) :]
             os.fsync(self._file.fileno())
             self.lines.append(line)
         except BaseException as error:
-            if not self.holds(line):
+            if len(self.lines) == before:
                 self._file.truncate(end)
             if isinstance(error, OSError):
                 raise OSError(error.errno, error.strerror, str(self.path)) from error

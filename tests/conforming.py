@@ -26,11 +26,17 @@ SEED = 0 if os.environ.get("CI") else random.randrange(2**16)  # other inputs ea
 def conforming(name: str, backends: dict[str, tuple[str, ...]] = EVERY) -> pytest.MarkDecorator:
     """A test for each backend, dtype and property of a function: ids like ``eager-float32-matches_the_oracle``."""
     every = [
-        pytest.param(backend, dtype, prop, id=f"{backend}-{dtype}-{prop.name}")
+        pytest.param(backend, dtype, prop, id=f"{backend}-{dtype}-{prop.name}", marks=_slow(backend, dtype))
         for backend, dtypes in backends.items()
         for prop, dtype in properties_of(name, dtypes)
     ]
     return pytest.mark.parametrize(("backend", "dtype", "prop"), every)
+
+
+def _slow(backend: str, dtype: str) -> list[pytest.MarkDecorator]:
+    """Without a GPU, Triton's interpreter takes minutes; it computes in float32 whatever the dtype."""
+    interpreted = backend == "triton" and not torch.cuda.is_available()
+    return [pytest.mark.slow] if interpreted and dtype != "float32" else []
 
 
 def kernel_of(name: str, backend: str, dtype: str, *, gradients: bool | None = True) -> Kernel:

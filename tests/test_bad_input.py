@@ -311,7 +311,6 @@ def test_training_settings_out_of_range(tmp_path, good, small_preset):
     assert "device 'tpu9'" in only_error(run("train", good, "--device", "tpu9", *out))
     line = only_error(run("train", good, "--out", tmp_path / "none" / "a.fmr"))
     assert re.search("none.* (does not exist|there is no folder)", line)
-    assert "no checkpoint to resume from" in only_error(run("train", good, "--resume", *out))
 
 
 def test_calibration_and_evaluation_without_what_they_need(model, tmp_path, fine):

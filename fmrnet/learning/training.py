@@ -270,7 +270,7 @@ def _check_place(out: Path, resume: bool, restart: bool) -> None:
     checkpoint = checkpoint_path(out)
     for path in (out, checkpoint):
         check_writable(path)
-        artifact.check_replaceable(path)
+    artifact.check_replaceable(out)
     if checkpoint.exists() and not (resume or restart):
         raise ArtifactError(
             f"{checkpoint} is there, {unfinished(checkpoint)}; go on with --resume, or give it up with --restart"

@@ -311,6 +311,10 @@ def _run_phase(run: Run, updates: Iterator[Callable[[], Tensor]]) -> None:
                 group["lr"] = rate
         run.recent.append(update())
         position.step += 1
+        if (
+            run.recent[-1].device.type == "cpu"
+        ):  # before a kernel meets weights of NaN; a GPU would have to wait
+            run.check_finite(run.recent[-1].item())
         position.seconds = time.monotonic() - started
         if position.step % REPORT_STEPS == 0 or position.step == total:
             loss = torch.stack(run.recent).mean().item()

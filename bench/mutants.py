@@ -62,8 +62,8 @@ GRADIENTS, LARGE = "gradients_agree", "matches_the_oracle_on_large_pictures"
 # ruff: noqa: E501
 FAULTS = [
     # textons, eager
-    Fault("least norm dropped", "fast/textons.py", "dim=2).clamp_min(EPS).reciprocal()[:, None]",
-          "dim=2).reciprocal()[:, None]", textons("eager")),
+    Fault("least norm dropped", "fast/textons.py", "dim=2).clamp_min(EPS)",
+          "dim=2)", textons("eager")),
     Fault("softmax over the places", "fast/textons.py", "torch.softmax(cosine / temperature, dim=2)",
           "torch.softmax(cosine / temperature, dim=1)", textons("eager")),
     Fault("temperature dropped", "fast/textons.py", "torch.softmax(cosine / temperature", "torch.softmax(cosine",
@@ -79,8 +79,10 @@ FAULTS = [
           f"{TEXTONS}test_not_finite_is_rejected"),
     Fault("last texton dropped", "fast/_textons_numba.py", "        for n in range(N):\n            s[p, n] = math.exp(",
           "        for n in range(N - 1):\n            s[p, n] = math.exp(", textons("numba")),
-    Fault("cosine not divided by the texton's norm", "fast/_textons_numba.py", "s[p, n] * a[p] * c[n] - one",
-          "s[p, n] * a[p] * a[p] - one", textons("numba")),
+    Fault("weights not taken from the greatest cosine on", "fast/_textons_numba.py", "math.exp((s[p, n] - most) * per)", "math.exp((s[p, n] - s.dtype.type(1)) * per)",
+          "tests/test_extremes.py::test_textons_at_every_temperature[numba]"),
+    Fault("cosine not divided by the texton's norm", "fast/_textons_numba.py", "s[p, n] = s[p, n] * a[p] * c[n]",
+          "s[p, n] = s[p, n] * a[p] * a[p]", textons("numba")),
     Fault("row and column of a block swapped", "fast/_textons_numba.py", "(y % size) * size + z % size, image",
           "(z % size) * size + z % size, image", textons("numba")),
     Fault("columns of a block of NCHW swapped in the lower row", "fast/_textons_numba.py",
@@ -110,8 +112,8 @@ FAULTS = [
     Fault("neighbours wrap at the right border", "fast/_textons_triton.py", "(x >= 0) & (x < w) & valid",
           "(x >= 0) & valid", textons("triton")),
     Fault("textons past the last one counted", "fast/_textons_triton.py",
-          "e = tl.where(b_valid[None, :], tl.exp((cosine - 1.0) * rate), 0.0)\n        total += tl.sum(e, 1)\n        G",
-          "e = tl.exp((cosine - 1.0) * rate)\n        total += tl.sum(e, 1)\n        G",
+          "cosine = tl.where(b_valid[None, :], inner * _inverse(xx)[:, None] * _inverse(yy)[None, :], NO_TEXTON)\n    greatest = tl.maximum(most, tl.max(cosine, 1))\n    e = tl.where(b_valid[None, :], tl.exp((cosine - greatest[:, None]) * rate), 0.0)",
+          "cosine = inner * _inverse(xx)[:, None] * _inverse(yy)[None, :]\n    greatest = tl.maximum(most, tl.max(cosine, 1))\n    e = tl.exp((cosine - greatest[:, None]) * rate)",
           textons("triton", LARGE)),
     Fault("gradient to the skip not turned back by mixing", "fast/_textons_triton.py",
           "back = tl.dot(tl.trans(near), ds", "back = tl.dot(near, ds", textons("triton", GRADIENTS)),
@@ -246,7 +248,7 @@ FAULTS = [
     Fault("the fusion draws its batches from the first crops", THIRD, "torch.randint(len(crops.label),", "torch.randint(1,", ALGORITHM),
     Fault("small defects count little", THIRD, "size_weights(batch.label))", "torch.ones_like(batch.label))", ALGORITHM),
     # around the steps
-    Fault("thresholds from what was learnt", "learning/training.py", "_calibrate(run, held_out,", "_calibrate(run, learn,",
+    Fault("thresholds from what was learnt", "learning/training.py", "_calibrate(run, dict(zip(held_names, held_out)),", "_calibrate(run, dict(zip(learnt_names, learn)),",
           f"{TRAINING}test_thresholds_rest_on_pictures_that_are_not_learnt"),
     Fault("moments forgotten", "learning/checkpoint.py", "            optimiser.state[parameter] = state", "            del state",
           f"{TRAINING}test_interrupted_and_resumed_is_bit_identical"),

@@ -20,23 +20,28 @@ __all__ = ["EAGER", "EVERY", "conforming", "hold", "kernel_of", "one"]
 ALL = ("float64", "float32", "bfloat16", "float16")
 EVERY = {"eager": ALL, "numba": ALL, "triton": ALL[1:]}
 EAGER = {"eager": ALL[:2]}  # of functions that have no other backend
+LONG = {"symmetric_and_in_range", "median_matches_the_oracle"}  # with a kernel that is interpreted
 SEED = 0 if os.environ.get("CI") else random.randrange(2**16)  # other inputs each time; a failure shows which
 
 
 def conforming(name: str, backends: dict[str, tuple[str, ...]] = EVERY) -> pytest.MarkDecorator:
     """A test for each backend, dtype and property of a function: ids like ``eager-float32-matches_the_oracle``."""
     every = [
-        pytest.param(backend, dtype, prop, id=f"{backend}-{dtype}-{prop.name}", marks=_slow(backend, dtype))
+        pytest.param(
+            backend, dtype, prop, id=f"{backend}-{dtype}-{prop.name}", marks=_slow(name, backend, dtype, prop)
+        )
         for backend, dtypes in backends.items()
         for prop, dtype in properties_of(name, dtypes)
     ]
     return pytest.mark.parametrize(("backend", "dtype", "prop"), every)
 
 
-def _slow(backend: str, dtype: str) -> list[pytest.MarkDecorator]:
-    """Without a GPU, Triton's interpreter takes minutes; it computes in float32 whatever the dtype."""
+def _slow(name: str, backend: str, dtype: str, prop: Property) -> list[pytest.MarkDecorator]:
+    """Without a GPU Triton's interpreter takes minutes over some: it computes in float32 whatever the dtype, and the
+    modality maps are those of the anomaly map's kernel."""
     interpreted = backend == "triton" and not torch.cuda.is_available()
-    return [pytest.mark.slow] if interpreted and dtype != "float32" else []
+    long = dtype != "float32" or name == "modality_maps" or prop.name in LONG
+    return [pytest.mark.slow] if interpreted and long else []
 
 
 def kernel_of(name: str, backend: str, dtype: str, *, gradients: bool | None = True) -> Kernel:

@@ -408,6 +408,7 @@ def test_time_only_after_the_check(author):
     assert {"fmrnet.fast:nearest_distance", "eager", "numba", "cdist, min"} <= names
 
 
+@pytest.mark.slow
 def test_the_ci_file_of_the_readme(wheel, author):
     """Its steps, one after the other, in a folder with a kernel and the wheel; offline, dependencies are there."""
     yaml = re.search(r"```yaml\n(.*?)```", README, re.DOTALL)

@@ -9,6 +9,8 @@ from pathlib import Path
 PROGRAM = """
 import hashlib, json
 import torch
+import pytest
+
 from fmrnet import fast
 
 torch.manual_seed(0)
@@ -49,6 +51,7 @@ def _digests(cache: Path) -> dict[str, str]:
     return digests
 
 
+@pytest.mark.slow
 def test_compiling_and_loading_processes_agree(tmp_path: Path) -> None:
     compiling = _digests(tmp_path)
     assert any(tmp_path.rglob("*.nbi")), "nothing was kept on disk"

@@ -209,6 +209,7 @@ def test_tiles_of_peers_come_together_again():
     assert score == picture.max()
 
 
+@pytest.mark.slow
 def test_documented_commands_run_unchanged(tmp_path, monkeypatch):
     """From the sets' own layouts to the last table, on tiny pictures and without training."""
     monkeypatch.chdir(tmp_path)

@@ -36,7 +36,7 @@ def live(good, out, seconds=math.inf, how=signal.SIGKILL):
 
 
 @pytest.mark.skipif(LIVES is None, reason="no fork on this system")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGTERM])
 def test_killed_and_resumed(good, tmp_path, monkeypatch, how):
     LIVES.set_forkserver_preload(LOADED)
     monkeypatch.setenv(

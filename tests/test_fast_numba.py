@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROGRAM = """
 import hashlib, json
 import torch
-import pytest
-
 from fmrnet import fast
 
 torch.manual_seed(0)

@@ -26,10 +26,16 @@ def test_listing_is_sorted_flat_and_without_hidden_or_foreign_files(tmp_path):
 
 def test_a_folder_without_pictures_names_the_folders_that_have_some(tmp_path):
     (tmp_path / "good").mkdir()
-    with pytest.raises(DatasetError, match="holds no pictures"):
+    (tmp_path / "notes").write_text("none")
+    with pytest.raises(DatasetError, match=r"holds no pictures \(\.png .* others\)$"):
         list_pictures(tmp_path)
     (tmp_path / "good" / "a.png").touch()
     with pytest.raises(DatasetError, match="it has the folders good: name one"):
+        list_pictures([tmp_path])
+    for name in "bcdef":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").touch()
+    with pytest.raises(DatasetError, match="it has the folders b, c, d, e, f: name one"):
         list_pictures([tmp_path])
 
 
@@ -55,7 +61,7 @@ def test_two_spellings_of_one_file_are_one_picture(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", ["\ud800/a.png", "a\0/b.png"])
 def test_what_is_no_path_is_an_error_of_ours(path):
-    with pytest.raises(DatasetError, match="is no path"):
+    with pytest.raises(DatasetError, match="a.png' is no path|b.png' is no path"):
         list_pictures(path)
 
 

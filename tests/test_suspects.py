@@ -61,11 +61,25 @@ def test_a_black_picture_among_others_is_odd_and_two_exposures_are_not():
     assert odd([seen(0.3)] * 40 + [seen(0.6)] * 3) == {}
 
 
+def test_of_five_pictures_one_may_be_odd_and_of_nine_no_two():
+    """Two as far off at either end are each odd beside the others, and too many of nine."""
+    assert list(odd([seen(0.5)] * 4 + [seen(0.0)])) == [4]
+    assert list(odd([seen(0.5)] * 8 + [seen(0.0), seen(1.0)])) == [8, 9]
+    assert odd([seen(0.5)] * 7 + [seen(0.0), seen(1.0)]) == {}
+
+
+def test_the_limit_that_is_passed_furthest_is_named():
+    others = [seen(0.5)] * 9
+    assert "brightness" in odd([*others, seen(0.0, contrast=0.0499)])[9]
+    assert "contrast" in odd([*others, seen(0.249, contrast=0.0)])[9]
+
+
 def test_what_is_said_of_a_suspect_and_bad_values():
     suspect = Suspect("good/7.png", "3.1 times as loud as the typical picture", 32, 64, 64, 60)
     assert str(suspect).endswith("typical picture, rows 32 to 95, columns 64 to 123")
     values = {**vars(suspect)}
     assert Suspect.from_dict(values) == suspect
+    assert Suspect.from_dict({**values, "row": 0, "column": 0}).row == 0
     for field, value in (
         ("picture", 3),
         ("reason", "x" * 10_000),

@@ -61,7 +61,7 @@ def test_two_spellings_of_one_file_are_one_picture(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", ["\ud800/a.png", "a\0/b.png"])
 def test_what_is_no_path_is_an_error_of_ours(path):
-    with pytest.raises(DatasetError, match="a.png' is no path|b.png' is no path"):
+    with pytest.raises(DatasetError, match=r"[ab]\.png' is no path"):
         list_pictures(path)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmrnet.inspection.names import KINDS, LOCK, RECORD, REPORT, _below, output_names
+from fmrnet.inspection.names import KINDS, LOCK, LONGEST, RECORD, REPORT, _below, output_names
 
 FOLDERS = ["a", "A", "0", "0.mask.png", "0.overlay.png", "report.json", "é", "e\u0301", "x" * 255]
 STEMS = ["0", "0.png", "0.mask", "0~2", "ß", "SS", "\udcff", "x" * 240, "x" * 241, "é" * 120]
@@ -59,3 +59,14 @@ def test_a_name_is_the_path_below_the_shared_folder():
 )
 def test_pictures_on_two_drives_are_named_by_drive(paths, names):
     assert [str(path) for path in _below([PureWindowsPath(path) for path in paths])] == names
+
+
+@pytest.mark.parametrize("letter", ["x", "ß", "漢"])
+def test_a_long_name_keeps_as_much_as_there_is_room_for(letter):
+    width = len(letter.encode())
+    for count in (LONGEST // width, LONGEST // width + 1, 300):
+        (name,) = output_names([Path("in", letter * count + ".png")]).values()
+        whole = count * width <= LONGEST
+        assert (name == letter * count) == whole
+        assert whole or LONGEST - width < len(name.encode()) <= LONGEST
+        assert whole or (name.startswith(letter * 20) and name[-9] == "~")

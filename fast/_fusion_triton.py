@@ -1,8 +1,9 @@
 """The anomaly map on the GPU: a program owns a tile, reads each picture once from memory and writes the map.
 
-The formulas stand in `fusion`. Along the rows the Gaussian is a sum of shifted loads (the shifts come from
-L1); down the columns it is a product with a banded matrix, which the tensor cores do in three tf32 passes, as
-exact as float32. The means of the tile are taken off s and d, so that variances lose no digits far from 0.
+The formulas stand in `fusion`. The Gaussian is a product with a banded matrix on either side of the tile, which the
+tensor cores do in three tf32 passes, as exact as float32. The mirrored borders are folded into the matrices: a tile
+lies within the picture, gives all but a border of RADIUS pixels, and at the picture's own border that, too; a patch of
+64 x 64 is one tile. The means of the tile are taken off s and d, so that variances lose no digits far from 0.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -16,7 +17,8 @@ import triton.language as tl
 from torch import Tensor
 
 RADIUS = tl.constexpr(5)  # of the Gaussian
-ROWS, COLS = 32, 64  # of a tile, with the halo above and below: the most that stays in registers on Hopper
+ROWS, COLS = 64, 64  # of a tile; powers of 2 from 16
+WARPS = 8  # a program; with fewer a tile is more than their registers hold
 
 
 def anomaly_map(
@@ -35,14 +37,17 @@ def anomaly_map(
     """
     batch, channels, height, width = image.shape
     centre, falloff = weights[5], math.log(weights[5] / weights[4])
-    down, across = triton.cdiv(height, ROWS - 2 * RADIUS.value), triton.cdiv(width, COLS)
+    down, across = (
+        max(1, triton.cdiv(length - 2 * RADIUS.value, side - 2 * RADIUS.value))
+        for length, side in ((height, ROWS), (width, COLS))
+    )
     if batch:
         with torch.cuda.device_of(image):
             _tile[(batch * down * across,)](
                 image, reconstruction, fused, maps, channels, height, width, down, across,
                 *image.stride(), *reconstruction.stride(), centre, falloff, *constants,
-                ROWS=ROWS, COLS=COLS, SMALL=min(height, width) < 16, KEEP=maps.shape[1],
-                GMS=int(wanted[0]), SSIM=int(wanted[1]), RESIDUAL=int(wanted[2]), num_warps=8, num_stages=1,
+                ROWS=ROWS, COLS=COLS, SMALL=min(height, width) < RADIUS.value, KEEP=maps.shape[1],
+                GMS=int(wanted[0]), SSIM=int(wanted[1]), RESIDUAL=int(wanted[2]), num_warps=WARPS, num_stages=1,
             )  # fmt: skip
     return fused
 
@@ -68,11 +73,50 @@ def _mirror(i, n, SMALL: tl.constexpr):
 
 
 @triton.jit
-def _pixels(x, y, rows, cols, x_row, x_col, y_row, y_col):
+def _pixels(x, y, rows, cols, x_row, x_col, y_row, y_col, inside):
     """s and d at the pixels rows x cols of two planes."""
-    a = tl.load(x + rows[:, None] * x_row + cols[None, :] * x_col).to(tl.float32)
-    b = tl.load(y + rows[:, None] * y_row + cols[None, :] * y_col).to(tl.float32)
+    a = tl.load((x + rows * x_row)[:, None] + (cols * x_col)[None, :], inside, other=0.0).to(tl.float32)
+    b = tl.load((y + rows * y_row)[:, None] + (cols * y_col)[None, :], inside, other=0.0).to(tl.float32)
     return a + b, a - b
+
+
+@triton.jit
+def _weight(offset, centre, falloff):
+    """The Gaussian so many pixels from its centre."""
+    offset = offset.to(tl.float32)
+    return tl.where(tl.abs(offset) <= RADIUS, centre * tl.exp(-falloff * offset * offset), 0.0)
+
+
+@triton.jit
+def _band(to, of, n, centre, falloff, SMALL: tl.constexpr):
+    """What pixel `of` of a line of n adds to the blurred pixel `to`, itself and through its mirror images."""
+    band = _weight(of - to, centre, falloff) + _weight(-1 - of - to, centre, falloff)
+    if SMALL:  # the images of a line shorter than the window go on, as far as three times there and back
+        for period in tl.static_range(1, 4):
+            for way in tl.static_range(-1, 2, 2):
+                image = 2 * n * period * way - to
+                band += _weight(of + image, centre, falloff) + _weight(-1 - of + image, centre, falloff)
+    else:
+        band += _weight(2 * n - 1 - of - to, centre, falloff)
+    return tl.where(of < n, band, 0.0)
+
+
+@triton.jit
+def _moments(t, down, across):
+    """Mean and variance about each pixel of a tile."""
+    mean = tl.dot(down, t, input_precision="tf32x3")
+    mean = tl.dot(mean, across, input_precision="tf32x3")
+    square = tl.dot(down, t * t, input_precision="tf32x3")
+    square = tl.dot(square, across, input_precision="tf32x3")
+    return mean, tl.maximum(square - mean * mean, 0.0)
+
+
+@triton.jit
+def _owned(at, start, n, side):
+    """Which pixels of a line of n are for this tile: all that it blurs whole."""
+    first = tl.where(start == 0, 0, start + RADIUS)
+    end = tl.where(start + side >= n, n, start + side - RADIUS)
+    return (at >= first) & (at < end)
 
 
 @triton.jit
@@ -86,55 +130,28 @@ def _tile(
     tile = tl.program_id(0).to(tl.int64)
     batch = tile // (down * across)
     row = tile // across % down * (ROWS - 2 * RADIUS)
-    col = tile % across * COLS
-    r, j = tl.arange(0, ROWS), tl.arange(0, COLS)
-    rows = row + r  # the last 2 * RADIUS of them are the next tile's
-    cols = col + j
-    above = _mirror(rows - RADIUS, height, SMALL)
+    col = tile % across * (COLS - 2 * RADIUS)
+    rows, cols = row + tl.arange(0, ROWS), col + tl.arange(0, COLS)
+    inside = (rows < height)[:, None] & (cols < width)[None, :]
+    pixels = tl.minimum(height - row, ROWS) * tl.minimum(width - col, COLS)
 
-    offset = (r[None, :] - r[:, None] - RADIUS).to(tl.float32)
-    band = tl.where(tl.abs(offset) <= RADIUS, centre * tl.exp(-falloff * offset * offset), 0.0)  # [out, in]
-
+    if SSIM:
+        i, j = rows.to(tl.int32), cols.to(tl.int32)
+        down_band = _band(i[:, None], i[None, :], height, centre, falloff, SMALL)  # [out, in]
+        across_band = _band(j[None, :], j[:, None], width, centre, falloff, SMALL)  # [in, out]
     gms = tl.zeros((ROWS, COLS), tl.float32)
     ssim = tl.zeros((ROWS, COLS), tl.float32)
     residual = tl.zeros((ROWS, COLS), tl.float32)
     x += batch * x_batch
     y += batch * y_batch
     for _ in range(channels):
-        if SSIM:
-            s, d = _pixels(x, y, above, _mirror(cols, width, SMALL), x_row, x_col, y_row, y_col)
-            shift_s, shift_d = tl.sum(s) / (ROWS * COLS), tl.sum(d) / (ROWS * COLS)
-            mean_s = tl.zeros((ROWS, COLS), tl.float32)
-            mean_d = tl.zeros((ROWS, COLS), tl.float32)
-            square_s = tl.zeros((ROWS, COLS), tl.float32)
-            square_d = tl.zeros((ROWS, COLS), tl.float32)
-            for k in range(-RADIUS, RADIUS + 1):
-                weight = centre * tl.exp(-falloff * k * k)
-                at = _mirror(cols + k, width, SMALL)
-                s, d = _pixels(x, y, above, at, x_row, x_col, y_row, y_col)
-                s, d = s - shift_s, d - shift_d
-                mean_s += weight * s
-                mean_d += weight * d
-                square_s += weight * s * s
-                square_d += weight * d * d
-            mean_s = tl.dot(band, mean_s, input_precision="tf32x3")
-            mean_d = tl.dot(band, mean_d, input_precision="tf32x3")
-            square_s = tl.dot(band, square_s, input_precision="tf32x3")
-            square_d = tl.dot(band, square_d, input_precision="tf32x3")
-            var_s = tl.maximum(square_s - mean_s * mean_s, 0.0)
-            var_d = tl.maximum(square_d - mean_d * mean_d, 0.0)
-            mean_s += shift_s
-            mean_d += shift_d
-            k = mean_s * mean_s + mean_d * mean_d + 2 * c1
-            top = k * var_d + (var_s - var_d + 2 * c2) * mean_d * mean_d
-            ssim += 2 * top / (k * (var_s + var_d + 2 * c2))
         if GMS:
             sx, sy, dx, dy = 0.0, 0.0, 0.0, 0.0
             for m in tl.static_range(-1, 2):
                 for n in tl.static_range(-1, 2):
                     if m != 0 or n != 0:
-                        near, beside = _mirror(rows + m, height, SMALL), _mirror(cols + n, width, SMALL)
-                        s, d = _pixels(x, y, near, beside, x_row, x_col, y_row, y_col)
+                        near, beside = _mirror(rows + m, height, False), _mirror(cols + n, width, False)
+                        s, d = _pixels(x, y, near, beside, x_row, x_col, y_row, y_col, inside)
                         sx, sy, dx, dy = sx + n * s, sy + m * s, dx + n * d, dy + m * d
             g_x = (sx + dx) * (sx + dx) + (sy + dy) * (sy + dy)
             g_y = (sx - dx) * (sx - dx) + (sy - dy) * (sy - dy)
@@ -142,32 +159,40 @@ def _tile(
             gms += (
                 apart * apart / (g_x + g_y + 36 * c0)
             )  # the Prewitt filters are not divided by 3, nor x by 2
+        s, d = _pixels(x, y, rows, cols, x_row, x_col, y_row, y_col, inside)
         if RESIDUAL:
-            here, beside = _mirror(rows, height, SMALL), _mirror(cols, width, SMALL)
-            s, d = _pixels(x, y, here, beside, x_row, x_col, y_row, y_col)
             residual += d * d
+        if SSIM:
+            shift_s, shift_d = tl.sum(s) / pixels, tl.sum(d) / pixels
+            mean_d, var_d = _moments(d - shift_d, down_band, across_band)
+            mean_s, var_s = _moments(s - shift_s, down_band, across_band)
+            mean_s += shift_s
+            mean_d += shift_d
+            k = mean_s * mean_s + mean_d * mean_d + 2 * c1
+            top = k * var_d + (var_s - var_d + 2 * c2) * mean_d * mean_d
+            ssim += 2 * top / (k * (var_s + var_d + 2 * c2))
         x += x_channel
         y += y_channel
 
-    inside = ((r < ROWS - 2 * RADIUS) & (rows < height))[:, None] & (cols < width)[None, :]
+    owned = _owned(rows, row, height, ROWS)[:, None] & _owned(cols, col, width, COLS)[None, :]
     pixel = rows[:, None] * width + cols[None, :]
     product = tl.full((ROWS, COLS), 1.0, tl.float32)
     if GMS:
         gms = gms / channels
         product *= gms
         if KEEP:
-            tl.store(maps + batch * KEEP * height * width + pixel, gms, inside)
+            tl.store(maps + batch * KEEP * height * width + pixel, gms, owned)
     if SSIM:
         ssim = ssim / channels
         product *= ssim
         if KEEP:
-            tl.store(maps + (batch * KEEP + GMS) * height * width + pixel, ssim, inside)
+            tl.store(maps + (batch * KEEP + GMS) * height * width + pixel, ssim, owned)
     if RESIDUAL:
         residual = tl.sqrt(residual / channels)
         product *= residual
         if KEEP:
-            tl.store(maps + (batch * KEEP + KEEP - 1) * height * width + pixel, residual, inside)
-    tl.store(fused + batch * height * width + pixel, product, inside)
+            tl.store(maps + (batch * KEEP + KEEP - 1) * height * width + pixel, residual, owned)
+    tl.store(fused + batch * height * width + pixel, product, owned)
 
 
 @triton.jit

@@ -91,7 +91,15 @@ def median_filter(maps: Tensor, window: int) -> Tensor:
     windows = _pad(maps, radius).unfold(-2, window, 1).unfold(-2, window, 1).flatten(-2)
     if torch.compiler.is_exporting():  # ONNX knows no median; a sort hides NaN behind the numbers
         return windows.sort(-1).values[..., window * window // 2]
+    if windows.is_cuda:  # there torch has no median for those who ask for deterministic algorithms
+        return _middle(windows)
     return windows.median(-1).values
+
+
+def _middle(windows: Tensor) -> Tensor:
+    """The median of an odd number of values (..., n), by a sort; NaN, which a sort puts last, shows."""
+    ordered = windows.sort(-1).values
+    return ordered[..., windows.shape[-1] // 2] + 0 * ordered[..., -1]
 
 
 def modality_maps(
@@ -314,11 +322,23 @@ def gaussian(sigma: float, window: int) -> list[float]:
 
 def _separable(x: Tensor, down: list[float], across: list[float]) -> Tensor:
     """Correlate padded (B, C, H', W') planes with `down` along the columns and `across` along the rows."""
+    if x.is_cuda and not torch.compiler.is_exporting():  # cuDNN would round to TF32 unless told otherwise
+        return _correlated(_correlated(x, down, 2), across, 3)
     c = x.shape[1]
     x = x.contiguous(memory_format=torch.channels_last)  # depthwise convolutions are several times faster so
     with torch.autocast(x.device.type, enabled=False):
         x = F.conv2d(x, x.new_tensor(down).view(1, 1, -1, 1).expand(c, 1, -1, 1), groups=c)
         return F.conv2d(x, x.new_tensor(across).view(1, 1, 1, -1).expand(c, 1, 1, -1), groups=c)
+
+
+def _correlated(x: Tensor, weights: list[float], axis: int) -> Tensor:
+    """Correlate along one axis, as a sum of shifted slices."""
+    length = x.shape[axis] - len(weights) + 1
+    total = weights[0] * x.narrow(axis, 0, length)
+    for i, weight in enumerate(weights[1:], 1):
+        if weight:
+            total = torch.add(total, x.narrow(axis, i, length), alpha=weight)
+    return total
 
 
 def _pad(x: Tensor, radius: int) -> Tensor:

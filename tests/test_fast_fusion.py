@@ -70,6 +70,32 @@ def test_median_filter_is_scipy(seed, window, height, width):
         assert torch.equal(filtered[0, 0], expected)
 
 
+def test_what_cuda_takes_is_what_the_cpu_takes():
+    """Sums of slices for convolutions, which cuDNN would round to TF32, and a sort for the median."""
+    x = torch.rand(2, 3, 14, 17, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    for down, across in ((fusion.gaussian(1.5, 11),) * 2, ([-1.0, 0.0, 1.0], [1 / 3] * 3)):
+        found = fusion._correlated(fusion._correlated(x, down, 2), across, 3)
+        torch.testing.assert_close(found, fusion._separable(x, down, across), rtol=1e-12, atol=1e-14)
+    values = x.flatten(2)[..., :-1]
+    assert torch.equal(fusion._middle(values), values.median(-1).values)
+    values[0, 1, 2] = torch.nan
+    assert fusion._middle(values).isnan().nonzero().tolist() == [[0, 1]]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_eager_maps_are_exact_on_a_gpu(monkeypatch, compiled):
+    """cuDNN's TF32, which is its default, was off by 1e-4."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    x, y = torch.rand(2, 1, 3, 96, 130, generator=torch.Generator().manual_seed(10))
+    maps = lambda x, y: list(fast.modality_maps(x, y, backend="eager").values())  # noqa: E731
+    call = torch.compile(maps, fullgraph=True, backend="aot_eager") if compiled else maps
+    for found, right in zip(call(x.cuda(), y.cuda()), maps(x.double(), y.double())):
+        assert (found.cpu() - right).abs().max() <= 2e-6
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_pictures_do_not_mix(backend):
     x, y = torch.rand(2, 2, 3, 20, 30, generator=torch.Generator().manual_seed(3)).to(device_of(backend))

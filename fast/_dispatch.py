@@ -2,9 +2,9 @@
 
 * A backend asked for by name runs or raises `BackendUnavailable`, which says why. It is never replaced.
 * The automatic choice (``backend=None``) takes the environment variable ``FMRNET_BACKEND`` if it is set, else
-  Triton for CUDA tensors and numba for CPU tensors (for the textons up to `textons.NUMBA_FASTER` similarities;
-  beyond, matrix products are most of the work and eager is measured faster), and falls back to eager where
-  that one cannot run.
+  Triton for CUDA tensors and numba for CPU tensors (for the textons up to `TRITON_SMALL` places and textons, and
+  up to `textons.NUMBA_FASTER` similarities; beyond, matrix products are most of the work and eager is measured
+  faster), and falls back to eager where that one cannot run.
 * `torch.export` (and so ONNX) sees eager PyTorch unless a backend is named: an exported program then holds
   only ATen operations and needs neither this package, numba nor Triton to run.
 """
@@ -30,7 +30,9 @@ def choose(
     backend: str | None,
     tensor: torch.Tensor,
     refusal: Callable[[str], str | None] = lambda name: None,
+    *,
     cpu: str = "numba",
+    cuda: str = "triton",
 ) -> str:
     """The name of the backend that runs this call.
 
@@ -42,8 +44,8 @@ def choose(
         The call's main tensor: its device and dtype decide.
     refusal
         Given a backend's name, why this particular call is beyond it, or None.
-    cpu
-        What the automatic choice takes on CPU tensors: the backend that is measured to be faster there.
+    cpu, cuda
+        What the automatic choice takes on CPU and CUDA tensors: the backend that is measured to be faster there.
 
     Raises
     ------
@@ -60,16 +62,16 @@ def choose(
         return backend
     if torch.compiler.is_exporting():
         return "eager"
-    preferred = _preferred(tensor.device.type, cpu)
+    preferred = _preferred(tensor.device.type, cpu, cuda)
     return "eager" if _obstacle(preferred, tensor) or refusal(preferred) else preferred
 
 
-def _preferred(device: str, cpu: str) -> str:
+def _preferred(device: str, cpu: str, cuda: str) -> str:
     """What the automatic choice tries first on this kind of device."""
     named = os.environ.get("FMRNET_BACKEND", "")
     if named:
         return _known(named, "FMRNET_BACKEND")
-    return {"cuda": "triton", "cpu": cpu}.get(device, "eager")
+    return {"cuda": cuda, "cpu": cpu}.get(device, "eager")
 
 
 def _known(name: str, where: str) -> str:

@@ -7,8 +7,9 @@ tensor int64.
 
 A picture of up to `SMALL` places and textons stays on chip whole, several pictures to a program where they
 are tiny (a matrix product has at least 16 rows). Larger ones go tile by tile, the cosines computed again for
-each part of D: the similarities are never in memory. Mixing is part of the small kernels; for large pictures
-the shared kernel is applied to the result, where it commutes with the deconvolution (see `textons`).
+each part of D: the similarities are never in memory, at the price of speed. Mixing is part of the small kernels;
+for large pictures the shared kernel is applied to the result, where it commutes with the deconvolution (see
+`textons`).
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -23,8 +24,10 @@ from ._dispatch import TRITON_SMALL
 EPS = tl.constexpr(1e-12)
 SMALL = TRITON_SMALL
 NO_TEXTON = tl.constexpr(-2.0)  # below every cosine, rounding included
-TILE = 64  # places or textons in a tile of the large kernels
+ROWS, COLS = 64, 64  # places and textons in a tile of the large kernels
 DEPTH = 64  # numbers of a block taken at a time
+PART = 256  # numbers of a block that a program of the large kernels writes
+WARPS = 4  # of a program of the large kernels
 
 
 def forward(
@@ -47,7 +50,7 @@ def forward(
             **call.shape,
         )
     else:
-        grid = (call.batch, triton.cdiv(call.places, TILE), triton.cdiv(call.length, 4 * DEPTH))
+        grid = (call.batch, triton.cdiv(call.places, ROWS), triton.cdiv(call.length, PART))
         _large_forward[grid](skip, memory_features, out, *call.geometry, *out.stride(), **call.tiles)
     return out
 
@@ -91,7 +94,7 @@ def backward(
         return d_skip, d_memory, d_mixing
     sums = torch.empty((3, call.batch, call.places), dtype=torch.float32, device=skip.device)
     places, textons, parts_of_d = (
-        triton.cdiv(n, t) for n, t in ((call.places, TILE), (call.textons, TILE), (call.length, 4 * DEPTH))
+        triton.cdiv(n, t) for n, t in ((call.places, ROWS), (call.textons, COLS), (call.length, PART))
     )
     common = (gradient, skip, memory_features, d_skip, d_memory, sums, *call.geometry, *strides)
     _large_sums[(call.batch, places)](*common, **call.tiles)
@@ -139,7 +142,7 @@ class _Call:
             "ROWS": max(16, triton.next_power_of_2(together * self.places)),
             "COLS": max(16, triton.next_power_of_2(together * self.textons)),
         }
-        self.tiles = common | {"ROWS": TILE, "COLS": TILE}
+        self.tiles = common | {"ROWS": ROWS, "COLS": COLS, "PART": PART, "num_warps": WARPS}
 
 
 @triton.jit
@@ -358,17 +361,17 @@ def _large_exponentials(inner, xx, yy, b_valid, most, rate):
 def _large_forward(
     q, b, out, B, C, h, w, hm, wm, rate, q_b, q_c, q_h, q_w, b_b, b_c, b_h, b_w, o_b, o_c, o_h, o_w,
     K: tl.constexpr, CHANNELS_LAST: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
     P, N = h * w, hm * wm
     image = tl.program_id(0)
     place = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     q_valid = place < P
     q_corner = _corner(image, place, w, q_b, q_h, q_w, K)
-    part = tl.program_id(2) * 4 * DEPTH + tl.arange(0, 4 * DEPTH)
+    part = tl.program_id(2) * PART + tl.arange(0, PART)
     inside = part < K * K * C
     b_part = _element(part, C, b_c, b_h, b_w, K, CHANNELS_LAST)
-    G = tl.zeros((ROWS, 4 * DEPTH), tl.float32)
+    G = tl.zeros((ROWS, PART), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     most = tl.full((ROWS,), NO_TEXTON, tl.float32)
     for start in range(0, N, COLS):
@@ -395,7 +398,7 @@ def _large_sums(
     q_b, q_c, q_h, q_w, b_b, b_c, b_h, b_w, g_b, g_c, g_h, g_w,
     dq_b, dq_c, dq_h, dq_w, db_b, db_c, db_h, db_w,
     K: tl.constexpr, CHANNELS_LAST: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
     """Per place: the greatest cosine, the softmax's denominator, and the mean of ds under s."""
     P, N = h * w, hm * wm
@@ -443,7 +446,7 @@ def _large_to_skip(
     q_b, q_c, q_h, q_w, b_b, b_c, b_h, b_w, g_b, g_c, g_h, g_w,
     dq_b, dq_c, dq_h, dq_w, db_b, db_c, db_h, db_w,
     K: tl.constexpr, CHANNELS_LAST: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
     P, N = h * w, hm * wm
     image = tl.program_id(0)
@@ -451,14 +454,14 @@ def _large_to_skip(
     q_valid = place < P
     q_corner = _corner(image, place, w, q_b, q_h, q_w, K)
     g_corner = _corner(image, place, w, g_b, g_h, g_w, K)
-    part = tl.program_id(2) * 4 * DEPTH + tl.arange(0, 4 * DEPTH)
+    part = tl.program_id(2) * PART + tl.arange(0, PART)
     inside = part < K * K * C
     at = sums + image.to(tl.int64) * P + place
     total = tl.load(at, mask=q_valid, other=1.0)
     mean = tl.load(at + B * P, mask=q_valid, other=0.0)
     most = tl.load(at + 2 * B * P, mask=q_valid, other=0.0)
     b_part = _element(part, C, b_c, b_h, b_w, K, CHANNELS_LAST)
-    to_q = tl.zeros((ROWS, 4 * DEPTH), tl.float32)
+    to_q = tl.zeros((ROWS, PART), tl.float32)
     along = tl.zeros((ROWS,), tl.float32)
     square = tl.zeros((ROWS,), tl.float32)
     for start in range(0, N, COLS):
@@ -493,18 +496,18 @@ def _large_to_memory(
     q_b, q_c, q_h, q_w, b_b, b_c, b_h, b_w, g_b, g_c, g_h, g_w,
     dq_b, dq_c, dq_h, dq_w, db_b, db_c, db_h, db_w,
     K: tl.constexpr, CHANNELS_LAST: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
     P, N = h * w, hm * wm
     image = tl.program_id(0)
     texton = tl.program_id(1) * COLS + tl.arange(0, COLS)
     b_valid = texton < N
     b_corner = _corner(image, texton, wm, b_b, b_h, b_w, K)
-    part = tl.program_id(2) * 4 * DEPTH + tl.arange(0, 4 * DEPTH)
+    part = tl.program_id(2) * PART + tl.arange(0, PART)
     inside = part < K * K * C
     q_part = _element(part, C, q_c, q_h, q_w, K, CHANNELS_LAST)
     g_part = _element(part, C, g_c, g_h, g_w, K, CHANNELS_LAST)
-    to_b = tl.zeros((COLS, 4 * DEPTH), tl.float32)
+    to_b = tl.zeros((COLS, PART), tl.float32)
     along = tl.zeros((COLS,), tl.float32)
     square = tl.zeros((COLS,), tl.float32)
     for start in range(0, P, ROWS):

@@ -82,6 +82,7 @@ def rearrange_textons(
         wide[0],
         lambda name: _refusal(name, skip, memory_features, size, mixing),
         cpu="numba" if math.prod(_counts(skip, memory_features, size)) <= NUMBA_FASTER else "eager",
+        cuda="triton" if _small(skip, memory_features, size) else "eager",
     )
     if mixing is not None:
         mixing = mixing.to(torch.promote_types(skip.dtype, torch.float32))
@@ -157,9 +158,7 @@ def _counts(skip: Tensor, memory_features: Tensor, size: int) -> tuple[int, int]
 
 def _filter(G: Tensor, mixing: Tensor, size: int) -> Tensor:
     """Shared mixing, applied to the result: a filter over the blocks commutes with the deconvolution."""
-    planes = G.reshape(-1, 1, *G.shape[2:])
-    filtered = F.conv2d(planes, mixing[None, None].to(G.dtype), padding=size, dilation=size)
-    return filtered.reshape(G.shape)
+    return _convolve(G.to(mixing.dtype), mixing, size).to(G.dtype)
 
 
 def _eager(
@@ -187,11 +186,32 @@ def _mix(s: Tensor, mixing: Tensor, h: int, w: int) -> Tensor:
     """s [B, P, N] -> s*, the convolution over the places."""
     batch, places, textons = s.shape
     maps = s.mT.reshape(batch, textons, h, w)
-    if mixing.ndim == 2:
-        mixed = F.conv2d(maps.reshape(-1, 1, h, w), mixing[None, None], padding=1)
-    else:
-        mixed = F.conv2d(maps, mixing, padding=1)
-    return mixed.reshape(batch, textons, places).mT
+    return _convolve(maps, mixing, 1).reshape(batch, textons, places).mT
+
+
+def _convolve(maps: Tensor, mixing: Tensor, step: int) -> Tensor:
+    """maps (B, N, h, w) with (3, 3), each map alone, or with (N, N, 3, 3), the taps `step` apart and zeros around."""
+    if maps.is_cuda and not torch.compiler.is_exporting():  # cuDNN would round to TF32 unless told otherwise
+        return _by_taps(maps, mixing, step)
+    if mixing.ndim == 4:
+        return F.conv2d(maps, mixing, padding=step, dilation=step)
+    planes = maps.reshape(-1, 1, *maps.shape[2:])
+    return F.conv2d(planes, mixing[None, None], padding=step, dilation=step).reshape(maps.shape)
+
+
+def _by_taps(maps: Tensor, mixing: Tensor, step: int) -> Tensor:
+    """The convolution as a sum over its nine taps of shifted maps."""
+    height, width = maps.shape[2:]
+    padded = F.pad(maps, (step, step, step, step))
+    mixed = torch.zeros_like(maps)
+    for m in range(3):
+        for n in range(3):
+            near = padded[:, :, m * step : m * step + height, n * step : n * step + width]
+            tap = mixing[..., m, n]
+            mixed = mixed + (
+                tap * near if tap.ndim == 0 else (tap @ near.flatten(2)).unflatten(2, (height, width))
+            )
+    return mixed
 
 
 def _blocks(x: Tensor, size: int) -> Tensor:

@@ -165,15 +165,55 @@ def test_autocast_changes_nothing() -> None:
         assert torch.equal(fast.rearrange_textons(skip, memory, backend="eager"), plain)
 
 
-@pytest.mark.parametrize(("side", "taken"), [(8, "numba"), (16, "numba"), (18, "eager")])
-def test_automatic_choice_on_the_cpu(monkeypatch: pytest.MonkeyPatch, side: int, taken: str) -> None:
-    """numba up to 64 places and textons."""
+@pytest.mark.parametrize(
+    ("side", "cpu", "cuda"), [(8, "numba", "triton"), (16, "numba", "triton"), (18, "eager", "eager")]
+)
+def test_automatic_choice(monkeypatch: pytest.MonkeyPatch, side: int, cpu: str, cuda: str) -> None:
+    """A kernel up to 64 places and textons."""
     monkeypatch.delenv("FMRNET_BACKEND", raising=False)
-    chosen = []
-    monkeypatch.setattr(textons, "choose", lambda *a, **k: chosen.append(choose(*a, **k)) or chosen[0])
+    chosen, asked = [], []
+
+    def watched(*arguments, **options) -> str:
+        asked.append(options["cuda"])
+        chosen.append(choose(*arguments, **options))
+        return chosen[0]
+
+    monkeypatch.setattr(textons, "choose", watched)
     x = torch.zeros(1, 1, side, side)
     fast.rearrange_textons(x, x)
-    assert chosen == [taken]
+    assert (chosen, asked) == ([cpu], [cuda])
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+@pytest.mark.parametrize("mixing", ["shared", "dense"])
+def test_mixing_by_taps_is_the_convolution(mixing: str, step: int) -> None:
+    """What CUDA tensors take instead of conv2d, which would round to TF32 there."""
+    maps = torch.as_tensor(fill("normal", (2, 6, 5, 4), 1))
+    kernel = torch.as_tensor(drawn_mixing(mixing, 6, 2))
+    torch.testing.assert_close(
+        textons._by_taps(maps, kernel, step), textons._convolve(maps, kernel, step), rtol=1e-12, atol=1e-12
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("mixing", ["shared", "dense"])
+def test_mixing_is_exact_on_a_gpu(monkeypatch: pytest.MonkeyPatch, mixing: str, compiled: bool) -> None:
+    """cuDNN's TF32, which is its default, would be off by 1e-3."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setenv(
+        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+    )  # for deterministic algorithms, which are asked for here
+    skip, memory = (torch.as_tensor(fill("normal", (2, 16, 8, 8), i)) for i in (1, 2))
+    kernel = torch.as_tensor(drawn_mixing(mixing, 16, 3))
+
+    def mixed(s: Tensor, m: Tensor, k: Tensor) -> Tensor:
+        return fast.rearrange_textons(s, m, mixing=k, backend="eager")
+
+    call = torch.compile(mixed, fullgraph=True, backend="aot_eager") if compiled else mixed
+    found = call(*(x.float().cuda() for x in (skip, memory, kernel)))
+    torch.testing.assert_close(found.cpu().double(), mixed(skip, memory, kernel), rtol=1e-5, atol=2e-5)
 
 
 def test_public_name() -> None:

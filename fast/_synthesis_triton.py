@@ -65,7 +65,9 @@ def _pixels(
         period, phase = tl.load(line + b * 7 + 5), tl.load(line + b * 7 + 6)
         u = (x - cx) * tl.cos(angle) + (y - cy) * tl.sin(angle)
         v = (y - cy) * tl.cos(angle) - (x - cx) * tl.sin(angle)
-        off_axis = tl.abs(v - amplitude * tl.sin(6.283185307179586 * u / period + phase))
+        turns = u / period + phase / 6.283185307179586
+        turns -= tl.floor(turns + 0.5)  # a GPU's sine is exact near 0 alone
+        off_axis = tl.abs(v - amplitude * tl.sin(6.283185307179586 * turns))
         field = -tl.maximum(off_axis, tl.abs(u) - half_length)
     else:
         for n in range(count):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import subprocess
 import sys
 import warnings
@@ -57,9 +58,14 @@ def main() -> None:
 def property_tests() -> int:
     """The exit code of the tests that run on a GPU."""
     workers = ["-n", "6"] if importlib.util.find_spec("xdist") else []
-    tests = [*map(str, sorted(ROOT.glob("tests/test_fast_*.py"))), "tests/test_extremes.py", "tests/test_training.py"]
+    tests = [
+        *map(str, sorted(ROOT.glob("tests/test_fast_*.py"))),
+        "tests/test_extremes.py",
+        "tests/test_training.py",
+    ]
     command = [sys.executable, "-m", "pytest", "-q", "-k", "triton or gpu or cuda", *workers, *tests]
-    return subprocess.run(command, cwd=ROOT).returncode
+    deterministic = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # the tests ask for deterministic algorithms
+    return subprocess.run(command, cwd=ROOT, env=os.environ | deterministic).returncode
 
 
 if __name__ == "__main__":

@@ -247,7 +247,8 @@ def fresh_memory_is_nan(like: Any = ()) -> Iterator[None]:
             [np.full(tensor.numel(), np.nan, wide) for _ in range(3)]
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation")
+            for said in ("does not have a deterministic implementation", "it uses CuBLAS"):
+                warnings.filterwarnings("ignore", message=f".*{said}")
             yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])

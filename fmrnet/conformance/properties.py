@@ -88,13 +88,18 @@ def same(result: Tensor, expected: Any, name: str) -> None:
 def agree_in_gradients(
     kernel: Kernel, arguments: Arguments, leaves: Sequence[str], *, beside: str = ""
 ) -> None:
-    """Hold the gradients to those of eager PyTorch in float64, whose results are held to the oracle.
+    """Hold the gradients to those of eager PyTorch in float64 on the CPU, whose results are held to the oracle.
 
     Where a gradient may be a difference of equals, it has the rounding of the one to `beside`, too.
     """
     exact = {
-        name: value.detach().double() if isinstance(value, Tensor) and value.is_floating_point() else value
+        name: value.detach().cpu() if isinstance(value, Tensor) else value
         for name, value in arguments.items()
+    }
+    exact |= {
+        name: value.double()
+        for name, value in exact.items()
+        if isinstance(value, Tensor) and value.is_floating_point()
     }
     for name in leaves:
         exact[name].requires_grad_()
@@ -107,7 +112,7 @@ def agree_in_gradients(
         must(results[name].requires_grad, f"{name} has no gradient")
     upstream = [torch.as_tensor(fill("normal", tuple(r.shape), 9)).to(results[n]) for n, r in wide.items()]
     right = torch.autograd.grad(
-        list(wide.values()), [exact[name] for name in leaves], [u.double() for u in upstream]
+        list(wide.values()), [exact[name] for name in leaves], [u.double().cpu() for u in upstream]
     )
     found = torch.autograd.grad(
         [results[name] for name in wide],
@@ -121,7 +126,7 @@ def agree_in_gradients(
             raise Mismatch(f"the gradient to {name} is missing")
         must(ours.dtype == learnt[name].dtype, f"the gradient to {name} is {ours.dtype}")
         scale = max(least, scaled(theirs))
-        assert_close(ours, theirs.cpu().numpy(), dtype=kernel.dtype, scale=scale, name=f"gradient to {name}")
+        assert_close(ours, theirs.numpy(), dtype=kernel.dtype, scale=scale, name=f"gradient to {name}")
 
 
 def scaled(value: Tensor) -> float:

@@ -119,7 +119,7 @@ def _owned(at, start, n, side):
     return (at >= first) & (at < end)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["down", "across"])
 def _tile(
     x, y, fused, maps, channels, height, width, down, across,
     x_batch, x_channel, x_row, x_col, y_batch, y_channel, y_row, y_col,

@@ -23,9 +23,7 @@ def nearest(z: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
     distance = torch.empty(len(z), dtype=z.dtype, device=z.device)
     index = torch.empty(len(z), dtype=torch.int64, device=z.device)
     if len(z):
-        centre = memory.mean(
-            0, dtype=torch.float32
-        )  # distances do not change; the rounding of products shrinks
+        centre = memory.mean(0, dtype=torch.float32)  # distances do not change; products round to less
         rows = FEW_ROWS if len(z) <= FEW else ROWS
         parts = min(triton.cdiv(len(memory), COLS), PARTS)
         scores = torch.empty((len(z), 2 * parts), dtype=torch.float32, device=z.device)

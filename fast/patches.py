@@ -1,5 +1,7 @@
 """Slice a picture into patches with a sliding window (section IV.B), and stitch patches back."""
 
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import torch
@@ -54,9 +56,15 @@ def slice_patches(image: Tensor, size: int = 64, stride: int = 64) -> tuple[Tens
     windows = image.unfold(1, size, 1).unfold(
         2, size, 1
     )  # (C, H - size + 1, W - size + 1, size, size), a view
-    patches = torch.stack([windows[:, r, c] for r in rows for c in columns])
     origins = torch.cartesian_prod(torch.tensor(rows), torch.tensor(columns)).to(image.device)
-    return patches, origins
+    if image.is_cuda:  # there what takes the time is how many calls there are
+        return _cut_together(windows, origins), origins
+    return torch.stack([windows[:, r, c] for r in rows for c in columns]), origins
+
+
+def _cut_together(windows: Tensor, origins: Tensor) -> Tensor:
+    """The windows (C, ..., size, size) at the origins, (N, C, size, size)."""
+    return windows[:, origins[:, 0], origins[:, 1]].transpose(0, 1).contiguous()
 
 
 def stitch_patches(patches: Tensor, origins: Tensor, shape: Sequence[int]) -> Tensor:
@@ -106,6 +114,9 @@ def stitch_patches(patches: Tensor, origins: Tensor, shape: Sequence[int]) -> Te
     weight = torch.outer(triangle, triangle)  # (size, size)
     mean = patches.new_zeros(channels, height, width, dtype=compute)
     total = patches.new_zeros(height, width, dtype=compute)
+    if patches.is_cuda:  # there what takes the time is how many calls there are
+        _lay_together(patches, corners, weight, mean, total)
+        corners = []
     for patch, (r, c) in zip(patches, corners):
         here = (slice(r, r + size), slice(c, c + size))
         total[here] += weight
@@ -119,6 +130,40 @@ def stitch_patches(patches: Tensor, origins: Tensor, shape: Sequence[int]) -> Te
             f"{missing} of {height * width} pixels lie in no patch; give the origins of slice_patches"
         )
     return mean.to(patches.dtype)
+
+
+def _lay_together(
+    patches: Tensor, corners: list[tuple[int, int]], weight: Tensor, mean: Tensor, total: Tensor
+) -> None:
+    """Add patches to the means and the weights of a picture, those that do not overlap at once."""
+    size, width = len(weight), total.shape[1]
+    i = torch.arange(size, device=patches.device)
+    pixels, sums = mean.flatten(1), total.flatten()  # views
+    for layer in _layers(corners, size):
+        first = torch.tensor([corners[n][0] * width + corners[n][1] for n in layer], device=patches.device)
+        at = first[:, None, None] + i[:, None] * width + i  # (n, size, size)
+        together = sums[at] + weight
+        sums[at] = together
+        window, patch = pixels[:, at], patches[torch.tensor(layer, device=patches.device)].transpose(0, 1)
+        pixels[:, at] = window + (patch - window) * (weight / together)
+
+
+def _layers(corners: list[tuple[int, int]], size: int) -> list[list[int]]:
+    """The numbers of the patches, in lists of some that do not overlap; on a grid these are few."""
+    rows, columns = (_phases({corner[axis] for corner in corners}, size) for axis in (0, 1))
+    layers: defaultdict[tuple[int, int, int], list[int]] = defaultdict(list)
+    before: Counter[tuple[int, int]] = Counter()
+    for n, (r, c) in enumerate(corners):
+        layers[rows[r], columns[c], before[r, c]].append(n)
+        before[r, c] += 1
+    return list(layers.values())
+
+
+def _phases(starts: set[int], size: int) -> dict[int, int]:
+    """A number for each start, such that starts of one number lie at least `size` apart."""
+    line = sorted(starts)
+    most = max((bisect_left(line, start + size) - n for n, start in enumerate(line)), default=1)
+    return {start: n % most for n, start in enumerate(line)}
 
 
 def _starts(length: int, size: int, stride: int) -> list[int]:

@@ -11,6 +11,7 @@ from torch.autograd import gradcheck
 from fmrnet import fast
 from fmrnet.conformance.strategies import fill
 from fmrnet.fast import memory as fast_memory
+from fmrnet.fast import patches as fast_patches
 
 pytestmark = pytest.mark.usefixtures("fresh_memory_is_nan")
 
@@ -147,6 +148,38 @@ def test_stitching_gives_the_picture_back_to_the_bit() -> None:
         image = torch.as_tensor(fill("normal", (3, 23, 31), seed)).float()
         patches, origins = fast.slice_patches(image, size, stride)
         assert torch.equal(fast.stitch_patches(patches, origins, (23, 31)), image)
+
+
+@pytest.mark.parametrize(("size", "stride"), [(8, 5), (8, 4), (7, 3), (9, 9), (4, 1)])
+def test_what_cuda_takes_is_what_the_cpu_takes(size: int, stride: int) -> None:
+    """Patches cut at once, and laid back many at once; one of them lies there twice."""
+    image = torch.as_tensor(fill("normal", (3, 23, 31), size))
+    patches, origins = fast.slice_patches(image, size, stride)
+    windows = image.unfold(1, size, 1).unfold(2, size, 1)
+    assert torch.equal(fast_patches._cut_together(windows, origins), patches)
+    patches = torch.as_tensor(fill("normal", (len(origins) + 1, 3, size, size), stride))
+    origins = torch.cat((origins, origins[-1:]))
+    right = fast.stitch_patches(patches, origins, (23, 31))
+    near = torch.minimum(torch.arange(size) + 1, size - torch.arange(size)).double()
+    mean, total = image.new_zeros(3, 23, 31), image.new_zeros(23, 31)
+    corners = [(r, c) for r, c in origins.tolist()]
+    fast_patches._lay_together(patches, corners, torch.outer(near, near), mean, total)
+    torch.testing.assert_close(mean, right, rtol=1e-12, atol=1e-12)
+    layers = fast_patches._layers(corners, size)
+    assert sorted(n for layer in layers for n in layer) == list(range(len(corners)))
+
+
+def test_a_grid_of_patches_has_few_layers() -> None:
+    """However large the picture: 64 pixels in steps of 32 overlap two and two, and at the border once more."""
+    for side, most in ((1024, 4), (1000, 9)):
+        _, origins = fast.slice_patches(torch.zeros(1, side, side), 64, 32)
+        layers = fast_patches._layers([(r, c) for r, c in origins.tolist()], 64)
+        assert len(layers) <= most
+        for layer in layers:
+            covered = torch.zeros(side, side)
+            for r, c in origins[layer].tolist():
+                covered[r : r + 64, c : c + 64] += 1
+            assert covered.max() == 1
 
 
 def test_patch_errors() -> None:

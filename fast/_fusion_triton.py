@@ -1,9 +1,10 @@
 """The anomaly map on the GPU: a program owns a tile, reads each picture once from memory and writes the map.
 
 The formulas stand in `fusion`. The Gaussian is a product with a banded matrix on either side of the tile, which the
-tensor cores do in three tf32 passes, as exact as float32. The mirrored borders are folded into the matrices: a tile
-lies within the picture, gives all but a border of RADIUS pixels, and at the picture's own border that, too; a patch of
-64 x 64 is one tile. The means of the tile are taken off s and d, so that variances lose no digits far from 0.
+tensor cores do in three tf32 passes, as exact as float32; the matrix is on the right both times, and the tile turned
+in between, because what is on the right need not be held in registers. The mirrored borders are folded into the
+matrices: a tile lies within the picture, gives all but a border of RADIUS pixels, and at the picture's own border
+that, too. The means of the tile are taken off s and d, so that variances lose no digits far from 0.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -17,8 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 RADIUS = tl.constexpr(5)  # of the Gaussian
-ROWS, COLS = 64, 64  # of a tile; powers of 2 from 16
-WARPS = 8  # a program; with fewer a tile is more than their registers hold
+ROWS, COLS, WARPS = 32, 64, 8  # of a tile, powers of 2 from 16, and its program: what the registers hold
 
 
 def anomaly_map(
@@ -73,10 +73,10 @@ def _mirror(i, n, SMALL: tl.constexpr):
 
 
 @triton.jit
-def _pixels(x, y, rows, cols, x_row, x_col, y_row, y_col, inside):
+def _pixels(x, y, rows, cols, x_row, x_col, y_row, y_col):
     """s and d at the pixels rows x cols of two planes."""
-    a = tl.load((x + rows * x_row)[:, None] + (cols * x_col)[None, :], inside, other=0.0).to(tl.float32)
-    b = tl.load((y + rows * y_row)[:, None] + (cols * y_col)[None, :], inside, other=0.0).to(tl.float32)
+    a = tl.load((x + rows * x_row)[:, None] + (cols * x_col)[None, :]).to(tl.float32)
+    b = tl.load((y + rows * y_row)[:, None] + (cols * y_col)[None, :]).to(tl.float32)
     return a + b, a - b
 
 
@@ -103,11 +103,11 @@ def _band(to, of, n, centre, falloff, SMALL: tl.constexpr):
 
 @triton.jit
 def _moments(t, down, across):
-    """Mean and variance about each pixel of a tile."""
-    mean = tl.dot(down, t, input_precision="tf32x3")
-    mean = tl.dot(mean, across, input_precision="tf32x3")
-    square = tl.dot(down, t * t, input_precision="tf32x3")
-    square = tl.dot(square, across, input_precision="tf32x3")
+    """Mean and variance about each pixel of a tile, turned: [cols, rows]."""
+    mean = tl.dot(t, across, input_precision="tf32x3")
+    mean = tl.dot(tl.trans(mean), down, input_precision="tf32x3")
+    square = tl.dot(t * t, across, input_precision="tf32x3")
+    square = tl.dot(tl.trans(square), down, input_precision="tf32x3")
     return mean, tl.maximum(square - mean * mean, 0.0)
 
 
@@ -137,33 +137,35 @@ def _tile(
 
     if SSIM:
         i, j = rows.to(tl.int32), cols.to(tl.int32)
-        down_band = _band(i[:, None], i[None, :], height, centre, falloff, SMALL)  # [out, in]
-        across_band = _band(j[None, :], j[:, None], width, centre, falloff, SMALL)  # [in, out]
+        down_band = _band(i[None, :], i[:, None], height, centre, falloff, SMALL)  # [in, out]
+        across_band = _band(j[None, :], j[:, None], width, centre, falloff, SMALL)
     gms = tl.zeros((ROWS, COLS), tl.float32)
-    ssim = tl.zeros((ROWS, COLS), tl.float32)
+    ssim = tl.zeros((COLS, ROWS), tl.float32)
     residual = tl.zeros((ROWS, COLS), tl.float32)
     x += batch * x_batch
     y += batch * y_batch
     for _ in range(channels):
         if GMS:
-            sx, sy, dx, dy = 0.0, 0.0, 0.0, 0.0
-            for m in tl.static_range(-1, 2):
+            sx, sy = tl.zeros((ROWS, COLS), tl.float32), tl.zeros((ROWS, COLS), tl.float32)
+            dx, dy = tl.zeros((ROWS, COLS), tl.float32), tl.zeros((ROWS, COLS), tl.float32)
+            for m in range(-1, 2):  # a loop: unrolled, it is more than the registers hold
+                near = _mirror(rows + m, height, False)
                 for n in tl.static_range(-1, 2):
-                    if m != 0 or n != 0:
-                        near, beside = _mirror(rows + m, height, False), _mirror(cols + n, width, False)
-                        s, d = _pixels(x, y, near, beside, x_row, x_col, y_row, y_col, inside)
-                        sx, sy, dx, dy = sx + n * s, sy + m * s, dx + n * d, dy + m * d
+                    s, d = _pixels(x, y, near, _mirror(cols + n, width, False), x_row, x_col, y_row, y_col)
+                    sx, sy, dx, dy = sx + n * s, sy + m * s, dx + n * d, dy + m * d
             g_x = (sx + dx) * (sx + dx) + (sy + dy) * (sy + dy)
             g_y = (sx - dx) * (sx - dx) + (sy - dy) * (sy - dy)
             apart = tl.sqrt(g_x) - tl.sqrt(g_y)
             gms += (
                 apart * apart / (g_x + g_y + 36 * c0)
             )  # the Prewitt filters are not divided by 3, nor x by 2
-        s, d = _pixels(x, y, rows, cols, x_row, x_col, y_row, y_col, inside)
+        near, beside = tl.minimum(rows, height - 1), tl.minimum(cols, width - 1)
+        s, d = _pixels(x, y, near, beside, x_row, x_col, y_row, y_col)
         if RESIDUAL:
             residual += d * d
         if SSIM:
-            shift_s, shift_d = tl.sum(s) / pixels, tl.sum(d) / pixels
+            shift_s = tl.sum(tl.where(inside, s, 0.0)) / pixels
+            shift_d = tl.sum(tl.where(inside, d, 0.0)) / pixels
             mean_d, var_d = _moments(d - shift_d, down_band, across_band)
             mean_s, var_s = _moments(s - shift_s, down_band, across_band)
             mean_s += shift_s
@@ -183,7 +185,7 @@ def _tile(
         if KEEP:
             tl.store(maps + batch * KEEP * height * width + pixel, gms, owned)
     if SSIM:
-        ssim = ssim / channels
+        ssim = tl.trans(ssim) / channels
         product *= ssim
         if KEEP:
             tl.store(maps + (batch * KEEP + GMS) * height * width + pixel, ssim, owned)

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 FEW = 512  # latents, up to which tiles have fewer rows: else there are too few programs for a GPU
-FEW_ROWS, ROWS, COLS, DEPTH = 16, 64, 64, 64  # of a tile: latents, entries, numbers taken at a time
+FEW_ROWS, ROWS, COLS, DEPTH = 16, 64, 64, 32  # of a tile: latents, entries, numbers taken at a time
 PARTS = 32  # most parts of the memory
 WARPS = 4
 LATENTS, LENGTH = 2, 512  # of a tile of the second kernel

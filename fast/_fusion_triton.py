@@ -119,7 +119,17 @@ def _owned(at, start, n, side):
     return (at >= first) & (at < end)
 
 
-@triton.jit(do_not_specialize=["down", "across"])
+ANY = [
+    "channels",
+    "height",
+    "width",
+    "down",
+    "across",
+]  # numbers of which nothing is gained by a kernel of their own
+ANY += ["x_batch", "x_channel", "x_row", "y_batch", "y_channel", "y_row"]
+
+
+@triton.jit(do_not_specialize=ANY)
 def _tile(
     x, y, fused, maps, channels, height, width, down, across,
     x_batch, x_channel, x_row, x_col, y_batch, y_channel, y_row, y_col,

@@ -119,13 +119,8 @@ def _owned(at, start, n, side):
     return (at >= first) & (at < end)
 
 
-ANY = [
-    "channels",
-    "height",
-    "width",
-    "down",
-    "across",
-]  # numbers of which nothing is gained by a kernel of their own
+# Numbers of which a kernel compiled for them gains nothing:
+ANY = ["channels", "height", "width", "down", "across"]
 ANY += ["x_batch", "x_channel", "x_row", "y_batch", "y_channel", "y_row"]
 
 

@@ -322,7 +322,7 @@ def gaussian(sigma: float, window: int) -> list[float]:
 
 def _separable(x: Tensor, down: list[float], across: list[float]) -> Tensor:
     """Correlate padded (B, C, H', W') planes with `down` along the columns and `across` along the rows."""
-    if x.is_cuda and not torch.compiler.is_exporting():  # cuDNN would round to TF32 unless told otherwise
+    if x.is_cuda:  # cuDNN would round to TF32 unless told otherwise
         return _correlated(_correlated(x, down, 2), across, 3)
     c = x.shape[1]
     x = x.contiguous(memory_format=torch.channels_last)  # depthwise convolutions are several times faster so

@@ -191,7 +191,7 @@ def _mix(s: Tensor, mixing: Tensor, h: int, w: int) -> Tensor:
 
 def _convolve(maps: Tensor, mixing: Tensor, step: int) -> Tensor:
     """maps (B, N, h, w) with (3, 3), each map alone, or with (N, N, 3, 3), the taps `step` apart and zeros around."""
-    if maps.is_cuda and not torch.compiler.is_exporting():  # cuDNN would round to TF32 unless told otherwise
+    if maps.is_cuda:  # cuDNN would round to TF32 unless told otherwise
         return _by_taps(maps, mixing, step)
     if mixing.ndim == 4:
         return F.conv2d(maps, mixing, padding=step, dilation=step)

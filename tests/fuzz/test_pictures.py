@@ -182,7 +182,7 @@ def test_a_damaged_picture_is_read_or_named(
     assert grown < 3 * MEGABYTES
 
 
-@pytest.mark.parametrize("name", SEEDS.keys() - {"palette.png", "deep_alpha.png"})
+@pytest.mark.parametrize("name", [name for name in SEEDS if name not in ("palette.png", "deep_alpha.png")])
 def test_the_undamaged_are_read_or_have_several_frames(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(SEEDS[name])
     if name.startswith(("frames", "pages")):

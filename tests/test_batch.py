@@ -14,32 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import ground, make_inspector
-from typer.testing import CliRunner
+from commands import errors_of, only_error, run
+from tiny import ground
 
 import fmrnet
-from fmrnet.cli import app
 from fmrnet.inspection.folder import claimed, is_ours
 from fmrnet.inspection.record import Record
 from fmrnet.pictures import read_picture, write_map, write_picture
 
 KINDS = ("map.tiff", "mask.png", "overlay.png")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "tiny.fmr"
-    make_inspector().save(path)
-    return path
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Three pictures in a folder."""
-    (tmp_path / "in").mkdir()
-    for index in range(3):
-        write_picture(tmp_path / "in" / f"{index}.png", ground(seed=index))
-    return tmp_path / "in"
 
 
 @pytest.fixture
@@ -54,21 +37,6 @@ def inspected(monkeypatch):
 
     monkeypatch.setattr(fmrnet.Inspector, "inspect", watched)
     return seen
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def errors_of(seen):
-    assert "Traceback" not in seen.stderr
-    return [line for line in seen.stderr.splitlines() if line.startswith("fmrnet: ")]
-
-
-def only_error(seen, code=2):
-    assert seen.exit_code == code, seen.output
-    (line,) = errors_of(seen)
-    return line
 
 
 def report_of(out):

@@ -9,23 +9,15 @@ import sys
 
 import numpy as np
 import pytest
+from commands import run
 from PIL import Image
 from tiny import ground, make_inspector
-from typer.testing import CliRunner
 
-from fmrnet.cli import app
 from fmrnet.evaluation import demo
 from fmrnet.inspection.inspector import Inspector
 
 MASK = np.zeros((96, 112), np.uint8)
 MASK[30:50, 40:60] = 255
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "tiny.fmr"
-    make_inspector().save(path)
-    return path
 
 
 @pytest.fixture
@@ -43,10 +35,6 @@ def dataset(tmp_path):
 def save(path, picture):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture.astype(np.uint8)).save(path)
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_a_bad_picture_is_named_and_the_figures_are_written(model, dataset, tmp_path):

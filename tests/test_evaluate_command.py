@@ -70,7 +70,7 @@ def test_bad_masks_and_bad_places_are_told_before_the_first_inspection(model, da
     monkeypatch.setattr(Inspector, "inspect", None)
     content = model.read_bytes()
     for out, message in (
-        (model, "was not written by fmrnet, and is not replaced"),
+        (model, "was not written by fmrnet, and is not replaced; name another file"),
         (tmp_path, "is a folder"),
         (tmp_path / "none" / "a.json", "there is no folder"),
     ):

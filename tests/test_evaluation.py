@@ -17,10 +17,11 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, r
 
 from fmrnet.config import preset
 from fmrnet.errors import ConfigError, DatasetError, PictureError
-from fmrnet.evaluation.evaluate import Evaluation, check_replaceable, evaluate
+from fmrnet.evaluation.evaluate import Evaluation, evaluate
 from fmrnet.evaluation.metrics import Confusion, PixelCounts
 from fmrnet.files import write_json
 from fmrnet.inspection.calibration import Calibration
+from fmrnet.inspection.folder import check_replaceable
 from fmrnet.inspection.inspector import Result
 from fmrnet.inspection.limits import Limits
 from fmrnet.pictures import read_picture
@@ -490,5 +491,5 @@ def test_figures_replace_figures_only(dataset, tmp_path):
     check_replaceable(tmp_path / "figures.json")
     (tmp_path / "mine.json").write_text('{"dataset": 1}')
     for other in (tmp_path / "mine.json", tmp_path, dataset / "test" / "good" / "000.png"):
-        with pytest.raises(ConfigError, match="was not written by fmrnet, and is not replaced"):
+        with pytest.raises(ConfigError, match="was not written by fmrnet, and is not replaced; name another"):
             check_replaceable(other)

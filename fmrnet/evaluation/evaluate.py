@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +13,12 @@ import fmrnet
 from fmrnet.errors import ConfigError, DatasetError, FmrnetError, PictureError, is_out_of_memory
 from fmrnet.evaluation.layouts import GOOD, Example, few, load_dataset, unused_pictures
 from fmrnet.evaluation.metrics import Confusion, PixelCounts, roc_auc
-from fmrnet.inspection.folder import is_ours
 from fmrnet.pictures import read_picture
 
 if TYPE_CHECKING:
     from fmrnet.inspection.inspector import Inspector
 
-__all__ = ["Evaluation", "check_replaceable", "evaluate"]
+__all__ = ["Evaluation", "evaluate"]
 
 
 def evaluate(
@@ -220,12 +218,6 @@ class Evaluation:
                 "figures of pixels leave them out"
             )
         return notes
-
-
-def check_replaceable(path: str | Path) -> None:
-    """Raise ConfigError if something stands at `path` that this program did not write."""
-    if os.path.lexists(path) and not is_ours(Path(path)):
-        raise ConfigError(f"{path} was not written by fmrnet, and is not replaced; name another file")
 
 
 def _check_masks(examples: Sequence[Example], bits: int | None) -> None:

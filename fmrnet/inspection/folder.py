@@ -30,12 +30,10 @@ def check_apart(out: Path, folders: Iterable[Path]) -> None:
                 raise ConfigError(f"--out {out} {how} {folder}, a folder to inspect; name another")
 
 
-def check_replaceable(path: Path) -> None:
-    """Raise ConfigError if something stands at `path` that this program did not write."""
+def check_replaceable(path: Path, remedy: str = "name another folder as --out") -> None:
+    """Raise ConfigError, which tells the remedy, if something stands at `path` that this program did not write."""
     if os.path.lexists(path) and not is_ours(path):
-        raise ConfigError(
-            f"{path} was not written by fmrnet, and is not replaced; name another folder as --out"
-        )
+        raise ConfigError(f"{path} was not written by fmrnet, and is not replaced; {remedy}")
 
 
 def is_ours(path: Path) -> bool:

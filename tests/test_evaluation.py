@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
+from fmrnet import pictures
 from fmrnet.config import preset
 from fmrnet.errors import ConfigError, DatasetError, PictureError
 from fmrnet.evaluation.evaluate import Evaluation, evaluate
@@ -338,6 +339,24 @@ def test_all_masks_are_looked_at_before_the_first_inspection(dataset):
         str(refused.value),
     )
     assert not inspector.inspected
+
+
+def test_masks_are_held_against_pictures_that_are_not_decoded(dataset, monkeypatch):
+    decoded, decode = [], pictures._decode
+    monkeypatch.setattr(pictures, "_decode", lambda path: decoded.append(path) or decode(path))
+    Evaluation(Brightness(), dataset)
+    assert {path.parent.parent.name for path in decoded} == {"ground_truth"}
+
+
+def test_the_mask_of_a_picture_on_its_side_is_that_of_the_upright_one(dataset):
+    """Which is settled when the picture is inspected; until then, the mask may have either size."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, options in (("side", {"exif": exif}), ("not", {})):
+        Image.fromarray(np.full((20, 16), 255, np.uint8)).save(dataset / f"test/bright/{name}.png", **options)
+        save(dataset / f"ground_truth/bright/{name}_mask.png", TRUTH)
+    (error,) = evaluate(Brightness(), dataset)["errors"]
+    assert "not_mask.png is 20x16 pixels, its picture 16x20" in error["error"]
 
 
 @pytest.mark.parametrize("error", [ConfigError("level"), ValueError("FMRNET_BACKEND is 'none'")])

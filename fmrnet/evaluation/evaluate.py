@@ -13,7 +13,7 @@ import fmrnet
 from fmrnet.errors import ConfigError, DatasetError, FmrnetError, PictureError, is_out_of_memory
 from fmrnet.evaluation.layouts import GOOD, Example, few, load_dataset, unused_pictures
 from fmrnet.evaluation.metrics import Confusion, PixelCounts, roc_auc
-from fmrnet.pictures import read_picture
+from fmrnet.pictures import read_size
 
 if TYPE_CHECKING:
     from fmrnet.inspection.inspector import Inspector
@@ -77,7 +77,7 @@ class Evaluation:
         self.each: list[dict[str, Any]] = []
         self.errors: list[dict[str, str]] = []
         self._pixels: dict[str, PixelCounts] = {}
-        _check_masks(self.examples, inspector.bits)
+        _check_masks(self.examples)
 
     def run(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Inspect the pictures, one of each class in turn; those that cannot be inspected are noted.
@@ -220,18 +220,21 @@ class Evaluation:
         return notes
 
 
-def _check_masks(examples: Sequence[Example], bits: int | None) -> None:
-    """Raise one DatasetError that names the masks which do not fit their pictures."""
+def _check_masks(examples: Sequence[Example]) -> None:
+    """Raise one DatasetError that names the masks which do not fit their pictures, of which no pixel is decoded.
+
+    Whether a camera has noted that a picture lies on its side is seen when it is inspected.
+    """
     problems = []
     for example in examples:
         if not example.masks:
             continue
         try:
-            shape = read_picture(example.picture, bits).shape[:2]
+            height, width = read_size(example.picture)
         except PictureError:
             continue  # it will be named when it is to be inspected
         try:
-            example.truth(shape)
+            example.truth((height, width), (width, height))
         except DatasetError as error:
             problems.append(str(error))
     if problems:

@@ -429,6 +429,16 @@ def test_divergence_is_told(good, tmp_path, monkeypatch):
         learn(good, tmp_path / "a", config=replace(TINY, iterations=(30, 30, 0)))
 
 
+def test_a_fusion_that_diverges_names_settings_of_its_own(good, tmp_path, monkeypatch):
+    """Its learning rate is none of them."""
+    finite = losses.focal_loss
+    monkeypatch.setattr(losses, "focal_loss", lambda *given: finite(*given) * math.inf)
+    with pytest.raises(
+        FmrnetError, match=r"diverged in .* try another seed, or a larger batch_size \(now 4\)$"
+    ):
+        learn(good, tmp_path / "a")
+
+
 def test_too_few_patches_names_count_and_remedy(good, tmp_path):
     with pytest.raises(DatasetError, match=r"give 140 patches .* 512 memory entries .*larger pictures"):
         learn(good, tmp_path / "a", config=replace(TINY, memory_entries=512))

@@ -6,6 +6,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # before any import that looks at these
+    os.environ["OMP_NUM_THREADS"] = "1"  # the workers share the cores, and so do the programs that they start
+    # Two processes that compile one function at once may each put their code in the other's place on the disk.
+    os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "numba" / worker)
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings

@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PYTEST := $(BIN)/pytest -q -n 2 --dist loadfile
 
 .PHONY: demo test test-all fuzz check bench mutants wheel clean help
 
 help:
 	@echo "make demo      train on a real texture, find drawn defects, write a picture sheet to demo/"
-	@echo "make test      run the tests"
+	@echo "make test      run the tests, on two cores"
 	@echo "make test-all  run the tests, the slow ones too"
 	@echo "make fuzz      look for inputs that break it, for hours"
 	@echo "make check     lint, format and type checks"
@@ -26,10 +27,10 @@ demo: $(READY)
 	$(BIN)/fmrnet demo --out demo
 
 test: $(READY)
-	$(BIN)/pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(READY)
-	$(BIN)/pytest -q
+	$(PYTEST)
 
 fuzz: $(READY)
 	FUZZ=long $(BIN)/pytest -q tests/fuzz

@@ -24,7 +24,7 @@ from PIL import (
 from fmrnet._pixels import MAX_PIXELS, SEVERAL, Pixels, check_size, jpeg_frame, upright
 from fmrnet.errors import PictureError
 
-__all__ = ["decode", "pixels"]
+__all__ = ["decode", "pixels", "size"]
 
 # Only these are ever opened: other plugins of Pillow run programs (EPS) or read further files. Naming their modules
 # registers them; else Pillow would look for them by loading every plugin that it has.
@@ -63,6 +63,14 @@ def decode(data: bytes) -> Pixels:
         if image.format == "JPEG2000" and decoded.values.dtype == np.uint16:
             decoded = _unstretched(data, decoded.values)
         return dataclasses.replace(decoded, lossy=image.format in _LOSSY)
+
+
+def size(data: bytes) -> tuple[int, int]:
+    """Height and width that the header of such a file claims. Raises as `decode`, but for frames and size."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as above
+        width, height = _opened(data).size
+        return height, width
 
 
 def pixels(image: Image.Image) -> Pixels:

@@ -23,7 +23,7 @@ from tifffile import COMPRESSION, PHOTOMETRIC, SAMPLEFORMAT
 from fmrnet._pixels import SEVERAL, Pixels, check_size, jpeg_frame, upright
 from fmrnet.errors import PictureError
 
-__all__ = ["MAGIC", "decode"]
+__all__ = ["MAGIC", "decode", "size"]
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _REMEDY = "save it as grey or RGB, unsigned 8 or 16 bits"
@@ -91,6 +91,24 @@ def decode(data: bytes) -> Pixels:
     PictureError
         If it holds more than one page, claims what the file has no room for, or is of a kind that is not read.
     """
+    with _page(data) as page:
+        _check_kind(page)
+        _check_segments(page, data)
+        stored = page.asarray(
+            squeeze=False, maxworkers=1
+        )  # planes, depth, height, width, channels of a plane
+        return _meaning(page, stored[:, 0].transpose(1, 2, 0, 3).reshape(*stored.shape[2:4], -1))
+
+
+def size(data: bytes) -> tuple[int, int]:
+    """Height and width that the page of a TIFF file claims. Raises PictureError as `decode`, but for its pixels."""
+    with _page(data) as page:
+        return int(page.imagelength), int(page.imagewidth)
+
+
+@contextmanager
+def _page(data: bytes) -> Iterator[tifffile.TiffPage]:
+    """The one page, of which every tag that is needed can be read."""
     codes = _check_directory(data)
     with (
         _silence(),
@@ -100,12 +118,7 @@ def decode(data: bytes) -> Pixels:
         lost = [code for code in codes & _NEEDED if code not in page.tags]
         if lost:
             raise PictureError(f"is damaged or cut short (tag {lost[0]} cannot be read)")
-        _check_kind(page)
-        _check_segments(page, data)
-        stored = page.asarray(
-            squeeze=False, maxworkers=1
-        )  # planes, depth, height, width, channels of a plane
-        return _meaning(page, stored[:, 0].transpose(1, 2, 0, 3).reshape(*stored.shape[2:4], -1))
+        yield page
 
 
 def _check_directory(data: bytes) -> set[int]:

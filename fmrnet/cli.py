@@ -275,15 +275,16 @@ def evaluate(
     Pictures that cannot be inspected are named and left out (exit code 2 at the end). Ctrl-C gives the figures of
     the pictures inspected until then.
     """
-    from fmrnet.evaluation.evaluate import Evaluation, check_replaceable
+    from fmrnet.evaluation.evaluate import Evaluation
     from fmrnet.evaluation.table import print_figures
     from fmrnet.files import check_writable, write_json
+    from fmrnet.inspection.folder import check_replaceable
     from fmrnet.progress import Bar
 
     inspector = _load(model, device, bits)
     if out is not None:
         check_writable(out)
-        check_replaceable(out)
+        check_replaceable(out, "name another file")
     evaluation = Evaluation(inspector, dataset)
     stopped: KeyboardInterrupt | None = None
     with Bar() as bar:

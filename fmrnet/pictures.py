@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import io
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ __all__ = [
     "as_picture",
     "read_mask",
     "read_picture",
+    "read_size",
     "to_channels",
     "write_map",
     "write_picture",
@@ -98,6 +101,19 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
         return marked(pixels)
     except PictureError as error:
         raise PictureError(f"{path} {error}") from None
+
+
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Height and width of a picture file as it stores them, before any rotation; no pixel is decoded.
+
+    Raises
+    ------
+    PictureError : the file is missing, unreadable, empty or no picture.
+    """
+    path = Path(path)
+    with _naming(path):
+        data = _read(path)
+        return _tiff.size(data) if data[:4] in _tiff.MAGIC else _pillow.size(data)
 
 
 def as_picture(array: ArrayLike | Image.Image, bits: int | None = None) -> Picture:
@@ -177,10 +193,17 @@ def _write(path: str | Path, image: Image.Image, **options: Any) -> None:
 
 
 def _decode(path: Path) -> Pixels:
-    """The pixels of a file. Whatever its content makes a decoder raise is a PictureError that names it."""
-    try:
+    """The pixels of a file."""
+    with _naming(path):
         data = _read(path)
         return _tiff.decode(data) if data[:4] in _tiff.MAGIC else _pillow.decode(data)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Whatever the content of a file makes a decoder raise is a PictureError that names it."""
+    try:
+        yield
     except PictureError as error:
         raise PictureError(f"{path} {error}") from None
     except MemoryError:

@@ -6,9 +6,17 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # before any import that looks at these
+    os.environ["OMP_NUM_THREADS"] = "1"  # the workers share the cores, and so do the programs that they start
+    # Two processes that compile one function at once may each put their code in the other's place on the disk.
+    os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "numba" / worker)
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from tiny import ground, make_inspector
+
+from fmrnet.pictures import write_picture
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
@@ -40,14 +48,32 @@ def fresh_memory_is_nan() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a tiny, untrained model; whoever changes it takes a copy."""
+    path = tmp_path_factory.mktemp("models") / "tiny.fmr"
+    make_inspector().save(path)
+    return path
+
+
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real disk with room for 32 kB."""
+def folder(tmp_path: Path) -> Path:
+    """Three pictures in a folder."""
+    (tmp_path / "in").mkdir()
+    for index in range(3):
+        write_picture(tmp_path / "in" / f"{index}.png", ground(seed=index))
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A real disk with room for 32 kB, or for as much as is asked for."""
+    size = getattr(request, "param", "32k")
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = shutil.which("mount")
     done = mount and subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=32k", "tmpfs", folder], capture_output=True
+        [mount, "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True
     )
     if not done or done.returncode:
         pytest.skip("only root may mount a small disk")

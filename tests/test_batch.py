@@ -14,32 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import ground, make_inspector
-from typer.testing import CliRunner
+from commands import errors_of, only_error, run
+from tiny import ground
 
 import fmrnet
-from fmrnet.cli import app
 from fmrnet.inspection.folder import claimed, is_ours
 from fmrnet.inspection.record import Record
 from fmrnet.pictures import read_picture, write_map, write_picture
 
 KINDS = ("map.tiff", "mask.png", "overlay.png")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "tiny.fmr"
-    make_inspector().save(path)
-    return path
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Three pictures in a folder."""
-    (tmp_path / "in").mkdir()
-    for index in range(3):
-        write_picture(tmp_path / "in" / f"{index}.png", ground(seed=index))
-    return tmp_path / "in"
 
 
 @pytest.fixture
@@ -54,21 +37,6 @@ def inspected(monkeypatch):
 
     monkeypatch.setattr(fmrnet.Inspector, "inspect", watched)
     return seen
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def errors_of(seen):
-    assert "Traceback" not in seen.stderr
-    return [line for line in seen.stderr.splitlines() if line.startswith("fmrnet: ")]
-
-
-def only_error(seen, code=2):
-    assert seen.exit_code == code, seen.output
-    (line,) = errors_of(seen)
-    return line
 
 
 def report_of(out):
@@ -88,7 +56,7 @@ def content_of(folder):
 
 
 def test_nothing_is_written_among_the_pictures(model, tmp_path, monkeypatch):
-    """The pictures' folders, one within them and one around them, by whatever way they are named."""
+    """The pictures' folders and those around them, by whatever way they are named."""
     monkeypatch.chdir(tmp_path)
     for name in ("a/00.png", "a/00.mask.png", "b/03.png"):
         Path(name).parent.mkdir(exist_ok=True)
@@ -98,10 +66,9 @@ def test_nothing_is_written_among_the_pictures(model, tmp_path, monkeypatch):
     Path("res/a").symlink_to(tmp_path / "a")
     before = content_of(tmp_path)
     for given, out, named in [
-        (["a", "b"], ".", "--out . holds a, a folder to inspect"),
+        (["a", "b"], ".", "a/00.mask.overlay.png would lie among the pictures of a"),
         (["a", "b"], "b", "--out b is b, a folder to inspect"),
-        (["a"], "a/new/report", "--out a/new/report lies in a, a folder to inspect"),
-        (["a"], "link/report", "--out link/report lies in a, a folder to inspect"),
+        (["a"], "link/../a", "--out link/../a is a, a folder to inspect"),
         (["link"], tmp_path / "a", f"--out {tmp_path}/a is link, a folder to inspect"),
         (["a/00.png"], "a", "a/00.overlay.png would lie among the pictures of a"),
         (["a/00.png", "b/03.png"], ".", "a/00.overlay.png would lie among the pictures of a"),
@@ -113,6 +80,17 @@ def test_nothing_is_written_among_the_pictures(model, tmp_path, monkeypatch):
         assert "name another" in line
     after = content_of(tmp_path)
     assert {path: data for path, data in after.items() if path.name != ".fmrnet.lock"} == before
+
+
+def test_results_may_lie_in_a_folder_within_that_of_the_pictures(model, folder, monkeypatch):
+    """Where they are not inspected themselves."""
+    monkeypatch.chdir(folder)
+    for _ in range(2):
+        seen = run("inspect", model, ".", "--out", "new/report")
+        assert seen.exit_code == 0, seen.output
+        report = report_of(folder / "new/report")
+        assert [entry["picture"] for entry in report["pictures"]] == ["0.png", "1.png", "2.png"]
+    assert sorted(path.name for path in folder.iterdir()) == ["0.png", "1.png", "2.png", "new"]
 
 
 def test_a_file_of_somebody_else_is_never_replaced(model, folder, tmp_path):

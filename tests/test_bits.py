@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from tiny import CONFIG, ground, make_inspector
+from tiny import CONFIG, ground
 from typer.testing import CliRunner
 
 import fmrnet
@@ -57,39 +57,37 @@ def test_a_model_inspects_with_the_bits_that_it_was_trained_with(tmp_path, folde
     assert as_trained != scores(tmp_path / "twelve.fmr", twelve, tmp_path / "c", "--bits", "16")
 
 
-def test_every_command_takes_them(tmp_path, folders):
+def test_every_command_takes_them(model, tmp_path, folders):
     twelve, floats = folders
-    make_inspector().save(tmp_path / "a.fmr")
-    found = scores(tmp_path / "a.fmr", twelve / "test/good", tmp_path / "a", "--bits", "12")
-    assert found == scores(tmp_path / "a.fmr", floats / "test/good", tmp_path / "b")
+    found = scores(model, twelve / "test/good", tmp_path / "a", "--bits", "12")
+    assert found == scores(model, floats / "test/good", tmp_path / "b")
 
-    run("evaluate", tmp_path / "a.fmr", twelve, "--bits", "12", "--out", tmp_path / "twelve.json")
-    run("evaluate", tmp_path / "a.fmr", floats, "--out", tmp_path / "floats.json")
+    run("evaluate", model, twelve, "--bits", "12", "--out", tmp_path / "twelve.json")
+    run("evaluate", model, floats, "--out", tmp_path / "floats.json")
     first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("twelve", "floats"))
     assert first["pixel"] == second["pixel"]
 
     run(
         "calibrate",
-        tmp_path / "a.fmr",
+        model,
         twelve / "test/good",
         "--bits",
         "12",
         "--out",
         tmp_path / "twelve.fmr",
     )
-    run("calibrate", tmp_path / "a.fmr", floats / "test/good", "--out", tmp_path / "floats.fmr")
+    run("calibrate", model, floats / "test/good", "--out", tmp_path / "floats.fmr")
     calibrated, other = fmrnet.load(tmp_path / "twelve.fmr"), fmrnet.load(tmp_path / "floats.fmr")
     assert calibrated.calibration == other.calibration
     assert calibrated.bits == 12
 
 
-def test_more_bits_than_those_are_named(tmp_path, folders):
-    make_inspector().save(tmp_path / "a.fmr")
+def test_more_bits_than_those_are_named(model, tmp_path, folders):
     seen = CliRunner().invoke(
         app,
         [
             "inspect",
-            str(tmp_path / "a.fmr"),
+            str(model),
             str(folders[0] / "test/good"),
             "--out",
             str(tmp_path / "out"),

@@ -1,19 +1,21 @@
 """`fmrnet calibrate`: settings out of range, pictures that cannot be used, and pictures unlike the others."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
-from tiny import ground, make_inspector
-from typer.testing import CliRunner
+from commands import run
+from tiny import ground
 
 import fmrnet
-from fmrnet.cli import app
 from fmrnet.pictures import write_picture
 
 
 @pytest.fixture
-def model(tmp_path):
-    make_inspector().save(tmp_path / "tiny.fmr")
-    return tmp_path / "tiny.fmr"
+def model(model, tmp_path):
+    """One that may be changed."""
+    return Path(shutil.copy(model, tmp_path))
 
 
 def good(folder, count):
@@ -21,10 +23,6 @@ def good(folder, count):
     for number in range(count):
         write_picture(folder / f"{number}.png", ground(seed=number))
     return folder
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.mark.parametrize(

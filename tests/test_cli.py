@@ -15,10 +15,10 @@ from typing import get_type_hints
 
 import numpy as np
 import pytest
+from commands import run
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import ground, make_inspector
-from typer.testing import CliRunner
 
 import fmrnet
 from fmrnet import artifact
@@ -28,26 +28,6 @@ from fmrnet.errors import printable
 from fmrnet.learning import training
 from fmrnet.pictures import write_picture
 from fmrnet.progress import Bar, duration
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "tiny.fmr"
-    make_inspector().save(path)
-    return path
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Three pictures in a folder."""
-    (tmp_path / "in").mkdir()
-    for index in range(3):
-        write_picture(tmp_path / "in" / f"{index}.png", ground(seed=index))
-    return tmp_path / "in"
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def program(*arguments, **options):

@@ -9,23 +9,15 @@ import sys
 
 import numpy as np
 import pytest
+from commands import run
 from PIL import Image
 from tiny import ground, make_inspector
-from typer.testing import CliRunner
 
-from fmrnet.cli import app
 from fmrnet.evaluation import demo
 from fmrnet.inspection.inspector import Inspector
 
 MASK = np.zeros((96, 112), np.uint8)
 MASK[30:50, 40:60] = 255
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "tiny.fmr"
-    make_inspector().save(path)
-    return path
 
 
 @pytest.fixture
@@ -43,10 +35,6 @@ def dataset(tmp_path):
 def save(path, picture):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture.astype(np.uint8)).save(path)
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_a_bad_picture_is_named_and_the_figures_are_written(model, dataset, tmp_path):
@@ -82,7 +70,7 @@ def test_bad_masks_and_bad_places_are_told_before_the_first_inspection(model, da
     monkeypatch.setattr(Inspector, "inspect", None)
     content = model.read_bytes()
     for out, message in (
-        (model, "was not written by fmrnet, and is not replaced"),
+        (model, "was not written by fmrnet, and is not replaced; name another file"),
         (tmp_path, "is a folder"),
         (tmp_path / "none" / "a.json", "there is no folder"),
     ):

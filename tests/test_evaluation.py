@@ -15,12 +15,14 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
+from fmrnet import pictures
 from fmrnet.config import preset
 from fmrnet.errors import ConfigError, DatasetError, PictureError
-from fmrnet.evaluation.evaluate import Evaluation, check_replaceable, evaluate
+from fmrnet.evaluation.evaluate import Evaluation, evaluate
 from fmrnet.evaluation.metrics import Confusion, PixelCounts
 from fmrnet.files import write_json
 from fmrnet.inspection.calibration import Calibration
+from fmrnet.inspection.folder import check_replaceable
 from fmrnet.inspection.inspector import Result
 from fmrnet.inspection.limits import Limits
 from fmrnet.pictures import read_picture
@@ -339,6 +341,24 @@ def test_all_masks_are_looked_at_before_the_first_inspection(dataset):
     assert not inspector.inspected
 
 
+def test_masks_are_held_against_pictures_that_are_not_decoded(dataset, monkeypatch):
+    decoded, decode = [], pictures._decode
+    monkeypatch.setattr(pictures, "_decode", lambda path: decoded.append(path) or decode(path))
+    Evaluation(Brightness(), dataset)
+    assert {path.parent.parent.name for path in decoded} == {"ground_truth"}
+
+
+def test_the_mask_of_a_picture_on_its_side_is_that_of_the_upright_one(dataset):
+    """Which is settled when the picture is inspected; until then, the mask may have either size."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, options in (("side", {"exif": exif}), ("not", {})):
+        Image.fromarray(np.full((20, 16), 255, np.uint8)).save(dataset / f"test/bright/{name}.png", **options)
+        save(dataset / f"ground_truth/bright/{name}_mask.png", TRUTH)
+    (error,) = evaluate(Brightness(), dataset)["errors"]
+    assert "not_mask.png is 20x16 pixels, its picture 16x20" in error["error"]
+
+
 @pytest.mark.parametrize("error", [ConfigError("level"), ValueError("FMRNET_BACKEND is 'none'")])
 def test_a_setting_with_which_no_picture_can_be_inspected_ends_the_comparison(dataset, error):
     class Wrong(Brightness):
@@ -490,5 +510,5 @@ def test_figures_replace_figures_only(dataset, tmp_path):
     check_replaceable(tmp_path / "figures.json")
     (tmp_path / "mine.json").write_text('{"dataset": 1}')
     for other in (tmp_path / "mine.json", tmp_path, dataset / "test" / "good" / "000.png"):
-        with pytest.raises(ConfigError, match="was not written by fmrnet, and is not replaced"):
+        with pytest.raises(ConfigError, match="was not written by fmrnet, and is not replaced; name another"):
             check_replaceable(other)

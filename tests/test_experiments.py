@@ -19,7 +19,7 @@ import surface
 import surfaces
 import timing
 import torch
-from tiny import CONFIG, ground, make_inspector
+from tiny import CONFIG, ground
 
 from fmrnet import config
 from fmrnet.inspection import background
@@ -44,14 +44,6 @@ def dataset(tmp_path_factory):
         write_picture(folder / "test" / "cut" / f"{number}.png", picture)
         write_picture(folder / "ground_truth" / "cut" / f"{number}_mask.png", mask)
     return folder
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """The file of a tiny inspector."""
-    path = tmp_path_factory.mktemp("model") / "rough.fmr"
-    make_inspector().save(path)
-    return path
 
 
 @pytest.fixture
@@ -255,7 +247,7 @@ def test_strips(call, dataset, model):
 
 
 def test_timing(call, model):
-    found = call(timing, "--model", model, "--sizes", "64x128", "--rounds", "2", result="rough-timing.json")
+    found = call(timing, "--model", model, "--sizes", "64x128", "--rounds", "2", result="tiny-timing.json")
     part = found["parts"]["cpu 64x128"]
     assert part["patches"] == 3
     assert set(part["seconds"]) == {*timing.STAGES, "patch level", "pixel level"}

@@ -105,7 +105,7 @@ def test_import_rule(path: Path) -> None:
 
 
 OURS = [path for path in SOURCES if path.is_relative_to(ROOT / "fmrnet") and path.parent.name != "fmrnet"]
-GROUND = [path for path in (ROOT / "fmrnet").glob("*.py") if path.name != "__init__.py"]
+GROUND = [path for path in sorted((ROOT / "fmrnet").glob("*.py")) if path.name != "__init__.py"]
 
 
 @pytest.mark.parametrize("path", [*OURS, *GROUND], ids=lambda path: str(path.relative_to(ROOT)))

@@ -5,7 +5,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
 from dataclasses import replace
 from functools import partial
 
@@ -31,6 +30,14 @@ from fmrnet.pictures import read_picture
 def good(tmp_path):
     """Five small grey pictures of a noisy weave."""
     return make_pictures(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The model of a training on these pictures that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    learn(make_pictures(folder), folder / "whole.fmr")
+    return folder / "whole.fmr"
 
 
 def assert_same(a, b):
@@ -72,14 +79,13 @@ def test_same_seed_same_bits_other_seed_other_bits(good, tmp_path):
 
 @pytest.mark.parametrize("report_steps", [2, 3])
 @pytest.mark.parametrize("phase", ["phase 1", "phase 2", "crops", "fusion"])
-def test_interrupted_and_resumed_is_bit_identical(good, tmp_path, monkeypatch, phase, report_steps):
+def test_interrupted_and_resumed_is_bit_identical(good, whole, tmp_path, monkeypatch, phase, report_steps):
     monkeypatch.setattr(training, "REPORT_STEPS", report_steps)
-    learn(good, tmp_path / "whole")
     with pytest.raises(Interrupted, match="--resume"):
         learn(good, tmp_path / "parts", progress=StopAt(phase))
     assert not (tmp_path / "parts").exists()
     learn(good, tmp_path / "parts", resume=True)
-    assert_same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts"))
+    assert_same(weights_of(whole), weights_of(tmp_path / "parts"))
     assert not checkpoint_path(tmp_path / "parts").exists()
 
 
@@ -111,7 +117,7 @@ def test_loss_curve_of_a_resumed_training(good, tmp_path, monkeypatch, steps):
     assert_same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts"))
 
 
-def test_stopped_while_it_calibrates(good, tmp_path, monkeypatch):
+def test_stopped_while_it_calibrates(good, whole, tmp_path, monkeypatch):
     standardise = LearnedFusion.standardise
 
     def stop(*arguments):
@@ -122,9 +128,9 @@ def test_stopped_while_it_calibrates(good, tmp_path, monkeypatch):
         patch.setattr(LearnedFusion, "standardise", stop)
         with pytest.raises(Interrupted, match="stopped in calibration"):
             learn(good, tmp_path / "a")
-    resumed, whole = learn(good, tmp_path / "a", resume=True), learn(good, tmp_path / "b")
-    assert_same(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
-    assert resumed.calibration == whole.calibration
+    resumed = learn(good, tmp_path / "a", resume=True)
+    assert_same(weights_of(tmp_path / "a"), weights_of(whole))
+    assert resumed.calibration == fmrnet.load(whole).calibration
 
 
 def test_thresholds_rest_on_pictures_that_are_not_learnt(good, tmp_path, monkeypatch):
@@ -164,17 +170,15 @@ def test_a_checkpoint_in_the_way_is_kept_until_the_user_decides(good, tmp_path, 
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint of ours", None])
-def test_a_checkpoint_that_cannot_be_read_is_named_and_may_be_given_up(good, tmp_path, content):
-    learn(good, tmp_path / "b")
-    whole = (tmp_path / "b").read_bytes()
+def test_a_checkpoint_that_cannot_be_read_is_named_and_may_be_given_up(good, whole, tmp_path, content):
     checkpoint = checkpoint_path(tmp_path / "a")
-    checkpoint.write_bytes(whole if content is None else content)  # a model is no checkpoint
+    checkpoint.write_bytes(whole.read_bytes() if content is None else content)  # a model is no checkpoint
     with pytest.raises(ArtifactError, match=r"a checkpoint that cannot be read; .* --restart"):
         learn(good, tmp_path / "a")
     with pytest.raises(ArtifactError, match=r"a\.checkpoint"):
         learn(good, tmp_path / "a", resume=True)
     learn(good, tmp_path / "a", restart=True)
-    assert_same(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
+    assert_same(weights_of(tmp_path / "a"), weights_of(whole))
 
 
 def no_step(*arguments):
@@ -193,19 +197,7 @@ def test_a_place_where_nothing_can_be_written_is_named_before_the_first_step(goo
         learn(good, tmp_path / "missing" / "a.fmr")
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A real disk of 16 MB: room for two checkpoints of the tiny training."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    done = mount and subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=16m", "tmpfs", folder], capture_output=True
-    )
-    if not done or done.returncode:
-        pytest.skip("only root may mount a small disk")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+ROOMY = pytest.mark.parametrize("small_disk", ["16m"], indirect=True)  # two checkpoints of the tiny training
 
 
 def fill(disk, room):
@@ -214,6 +206,7 @@ def fill(disk, room):
     (disk / "other").write_bytes(bytes(max(taken, 0)))
 
 
+@ROOMY
 def test_a_full_disk_is_named_before_the_first_step(good, small_disk, monkeypatch):
     monkeypatch.setattr(generator_training, "update", no_step)
     fill(small_disk, 1_000_000)
@@ -225,7 +218,8 @@ def test_a_full_disk_is_named_before_the_first_step(good, small_disk, monkeypatc
     assert os.listdir(small_disk) == ["other"]
 
 
-def test_a_disk_that_fills_at_the_last_save_costs_nothing(good, tmp_path, small_disk, monkeypatch):
+@ROOMY
+def test_a_disk_that_fills_at_the_last_save_costs_nothing(good, whole, small_disk, monkeypatch):
     def fill_and_calibrate(*arguments, **options):
         fill(small_disk, 4096)
         return calibrate(*arguments, **options)
@@ -243,10 +237,8 @@ def test_a_disk_that_fills_at_the_last_save_costs_nothing(good, tmp_path, small_
     monkeypatch.setattr(generator_training, "update", no_step)
     monkeypatch.setattr(fusion_training, "update", no_step)
     resumed = learn(good, small_disk / "a", resume=True)
-    monkeypatch.undo()
-    whole = learn(good, tmp_path / "whole")
-    assert_same(weights_of(small_disk / "a"), weights_of(tmp_path / "whole"))
-    assert resumed.calibration == whole.calibration
+    assert_same(weights_of(small_disk / "a"), weights_of(whole))
+    assert resumed.calibration == fmrnet.load(whole).calibration
     assert os.listdir(small_disk) == ["a"]
 
 
@@ -271,7 +263,7 @@ def test_ctrl_c_handler_is_put_back(good, tmp_path):
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_periodic_checkpoint_survives_a_crash(good, tmp_path, monkeypatch):
+def test_periodic_checkpoint_survives_a_crash(good, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
     monkeypatch.setattr(training, "REPORT_STEPS", 2)
 
@@ -282,8 +274,7 @@ def test_periodic_checkpoint_survives_a_crash(good, tmp_path, monkeypatch):
     with pytest.raises(MemoryError):
         learn(good, tmp_path / "a", progress=crash)
     learn(good, tmp_path / "a", resume=True)
-    learn(good, tmp_path / "b")
-    assert_same(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
+    assert_same(weights_of(tmp_path / "a"), weights_of(whole))
 
 
 def test_phase_2_locks_encoder_and_bank(good, tmp_path, monkeypatch):
@@ -388,17 +379,16 @@ def test_iterations_are_shared_out(good, tmp_path, total, expected):
     assert inspector.config.iterations == expected
 
 
-def test_memory_entries_are_means_of_normal_latents(good, tmp_path):
-    inspector = learn(good, tmp_path / "a")
+def test_memory_entries_are_means_of_normal_latents(whole):
+    inspector = fmrnet.load(whole)
     bank = inspector.model.memory
     assert bank.shape == (16, inspector.config.latent_size)
     assert torch.isfinite(bank).all()
 
 
-def test_resume_without_a_checkpoint_begins(good, tmp_path):
+def test_resume_without_a_checkpoint_begins(good, whole, tmp_path):
     learn(good, tmp_path / "a", resume=True)
-    learn(good, tmp_path / "b")
-    assert_same(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
+    assert_same(weights_of(tmp_path / "a"), weights_of(whole))
 
 
 def test_resume_with_other_settings_or_pictures(good, tmp_path, monkeypatch):
@@ -437,6 +427,16 @@ def test_divergence_is_told(good, tmp_path, monkeypatch):
     monkeypatch.setattr(losses, "reconstruction_loss", lambda *pictures: finite(*pictures) * math.inf)
     with pytest.raises(FmrnetError, match="lower the learning rate"):
         learn(good, tmp_path / "a", config=replace(TINY, iterations=(30, 30, 0)))
+
+
+def test_a_fusion_that_diverges_names_settings_of_its_own(good, tmp_path, monkeypatch):
+    """Its learning rate is none of them."""
+    finite = losses.focal_loss
+    monkeypatch.setattr(losses, "focal_loss", lambda *given: finite(*given) * math.inf)
+    with pytest.raises(
+        FmrnetError, match=r"diverged in .* try another seed, or a larger batch_size \(now 4\)$"
+    ):
+        learn(good, tmp_path / "a")
 
 
 def test_too_few_patches_names_count_and_remedy(good, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +13,12 @@ import fmrnet
 from fmrnet.errors import ConfigError, DatasetError, FmrnetError, PictureError, is_out_of_memory
 from fmrnet.evaluation.layouts import GOOD, Example, few, load_dataset, unused_pictures
 from fmrnet.evaluation.metrics import Confusion, PixelCounts, roc_auc
-from fmrnet.inspection.folder import is_ours
-from fmrnet.pictures import read_picture
+from fmrnet.pictures import read_size
 
 if TYPE_CHECKING:
     from fmrnet.inspection.inspector import Inspector
 
-__all__ = ["Evaluation", "check_replaceable", "evaluate"]
+__all__ = ["Evaluation", "evaluate"]
 
 
 def evaluate(
@@ -79,7 +77,7 @@ class Evaluation:
         self.each: list[dict[str, Any]] = []
         self.errors: list[dict[str, str]] = []
         self._pixels: dict[str, PixelCounts] = {}
-        _check_masks(self.examples, inspector.bits)
+        _check_masks(self.examples)
 
     def run(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Inspect the pictures, one of each class in turn; those that cannot be inspected are noted.
@@ -222,24 +220,21 @@ class Evaluation:
         return notes
 
 
-def check_replaceable(path: str | Path) -> None:
-    """Raise ConfigError if something stands at `path` that this program did not write."""
-    if os.path.lexists(path) and not is_ours(Path(path)):
-        raise ConfigError(f"{path} was not written by fmrnet, and is not replaced; name another file")
+def _check_masks(examples: Sequence[Example]) -> None:
+    """Raise one DatasetError that names the masks which do not fit their pictures, of which no pixel is decoded.
 
-
-def _check_masks(examples: Sequence[Example], bits: int | None) -> None:
-    """Raise one DatasetError that names the masks which do not fit their pictures."""
+    Whether a camera has noted that a picture lies on its side is seen when it is inspected.
+    """
     problems = []
     for example in examples:
         if not example.masks:
             continue
         try:
-            shape = read_picture(example.picture, bits).shape[:2]
+            height, width = read_size(example.picture)
         except PictureError:
             continue  # it will be named when it is to be inspected
         try:
-            example.truth(shape)
+            example.truth((height, width), (width, height))
         except DatasetError as error:
             problems.append(str(error))
     if problems:

@@ -56,28 +56,32 @@ class Example:
         """Whether the picture has no defect."""
         return self.defect == GOOD
 
-    def truth(self, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+    def truth(self, *shapes: tuple[int, ...]) -> NDArray[np.bool_] | None:
         """Which pixels are defective, (H, W); None if the picture has a defect and no mask.
+
+        Parameters
+        ----------
+        shapes : the picture's (H, W); several if it is not known yet which of them it has.
 
         Raises
         ------
-        DatasetError : a mask cannot be read or has another shape than `shape`, the picture's (H, W); the masks of a
-            defective picture mark nothing, or those of a good one something.
+        DatasetError : a mask cannot be read or has none of the shapes, or another one than the mask before; the masks
+            of a defective picture mark nothing, or those of a good one something.
         """
         if not self.masks:
-            return np.zeros(shape, np.bool_) if self.good else None
-        marked = np.zeros(shape, np.bool_)
+            return np.zeros(shapes[0], np.bool_) if self.good else None
+        marked = np.zeros((), np.bool_)
         for path in self.masks:
             try:
                 mask = read_mask(path)
             except PictureError as error:
                 raise DatasetError(f"the mask of {self.picture}: {error}") from error
-            if mask.shape != marked.shape:
-                found, expected = (f"{width}x{height}" for height, width in (mask.shape, shape))
+            if mask.shape not in shapes:
+                found, expected = (f"{width}x{height}" for height, width in (mask.shape, shapes[0]))
                 raise DatasetError(
                     f"{path} is {found} pixels, its picture {expected}; expected the same size"
                 )
-            marked |= mask
+            marked, shapes = marked | mask, (mask.shape,)
         named = few(map(str, self.masks))
         if self.good and marked.any():
             raise DatasetError(

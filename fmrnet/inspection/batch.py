@@ -29,7 +29,7 @@ def gather(given: Iterable[Path], out: Path) -> tuple[list[Path], dict[Path, str
 
     Raises
     ------
-    ConfigError : `out`, where the results are to go, lies in one of the folders or holds one.
+    ConfigError : `out`, where the results are to go, is one of the folders.
     """
     given = list(given)
     check_apart(out, [path for path in given if os.path.isdir(path)])

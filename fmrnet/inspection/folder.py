@@ -22,20 +22,19 @@ _HEAD = 2**17  # bytes in which a file says who wrote it; in a large TIFF the pl
 
 
 def check_apart(out: Path, folders: Iterable[Path]) -> None:
-    """Raise ConfigError if `out` is one of the folders to inspect, lies in one, or holds one."""
+    """Raise ConfigError if `out` is one of the folders to inspect, whatever its spelling.
+
+    A folder within one is apart: only what lies in a folder itself is inspected.
+    """
     for folder in folders:
-        for inner, outer, how in ((out, folder, "lies in"), (folder, out, "holds")):
-            if _within(inner, outer):
-                how = "is" if _within(outer, inner) else how
-                raise ConfigError(f"--out {out} {how} {folder}, a folder to inspect; name another")
+        if os.path.exists(out) and os.path.samefile(out, folder):
+            raise ConfigError(f"--out {out} is {folder}, a folder to inspect; name another")
 
 
-def check_replaceable(path: Path) -> None:
-    """Raise ConfigError if something stands at `path` that this program did not write."""
+def check_replaceable(path: Path, remedy: str = "name another folder as --out") -> None:
+    """Raise ConfigError, which tells the remedy, if something stands at `path` that this program did not write."""
     if os.path.lexists(path) and not is_ours(path):
-        raise ConfigError(
-            f"{path} was not written by fmrnet, and is not replaced; name another folder as --out"
-        )
+        raise ConfigError(f"{path} was not written by fmrnet, and is not replaced; {remedy}")
 
 
 def is_ours(path: Path) -> bool:
@@ -74,10 +73,3 @@ def claimed(folder: Path) -> Iterator[None]:
         raise ConfigError(
             f"another `fmrnet inspect` is writing to {folder}; wait for its end, or name another folder"
         ) from None
-
-
-def _within(inner: Path, outer: Path) -> bool:
-    """Whether `inner` is `outer` or lies in it, whatever their spelling; what does not exist yet holds nothing."""
-    whole = Path(os.path.realpath(inner))
-    places = filter(os.path.exists, (whole, *whole.parents))
-    return os.path.exists(outer) and any(os.path.samefile(place, outer) for place in places)

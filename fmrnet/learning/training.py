@@ -94,9 +94,11 @@ class Run:
     def check_finite(self, loss: float) -> None:
         """Raise FmrnetError if a loss is not."""
         if not math.isfinite(loss):
+            remedy = f"lower the learning rate (now {self.config.learning_rate})"
+            if self.position.phase == fusion_training.PHASE:  # which has a rate of its own, in no setting
+                remedy = f"try another seed, or a larger batch_size (now {self.config.batch_size})"
             raise FmrnetError(
-                f"training diverged in {self.position.describe(self.config.iterations)} (loss {loss}); "
-                f"lower the learning rate (now {self.config.learning_rate})"
+                f"training diverged in {self.position.describe(self.config.iterations)} (loss {loss}); {remedy}"
             )
 
     def tell(self, name: str, done: int, total: int, loss: float) -> None:

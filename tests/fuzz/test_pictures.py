@@ -25,7 +25,7 @@ from raw_files import chunk, grey_tags, png, tiff
 
 from fmrnet import _pixels, pictures
 from fmrnet.errors import PictureError
-from fmrnet.pictures import as_picture, read_mask, read_picture
+from fmrnet.pictures import as_picture, read_mask, read_picture, read_size
 
 PROFILE = settings.get_profile(os.environ.get("FUZZ", "quick"))
 SECONDS = 5.0  # of computing, for files of which none takes a tenth
@@ -59,6 +59,7 @@ def frames(kind: str) -> bytes:
 
 EXIF = Image.Exif()
 EXIF[0x0112] = 6
+TURNED = ("turned.png", "colour.jpg")
 SEEDS: dict[str, bytes] = {
     "grey.png": saved(GREY, "PNG"),
     "palette.png": saved(COLOUR, "PNG", "P", transparency=3),
@@ -170,6 +171,7 @@ def test_a_damaged_picture_is_read_or_named(
         else:
             assert mask.dtype == np.bool_
             assert mask.ndim == 2
+            assert sorted(read_size(path)) == sorted(mask.shape)
         assert time.process_time() - started < SECONDS
 
     check()
@@ -182,7 +184,7 @@ def test_a_damaged_picture_is_read_or_named(
     assert grown < 3 * MEGABYTES
 
 
-@pytest.mark.parametrize("name", SEEDS.keys() - {"palette.png", "deep_alpha.png"})
+@pytest.mark.parametrize("name", [name for name in SEEDS if name not in ("palette.png", "deep_alpha.png")])
 def test_the_undamaged_are_read_or_have_several_frames(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(SEEDS[name])
     if name.startswith(("frames", "pages")):
@@ -192,4 +194,6 @@ def test_the_undamaged_are_read_or_have_several_frames(name: str, tmp_path: Path
         with pytest.raises(PictureError, match="values from"):
             read_picture(tmp_path / name)
     else:
-        read_picture(tmp_path / name)
+        picture = read_picture(tmp_path / name)
+        stored = read_size(tmp_path / name)
+        assert stored == (picture.shape[1::-1] if name in TURNED else picture.shape[:2])

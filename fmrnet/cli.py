@@ -121,7 +121,10 @@ def train(
     good: Annotated[Path, PathArgument(metavar="GOOD_DIR", help="Folder of defect-free pictures.")],
     out: Annotated[Path, PathOption(help="The model file to write, such as carpet.fmr.")],
     preset: Annotated[
-        str, typer.Option(help="edge (minutes on two cores) or paper (as published).")
+        str,
+        typer.Option(
+            help="instant (seconds), edge (minutes on two cores), general (both joined) or paper (as published)."
+        ),
     ] = "edge",
     iterations: Iterations = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes weights, data order and synthesis.")] = 0,
@@ -166,7 +169,7 @@ def train(
                 resume=resume,
                 restart=restart,
                 keep_odd=keep_odd,
-                progress=bar.training(config.iterations),
+                progress=bar.training(config),
             )
     except Interrupted as stopped:
         raise fail(stopped, 128 + stopped.number) from None

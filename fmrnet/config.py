@@ -39,9 +39,11 @@ class Config:
     texton_size: int = 2  # K of the textons
     mixing: Mixing = "shared"  # the convolution on the similarity maps
     temperature: float = 1.0  # of the softmax of Eq 6; the paper has none, that is 1
+    general: bool = False  # whether witnesses on a pretrained network's features judge beside the generator
 
     # Training (section III.E, Algorithm 1)
     iterations: tuple[int, int, int] = (200_000, 100_000, 0)  # T_1, T_2, and of the learned fusion (0: Eq 23)
+    head_iterations: int = 0  # of the head on the general features; 0: there is none
     batch_size: int = 32
     learning_rate: float = 1e-3  # theta
     schedule: Schedule = "constant"
@@ -88,11 +90,17 @@ class Config:
         check(0.01 <= self.temperature <= 100, "temperature", "a number from 0.01 to 100")
         check(
             len(self.iterations) == 3
-            and min(self.iterations[:2]) > 0
-            and self.iterations[2] >= 0
-            and max(self.iterations) <= 10**9,
+            and min(self.iterations) >= 0
+            and max(self.iterations) <= 10**9
+            and (min(self.iterations[:2]) > 0 or (self.general and not any(self.iterations))),
             "iterations",
-            "three counts up to 10**9: T_1 and T_2, positive, and the learned fusion's, 0 for none",
+            "three counts up to 10**9: T_1 and T_2, positive, and the learned fusion's, 0 for none; or, with general "
+            "features, 0, 0, 0 for no generator",
+        )
+        check(
+            0 <= self.head_iterations <= (10**9 if self.general else 0),
+            "head_iterations",
+            "a count up to 10**9, and 0 without general features",
         )
         check(0 < self.learning_rate < 1, "learning_rate", "a number between 0 and 1")
         for field in ("weight_rec", "weight_adv", "weight_lat", "compactness"):
@@ -116,6 +124,21 @@ class Config:
             )
 
     @property
+    def steps(self) -> tuple[int, int, int, int]:
+        """Training steps of each phase: 1 and 2 of Algorithm 1, the learned fusion's, the head's."""
+        return (*self.iterations, self.head_iterations)
+
+    @property
+    def generator(self) -> bool:
+        """Whether there is a network of the paper; without, the general features judge alone."""
+        return self.iterations[0] > 0
+
+    @property
+    def standard_map(self) -> bool:
+        """Whether the anomaly map is a logistic function of a score, as learned maps are, or the product of Eq 23."""
+        return self.learned_fusion or self.general
+
+    @property
     def learned_fusion(self) -> bool:
         """Whether the anomaly map comes from a trained network rather than from the product of Eq 23."""
         return self.iterations[2] > 0
@@ -127,7 +150,9 @@ class Config:
 
     @property
     def weights(self) -> int:
-        """How many numbers the network holds, but for norms, biases and the learned fusion's half a million."""
+        """How many numbers the generator holds, but for norms and biases; fusion and backbone have a million more."""
+        if not self.generator:
+            return 0
         c1, c2, c3, c4, c5 = self.channels
         encoder = self.image_channels * c1 + c1 * c2 + c2 * c3 + c3 * c4 + c4 * c5
         decoder = c5 * c4 + 2 * c4 * c3 + 2 * c3 * c2 + c2 * c1 + c1 * self.image_channels
@@ -184,26 +209,32 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     return value
 
 
+EDGE = Config(
+    channels=(32, 64, 128, 256, 256),
+    temperature=0.1,  # at 1 the softmax is nearly flat, and nothing of the skip comes through
+    iterations=(1_200, 1_200, 3_200),
+    schedule="cosine",
+    by_rarity=True,  # drawn evenly, a selvage is hardly learnt, and then stands out
+    light=0.5,  # unseen in training, a sheen is taken for a defect
+    speckle=0.25,  # unseen in training, noise is taken for defects
+    weight_adv=0.0,  # the discriminator takes half of a step, and in a thousand of them spoils the background
+    # What a higher weight gains is the patch level, on some surfaces by much; 20 and more costs maps or background:
+    # bench/decisions.md, eighth and eleventh rounds.
+    weight_lat=0.02,
+)
 PRESETS = {
     "paper": Config(),
-    "edge": Config(
-        channels=(32, 64, 128, 256, 256),
-        temperature=0.1,  # at 1 the softmax is nearly flat, and nothing of the skip comes through
-        iterations=(1_200, 1_200, 3_200),
-        schedule="cosine",
-        by_rarity=True,  # drawn evenly, a selvage is hardly learnt, and then stands out
-        light=0.5,  # unseen in training, a sheen is taken for a defect
-        speckle=0.25,  # unseen in training, noise is taken for defects
-        weight_adv=0.0,  # the discriminator takes half of a step, and in a thousand of them spoils the background
-        # What a higher weight gains is the patch level, on some surfaces by much; 20 and more costs maps or background:
-        # bench/decisions.md, eighth and eleventh rounds.
-        weight_lat=0.02,
-    ),
+    "edge": EDGE,
+    "general": dataclasses.replace(EDGE, general=True, head_iterations=1_000),
+    "instant": dataclasses.replace(EDGE, general=True, iterations=(0, 0, 0)),
 }
 
 
 def preset(name: str) -> Config:
-    """The settings of the preset `name`: "paper" (as published) or "edge" (half the width, minutes on two cores).
+    """The settings of the preset `name`.
+
+    "paper" is as published. "edge" has half the width and takes minutes on two cores. "general" is "edge" with
+    witnesses on a pretrained network's features beside it; "instant" is two of these witnesses alone, made in seconds.
 
     Raises
     ------
@@ -211,5 +242,5 @@ def preset(name: str) -> Config:
         If there is no such preset.
     """
     if name not in PRESETS:
-        raise ConfigError(f"preset {shown(name)}: expected {' or '.join(PRESETS)}")
+        raise ConfigError(f"preset {shown(name)}: expected one of {', '.join(PRESETS)}")
     return PRESETS[name]

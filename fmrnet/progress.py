@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from fmrnet.config import Config
 
 __all__ = ["Bar", "duration"]
 
@@ -18,7 +20,11 @@ STEP_TIMES = {  # seconds of a step on one core of an Intel Xeon: how the parts 
     "phase 2": 0.19,
     "crops": 0.02,
     "fusion": 0.17,
+    "cells": 0.05,
+    "head": 0.04,
+    "features": 0.30,
 }
+PICTURES = 40  # whose features are taken; how many there are is not known from the settings
 
 
 class Bar:
@@ -79,12 +85,12 @@ class Bar:
         """A callback (done, total)."""
         return lambda done, total: self.show(label, done, total)
 
-    def training(self, pattern: Sequence[int]) -> Callable[[str, int, int, float], None]:
-        """A callback (phase, step, steps of the phase, loss) for a training; the bar shows hundredths of its time.
-
-        `pattern` has the steps of phase 1, phase 2 and the learned fusion, or others in the same proportions.
-        """
-        counts = dict(zip(STEP_TIMES, (*pattern[:2], pattern[2], pattern[2]), strict=True))
+    def training(self, config: Config) -> Callable[[str, int, int, float], None]:
+        """A callback (phase, step, steps of the phase, loss) for a training with these settings, or with others whose
+        steps are in the same proportions; the bar shows hundredths of its time."""
+        first, second, third, fourth = config.steps
+        pictures = PICTURES if config.general else 0
+        counts = dict(zip(STEP_TIMES, (first, second, third, third, fourth, fourth, pictures), strict=True))
         times = {phase: counts[phase] * STEP_TIMES[phase] for phase in STEP_TIMES}
         order = list(STEP_TIMES)
 

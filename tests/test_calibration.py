@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from fmrnet.config import Config
 from fmrnet.errors import ArtifactError, DatasetError
 from fmrnet.inspection import background, calibration
-from fmrnet.inspection.calibration import Calibration, calibrate, patch_alarms, picture_score
+from fmrnet.inspection.background import patch_alarms
+from fmrnet.inspection.calibration import Calibration, calibrate, picture_score
 from fmrnet.inspection.limits import Limits, look
 from fmrnet.inspection.suspects import Suspect
 from fmrnet.network.model import FMRNet
@@ -35,8 +36,7 @@ def pictures(count, seed=0):
 
 
 def maps(model, images):
-    encoded = [background.encode(model, image) for image in images]
-    return [background.compare(model, e.picture, background.restore(model, e)).anomaly_map for e in encoded]
+    return [background.compare(model, background.glance(model, image)).anomaly_map for image in images]
 
 
 def test_pixel_threshold_is_the_oracles_k_sigma(model):
@@ -165,10 +165,13 @@ def test_no_pictures(model):
 
 def alarming(monkeypatch):
     """From now on a picture is its own alarm map, and no network is asked."""
-    monkeypatch.setattr(background, "encode", lambda _, picture: picture)
-    monkeypatch.setattr(background, "restore", lambda _, picture: picture)
-    monkeypatch.setattr(background, "patch_distances", lambda _, picture: 1 + picture[0, ::64, ::64])
-    compared = lambda _, picture, __: background.Comparison(picture[0] / 8, picture[0])  # noqa: E731
+
+    def glance(_, picture):
+        distances = 1 + picture[0, ::64, ::64]
+        return background.Glance(picture, distances, distances.quantile(0.5).item(), None, None)
+
+    monkeypatch.setattr(background, "glance", glance)
+    compared = lambda _, seen: background.Comparison(seen.picture[0] / 8, seen.picture[0])  # noqa: E731
     monkeypatch.setattr(background, "compare", compared)
 
 

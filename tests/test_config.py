@@ -110,7 +110,7 @@ def test_missing_setting_is_named():
 
 
 def test_unknown_preset_names_the_known():
-    with pytest.raises(ConfigError, match="paper or edge"):
+    with pytest.raises(ConfigError, match="one of paper, edge, general, instant"):
         preset("big")
 
 

@@ -262,7 +262,7 @@ def test_what_is_wholly_unlike_the_good_pictures_is_never_good(level):
     far = replace(thresholds, limits=replace(thresholds.limits, distance=1e-3))
     found = Inspector(inspector.model, far, {}).inspect(good, level)
     assert found.score == pytest.approx(np.median(found.patch_scores) / 1e-3)
-    assert [reason.split(",")[0][:25] for reason in found.reasons] == ["median distance to memory"]
+    assert [reason.split(",")[0][:25] for reason in found.reasons] == ["median distance to good p"]
 
 
 def test_auto_goes_on_to_the_map_of_a_picture_beyond_a_limit(inspector):

@@ -78,8 +78,7 @@ class Run:
         given = {field: _value(text) for field, text in (change.split("=", 1) for change in self.changes)}
         config = Config.from_dict({**chosen.to_dict(), **given})
         if self.iterations is not None:
-            shared_out = training._share_out(self.iterations, config.iterations)
-            config = dataclasses.replace(config, iterations=shared_out)
+            config = training._with_steps(config, self.iterations)
         return dataclasses.replace(config, seed=self.seed)
 
 
@@ -192,7 +191,7 @@ def train(run: Run, bar: Bar, path: Path, good: Path, config: Config) -> Inspect
         config=config,
         seed=run.seed,
         resume=True,
-        progress=bar.training(config.iterations),
+        progress=bar.training(config),
     )
 
 
@@ -226,7 +225,7 @@ def maps(inspector: Inspector, picture: Tensor) -> dict[str, background.Comparis
     products = {"*".join(names): torch.stack([each[name][0] for name in names]).prod(0) for names in PRODUCTS}
     found = {name: background.Comparison(product, product) for name, product in products.items()}
     if inspector.config.learned_fusion:
-        found[LEARNED] = background.compare(inspector.model, picture, restored)
+        found[LEARNED] = background.compare(inspector.model, background.glance(inspector.model, picture))
     return found
 
 

@@ -118,7 +118,7 @@ def measure(inspector: Inspector, size: str, rounds: int) -> dict[str, Any]:
         "distance": lambda: background.patch_distances(model, encoded),
         "address": address,
         "restore": lambda: background.restore(model, encoded),
-        "fusion": lambda: background.compare(model, picture, restored),
+        "fusion": lambda: background.map_and_alarm(model, picture, restored),
         "patch level": lambda: inspector.inspect(array, level="patch"),
         "pixel level": lambda: inspector.inspect(array, level="pixel"),
     }

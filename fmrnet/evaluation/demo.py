@@ -70,7 +70,7 @@ def run(out: str | Path, *, seed: int, iterations: int | None, bar: Bar) -> dict
         iterations=iterations,
         seed=seed,
         restart=True,
-        progress=bar.training(ITERATIONS),
+        progress=bar.training(config),
     )
     figures = evaluate(inspector, dataset, progress=bar.counter("inspecting"))
     figures["note"] = "the defects are drawn"

@@ -1,11 +1,17 @@
-"""From a picture to its patches' distances to memory, its restored background, and the map of what differs."""
+"""From a picture to its patches' scores, its restored background, and the map of what differs.
+
+The early exit's score of a patch is its distance to memory or, with general features, how little their witnesses have
+seen the like of it in good pictures. The map is what picture and background tell, what the witnesses tell, or both.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from fmrnet import fast
 from fmrnet.errors import ArtifactError
@@ -16,8 +22,12 @@ __all__ = [
     "MODALITIES",
     "Comparison",
     "Encoded",
+    "Glance",
     "compare",
     "encode",
+    "glance",
+    "map_and_alarm",
+    "patch_alarms",
     "patch_distances",
     "restore",
     "restore_crops",
@@ -25,6 +35,9 @@ __all__ = [
 
 MODALITIES = ("gms", "ssim", "residual")
 BATCH = 256  # patches at a time: bounds the memory that the network's inner layers take
+ALARM_PIXELS = 64  # of a patch, the greatest, whose mean is its alarm: a defect is no lone pixel
+DAMAGED = "the model gives no number for this picture: its weights are damaged; train it again"
+HALF = 6.0  # sum of the surprises, where the map is 1/2
 
 
 @dataclass(frozen=True)
@@ -46,16 +59,40 @@ class Encoded:
 
 
 @dataclass(frozen=True)
+class Glance:
+    """What the early exit makes of a picture.
+
+    Attributes
+    ----------
+    picture : Tensor, (C, H, W) in [0, 1]
+    patch_scores : Tensor, (rows, columns)
+        Distance of each patch's latent to the nearest memory entry, or `patch_alarms` of `surprise`.
+    typical : float
+        The median distance of the picture's patches to memory, or of its features to those of good pictures.
+    encoded : Encoded, or None
+        With general features, the encoder has not been needed.
+    surprise : Tensor, (H, W), or None
+        The sum of the surprises of all witnesses on general features.
+    """
+
+    picture: Tensor
+    patch_scores: Tensor
+    typical: float
+    encoded: Encoded | None
+    surprise: Tensor | None
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """What differs between a picture and its background.
+    """What differs between a picture and what good pictures, or its background, are like.
 
     Attributes
     ----------
     anomaly_map : Tensor, (H, W)
         The fused map, for pixels.
     alarm_map : Tensor, (H, W)
-        What the picture score is made of: the learned fusion's `alarm`, in standard deviations of good pictures, 0 or
-        more; or the map itself.
+        What the picture score is made of, 0 or more: the learned fusion's `alarm`, in standard deviations of good
+        pictures; or the map itself; or the sum of the surprises of all witnesses.
     """
 
     anomaly_map: Tensor
@@ -74,9 +111,7 @@ def encode(model: FMRNet, picture: Tensor) -> Encoded:
     patches, origins = fast.slice_patches(picture, model.config.patch_size, model.config.stride)
     features = [model.encode(batch) for batch in patches.split(BATCH)]
     if not all(batch.z.isfinite().all() for batch in features):
-        raise ArtifactError(
-            "the model gives no number for this picture: its weights are damaged; train it again"
-        )
+        raise ArtifactError(DAMAGED)
     return Encoded(picture, origins, features)
 
 
@@ -107,16 +142,75 @@ def restore_crops(model: FMRNet, crops: Tensor) -> Tensor:
     return model.denormalise(torch.stack(stitched)).clamp(0, 1)
 
 
-@torch.no_grad()
-def compare(model: FMRNet, picture: Tensor, background: Tensor) -> Comparison:
-    """What differs between a picture and its restored background, both (C, H, W).
+def patch_alarms(alarm_map: Tensor, size: int) -> Tensor:
+    """Mean of the ALARM_PIXELS greatest values of each patch, half of it beside the next: (rows, columns).
 
-    From the learned fusion where the model has one, else the product of Eq 23.
+    Parameters
+    ----------
+    alarm_map : Tensor, (H, W)
+        Of values of 0 or more.
+    size : int
+        Of a patch, in pixels; patches that reach beyond the border are filled up with 0.
+    """
+    step = size // 2
+    missing = [max(size - side, 0) + -max(side - size, 0) % step for side in alarm_map.shape]
+    filled = pad(alarm_map, (0, missing[1], 0, missing[0]))
+    rows = [row.unfold(1, size, step).transpose(0, 1).flatten(1) for row in filled.unfold(0, size, step).mT]
+    return torch.stack([row.topk(ALARM_PIXELS).values.mean(1) for row in rows])
+
+
+@torch.no_grad()
+def glance(model: FMRNet, picture: Tensor) -> Glance:
+    """What the early exit makes of a picture (C, H, W) in [0, 1].
+
+    Raises
+    ------
+    ArtifactError
+        If the model's weights are such that something is not finite.
+    """
+    if model.general is None:
+        encoded = encode(model, picture)
+        distances = patch_distances(model, encoded)
+        return Glance(picture, distances, distances.flatten().quantile(0.5).item(), encoded, None)
+    evidence = model.general.evidence(picture[None])
+    surprise = model.general.joined(evidence, (picture.shape[1], picture.shape[2]))[0]
+    typical = evidence[1].flatten().quantile(0.5).item()
+    if not (math.isfinite(typical) and surprise.isfinite().all()):
+        raise ArtifactError(DAMAGED)
+    return Glance(picture, patch_alarms(surprise, model.config.patch_size), typical, None, surprise)
+
+
+@torch.no_grad()
+def compare(model: FMRNet, seen: Glance) -> Comparison:
+    """The anomaly map of a picture, after the early exit has looked at it."""
+    own = None
+    if model.config.generator:
+        encoded = encode(model, seen.picture) if seen.encoded is None else seen.encoded
+        own = map_and_alarm(model, seen.picture, restore(model, encoded))
+    if model.general is None or seen.surprise is None:
+        assert own is not None
+        found, alarms = own
+        return Comparison(learned_map(found) if model.fusion is not None else found, alarms)
+    found = alarms = seen.surprise
+    if own is not None:
+        found, alarms = (
+            seen.surprise + model.general.surprise(model.general.own + number, values)
+            for number, values in enumerate(own)
+        )
+    return Comparison(torch.sigmoid(found - HALF), alarms)
+
+
+@torch.no_grad()
+def map_and_alarm(model: FMRNet, picture: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
+    """What a picture's map and its alarm map are made of, (H, W) each, from its background, (C, H, W) like itself.
+
+    From the learned fusion where the model has one, in standard deviations of good pictures; else the product of Eq 23,
+    for both.
     """
     if model.fusion is not None:
         scores = model.fusion.standard_scores(picture[None], background[None], model.mean, model.std)
-        return Comparison(learned_map(beyond_good(scores)[0]), alarm(scores)[0])
+        return beyond_good(scores)[0], alarm(scores)[0]
     product = fast.anomaly_map(
         picture[None], background[None], modalities=MODALITIES, median=model.config.median
     )[0]
-    return Comparison(product, product)
+    return product, product

@@ -16,18 +16,18 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import expit
 from torch import Tensor
-from torch.nn.functional import max_pool2d, pad
+from torch.nn.functional import max_pool2d
 
 from fmrnet.errors import DatasetError
 from fmrnet.inspection import background
+from fmrnet.inspection.background import patch_alarms
 from fmrnet.inspection.limits import Limits, Look, look
 from fmrnet.inspection.stored import Stored
 from fmrnet.inspection.suspects import FEWEST, Suspect, loud, odd
 from fmrnet.network.model import FMRNet
 
-__all__ = ["Calibration", "calibrate", "patch_alarms", "picture_score"]
+__all__ = ["Calibration", "calibrate", "picture_score"]
 
-ALARM_PIXELS = 64  # of a patch, the greatest, whose mean is its alarm: a defect is no lone pixel
 FALSE_ALARMS = 0.05  # share of good pictures that the picture threshold lets through as defective
 LEAST_BLOCKS = 32  # whose largest values the picture threshold is fitted to
 TAIL = 0.25  # share of these values, the greatest, that it rests on
@@ -44,7 +44,9 @@ class Calibration:
     """What counts as a defect, in the units of the maps and distances themselves."""
 
     k: float  # of the k-sigma threshold
-    pixel_mean: float  # of the anomaly map over the held-out good pictures; of its logits if that is learned
+    pixel_mean: (
+        float  # of the anomaly map over the held-out good pictures; of its logits unless it is Eq 23's
+    )
     pixel_std: float
     pixel_threshold: float  # pixel_mean + k * pixel_std, on the map's own scale
     patch_quantile: float
@@ -82,23 +84,6 @@ class Calibration:
         )
 
 
-def patch_alarms(alarm_map: Tensor, size: int) -> Tensor:
-    """Mean of the ALARM_PIXELS greatest values of each patch, half of it beside the next: (rows, columns).
-
-    Parameters
-    ----------
-    alarm_map : Tensor, (H, W)
-        Of values of 0 or more.
-    size : int
-        Of a patch, in pixels; patches that reach beyond the border are filled up with 0.
-    """
-    step = size // 2
-    missing = [max(size - side, 0) + -max(side - size, 0) % step for side in alarm_map.shape]
-    filled = pad(alarm_map, (0, missing[1], 0, missing[0]))
-    rows = [row.unfold(1, size, step).transpose(0, 1).flatten(1) for row in filled.unfold(0, size, step).mT]
-    return torch.stack([row.topk(ALARM_PIXELS).values.mean(1) for row in rows])
-
-
 def picture_score(alarm_map: Tensor, size: int) -> float:
     """The largest of the `patch_alarms` of a map (H, W). Oracle: `reference.scoring.picture_score`."""
     return patch_alarms(alarm_map, size).max().item()
@@ -116,8 +101,8 @@ def calibrate(
 ) -> Calibration:
     """Thresholds from good pictures.
 
-    The pixel threshold is mean + k sigma of all their map values (of the logits, where the fusion is learned:
-    there they are standard scores). The patch threshold is a quantile of all their patches' distances. The picture
+    The pixel threshold is mean + k sigma of all their map values (of the logits, unless the map is Eq 23's:
+    these are sums of scores). The patch threshold is a quantile of all their patches' distances. The picture
     threshold comes from the maxima of `patch_alarms` over blocks, whole pictures if there are enough of them: an
     exponential distribution is fitted to the greatest quarter of these, and the threshold is what the largest of all
     blocks of a picture passes with a probability of 5 %. The limits are those of `Limits.around`.
@@ -163,7 +148,7 @@ def calibrate(
     blocks = max(1.0, pixels / (model.config.patch_size // 2) ** 2 / patches)
     limits = Limits.around(
         [seen for number, (_, seen) in enumerate(looks) if number not in suspects],
-        distances=[one.distances.median().item() for one in left],
+        distances=[one.typical for one in left],
         shares=[float(np.mean(one.values > threshold)) for one in left],
     )
     return Calibration(
@@ -171,7 +156,7 @@ def calibrate(
         pixel_mean=mean,
         pixel_std=std,
         pixel_threshold=min(float(expit(threshold)), SURE)
-        if model.config.learned_fusion
+        if model.config.standard_map
         else max(threshold, LEAST),
         patch_quantile=patch_quantile,
         patch_threshold=max(float(np.quantile(distances, patch_quantile)), LEAST),
@@ -188,24 +173,25 @@ class _Evidence:
 
     name: str
     look: Look
-    distances: Tensor  # (N,) of its patches to memory
+    distances: Tensor  # (N,) of its patches to memory, or their scores by general features
+    typical: float  # of the distances
     alarms: Tensor  # (1, rows, columns), its `patch_alarms`
-    sums: NDArray[np.float64]  # of 1, map, map^2 over its pixels; of the map's logits if that is learned
+    sums: NDArray[np.float64]  # of 1, map, map^2 over its pixels; of the map's logits unless it is Eq 23's
     values: NDArray[np.float64]  # of the same, VALUES of them, evenly spaced in rank
 
 
 def _evidence(model: FMRNet, picture: Tensor, name: str) -> _Evidence:
-    encoded = background.encode(model, picture)
-    distances = background.patch_distances(model, encoded).flatten().cpu()
-    found = background.compare(model, picture, background.restore(model, encoded))
+    seen = background.glance(model, picture)
+    found = background.compare(model, seen)
     values = found.anomaly_map.double()
-    if model.config.learned_fusion:
+    if model.config.standard_map:
         values = torch.logit(values, EDGE)
     ranks = torch.linspace(0, values.numel() - 1, VALUES, dtype=torch.float64).round().long()
     return _Evidence(
         name,
         look(picture),
-        distances,
+        seen.patch_scores.flatten().cpu(),
+        seen.typical,
         patch_alarms(found.alarm_map, model.config.patch_size)[None].cpu(),
         np.array([values.numel(), values.sum().item(), values.square().sum().item()]),
         values.flatten().sort().values.cpu()[ranks].numpy(),

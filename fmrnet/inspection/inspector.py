@@ -49,7 +49,8 @@ class Result:
         "patch" if the distances to memory settled it, "pixel" if the background was reconstructed.
     patch_scores : (rows, columns) float32
         Distance of each patch's latent to its nearest memory entry. Patches lie `Config.stride` apart, the last
-        of a row or column flush with the border.
+        of a row or column flush with the border. With general features, how surprising they are, see
+        `fmrnet.inspection.background.Glance`; patches lie half a patch apart, the last may reach beyond the border.
     anomaly_map : (H, W) float32, or None at patch level
     mask : (H, W) bool, or None at patch level
         Pixels whose anomaly passes the calibrated k-sigma threshold.
@@ -103,7 +104,7 @@ class Inspector:
     @property
     def device(self) -> torch.device:
         """Where the network computes."""
-        return self.model.memory.device
+        return self.model.mean.device
 
     @property
     def bits(self) -> int | None:
@@ -143,23 +144,21 @@ class Inspector:
         started = time.perf_counter()
         calibration = self.calibration
         picture = self._picture(image)
-        encoded = background.encode(self.model, picture)
-        patch_scores = background.patch_distances(self.model, encoded).cpu().numpy()
-        seen, distance = look(picture), float(np.median(patch_scores))
+        glance = background.glance(self.model, picture)
+        patch_scores = glance.patch_scores.cpu().numpy()
+        seen = look(picture)
         score = float(patch_scores.max()) / calibration.patch_threshold
-        passed = calibration.limits.passed_by(seen, distance)
+        passed = calibration.limits.passed_by(seen, glance.typical)
         found, mask = None, None
         if level == "pixel" or (level == "auto" and (score > 1 or passed)):
-            compared = background.compare(self.model, picture, background.restore(self.model, encoded))
+            compared = background.compare(self.model, glance)
             score = picture_score(compared.alarm_map, self.config.patch_size) / calibration.picture_threshold
             found = compared.anomaly_map.cpu().numpy()
             mask = found > calibration.pixel_threshold
-            passed = calibration.limits.passed_by(seen, distance, float(mask.mean()))
+            passed = calibration.limits.passed_by(seen, glance.typical, float(mask.mean()))
         score = max(score, *(limit.times for limit in passed), 0.0)
         if not math.isfinite(score):
-            raise ArtifactError(
-                "the model gives no number for this picture: its weights are damaged; train it again"
-            )
+            raise ArtifactError(background.DAMAGED)
         reasons = tuple(limit.reason for limit in passed)
         if reasons and (hint := few_bits(picture)) is not None:
             reasons = (*reasons, hint)
@@ -175,14 +174,17 @@ class Inspector:
         )
 
     def reconstruct(self, image: str | Path | NDArray[Any]) -> NDArray[np.float32]:
-        """The restored background of a picture: (H, W, C) float32 in [0, 1]. Raises as `inspect`."""
-        restored = background.restore(self.model, background.encode(self.model, self._picture(image)))
+        """The restored background of a picture: (H, W, C) float32 in [0, 1].
+
+        Raises as `inspect`, and ConfigError if the model has no generator.
+        """
+        restored = self._restored(self._picture(image))
         return restored.permute(1, 2, 0).cpu().numpy()
 
     def modality_maps(self, image: str | Path | NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        """Each modality's anomaly map before the fusion, by name: (H, W) float32. Raises as `inspect`."""
+        """Each modality's anomaly map before the fusion, by name: (H, W) float32. Raises as `reconstruct`."""
         picture = self._picture(image)
-        restored = background.restore(self.model, background.encode(self.model, picture))
+        restored = self._restored(picture)
         _, maps = fast.anomaly_map(
             picture[None], restored[None], median=self.config.median, return_modalities=True
         )
@@ -253,6 +255,13 @@ class Inspector:
         artifact.save(
             artifact.Artifact(self.config, self.calibration.to_dict(), self.provenance, weights), path
         )
+
+    def _restored(self, picture: Tensor) -> Tensor:
+        if not self.config.generator:
+            raise ConfigError(
+                "this model has no generator, and restores no background; train one with another preset than instant"
+            )
+        return background.restore(self.model, background.encode(self.model, picture))
 
     def _picture(self, image: str | Path | NDArray[Any]) -> Tensor:
         """(C, H, W) in [0, 1] on the network's device, at least a patch large."""

@@ -106,7 +106,7 @@ class Limits:
     contrasts : tuple of (float, float)
         Least and greatest contrast at each of SCALES.
     distance : float
-        Greatest median of a picture's patch distances to memory.
+        Greatest median of a picture's patch distances to memory, or of its general features to good pictures'.
     share : float
         Greatest share of a picture that its mask may take.
     """
@@ -174,7 +174,7 @@ class Limits:
             yield Passed(_times(_contrast(low), _contrast(value)), f"{name} {value:.4f}, below {low:.4f}")
             yield Passed(_times(_contrast(value), _contrast(high)), f"{name} {value:.4f}, above {high:.4f}")
         if distance is not None:
-            named = f"median distance to memory {distance:.4g}, above {self.distance:.4g}"
+            named = f"median distance to good patches {distance:.4g}, above {self.distance:.4g}"
             yield Passed(distance / self.distance, named)
         if share is not None:
             yield Passed(share / self.share, f"mask of {share:.0%} of the picture, above {self.share:.0%}")

@@ -24,7 +24,7 @@ from fmrnet.progress import duration
 __all__ = ["PHASES", "SUFFIX", "Checkpoint", "Position", "checkpoint_path", "unfinished"]
 
 SUFFIX = ".checkpoint"
-PHASES = {1: "phase 1", 2: "phase 2", 3: "fusion"}
+PHASES = {1: "phase 1", 2: "phase 2", 3: "fusion", 4: "head"}
 AFTER_TRAINING = ("median", "k", "patch_quantile")  # settings that may change before a training goes on
 MOMENTS = ("exp_avg", "exp_avg_sq")
 MOST = float(torch.finfo(torch.float32).max)
@@ -80,10 +80,11 @@ def unfinished(path: Path) -> str:
     """How far the training is whose checkpoint stands at `path`, whatever its settings and pictures."""
     try:
         _, metadata = artifact.read_tensors(path)
-        iterations = metadata["config"]["iterations"]
+        config = metadata["config"]
+        iterations = (*config["iterations"], config["head_iterations"])
         if len(iterations) != len(PHASES) or not all(map(_is_count, iterations)):
             raise ValueError("its training has no such phases")
-        position = Position.from_json(metadata["position"], tuple(iterations))
+        position = Position.from_json(metadata["position"], iterations)
     except (ArtifactError, KeyError, TypeError, ValueError):
         return "a checkpoint that cannot be read"
     return (
@@ -124,7 +125,7 @@ class Checkpoint:
 
     def __init__(self, out: Path, config: dict[str, Any], good_sha256: str, natural_sha256: str) -> None:
         self.path = checkpoint_path(out)
-        self.iterations: tuple[int, ...] = tuple(config["iterations"])
+        self.iterations: tuple[int, ...] = (*config["iterations"], config["head_iterations"])
         self.identity = {
             "kind": "checkpoint",
             "config": {k: v for k, v in config.items() if k not in AFTER_TRAINING},

@@ -19,7 +19,7 @@ from fmrnet.learning.synthesis import lit, speckled, synthetic_defects
 from fmrnet.network.learned_fusion import defect_labels, fusion_inputs, size_weights, without_light
 from fmrnet.network.model import FMRNet
 
-__all__ = ["PHASE", "RATE", "Crops", "batches", "make_crops", "update"]
+__all__ = ["CROPS_AT_ONCE", "PHASE", "RATE", "Crops", "batches", "labelled", "make_crops", "update"]
 
 PHASE = 3
 RATE = 3e-3  # learning rate
@@ -58,16 +58,36 @@ def make_crops(
         between(first, total)
         generator = data.step_generator(config.seed, PHASE, 2**31 + first)
         count = min(CROPS_AT_ONCE, total - first)
-        normal, own = good.crops(2 * count, size, generator).to(device).chunk(2)
-        contents = natural.crops(count, size, generator).to(device)
-        normal = lit(normal, config.light, spread, generator)
-        synthetic, support = synthetic_defects(normal, contents, own, generator)
-        label = defect_labels(normal, synthetic, support, model.std)
-        synthetic = speckled(synthetic, config.speckle, generator, least=LEAST_SPECKLE)
+        synthetic, label = labelled(model, good, natural, spread, size, count, generator)
         restored = background.restore_crops(model, synthetic)
         unlit = without_light(synthetic, restored, model.std)
         parts.append([tensor.half().cpu() for tensor in (unlit, restored, label)])
     return Crops(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def labelled(
+    model: FMRNet,
+    good: data.PicturePool,
+    natural: data.PicturePool,
+    spread: Tensor,
+    size: int,
+    count: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Crops with a synthetic defect each, under all kinds of light, some in noise, and their `defect_labels`.
+
+    Parameters
+    ----------
+    spread : Tensor, (C,), on the device of the crops
+        How much the light varies, see `data.PicturePool.light`.
+    """
+    config, device = model.config, spread.device
+    normal, own = good.crops(2 * count, size, generator).to(device).chunk(2)
+    contents = natural.crops(count, size, generator).to(device)
+    normal = lit(normal, config.light, spread, generator)
+    synthetic, support = synthetic_defects(normal, contents, own, generator)
+    label = defect_labels(normal, synthetic, support, model.std)
+    return speckled(synthetic, config.speckle, generator, least=LEAST_SPECKLE), label
 
 
 def batches(model: FMRNet, crops: Crops, start: int, device: torch.device) -> Iterator[Crops]:

@@ -58,6 +58,12 @@ class Networks:
             assert self.model.fusion is not None
             fusion = self.model.fusion.train().requires_grad_(True)
             return {"fusion": torch.optim.Adam(fusion.parameters(), rate, fused=True)}
+        if phase == 4:
+            self.model.eval().requires_grad_(False)
+            assert self.model.general is not None
+            assert self.model.general.head is not None
+            head = self.model.general.head.train().requires_grad_(True)
+            return {"head": torch.optim.Adam(head.parameters(), rate, fused=True)}
         if phase == 2:
             self.model.encoder.eval().requires_grad_(False)
         optimisers = {"generator": torch.optim.Adam(self.generator_parameters(phase), rate, fused=True)}

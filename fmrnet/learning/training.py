@@ -1,4 +1,4 @@
-"""Algorithm 1: phase 1, the memory bank, phase 2; then the learned fusion, if asked for, and calibration.
+"""Algorithm 1: phase 1, the memory bank, phase 2; then learned fusion and head, if asked for, and calibration.
 
 Every step draws from a generator seeded by (seed, phase, step) alone. Weights, optimiser moments and the two
 counters are therefore the whole state of a training, and a checkpoint of these resumes it bit for bit.
@@ -34,7 +34,7 @@ from fmrnet.inspection import background
 from fmrnet.inspection.calibration import Calibration, calibrate
 from fmrnet.inspection.inspector import Inspector, load
 from fmrnet.inspection.limits import Look, look
-from fmrnet.learning import bank, data, fusion_training, generator_training
+from fmrnet.learning import bank, data, fusion_training, general_training, generator_training
 from fmrnet.learning.checkpoint import PHASES, Checkpoint, Position, checkpoint_path, unfinished
 from fmrnet.learning.critics import AuxiliaryClassifier, Discriminator
 from fmrnet.learning.generator_training import Networks, Optimisers
@@ -75,8 +75,13 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """Of the phase; 0 when all that were asked for are done."""
-        return (*self.config.iterations, 0)[self.position.phase - 1]
+        """Of the phase; 0 if there are none in this training."""
+        return self.config.steps[self.position.phase - 1]
+
+    @property
+    def done(self) -> bool:
+        """Whether every phase is."""
+        return self.position.phase > len(PHASES)
 
     def load(self) -> None:
         """Go on where the checkpoint was written."""
@@ -98,7 +103,7 @@ class Run:
             if self.position.phase == fusion_training.PHASE:  # which has a rate of its own, in no setting
                 remedy = f"try another seed, or a larger batch_size (now {self.config.batch_size})"
             raise FmrnetError(
-                f"training diverged in {self.position.describe(self.config.iterations)} (loss {loss}); {remedy}"
+                f"training diverged in {self.position.describe(self.config.steps)} (loss {loss}); {remedy}"
             )
 
     def tell(self, name: str, done: int, total: int, loss: float) -> None:
@@ -111,12 +116,22 @@ class Run:
         self.tell("crops", done, total, math.nan)
         self.stop_if_asked()
 
+    def between_cells(self, done: int, total: int) -> None:
+        """Say how many crops the head's features have been taken of, and stop there if asked to."""
+        self.tell("cells", done, total, math.nan)
+        self.stop_if_asked()
+
+    def between_pictures(self, done: int, total: int) -> None:
+        """Say how many good pictures the general features have been taken of, and stop there if asked to."""
+        self.tell("features", done, total, math.nan)
+        self.stop_if_asked()
+
     def stop_if_asked(self) -> None:
         """Save the training, and say how to go on."""
         if number := self.stop():
             self.save()
             raise Interrupted(
-                f"stopped in {self.position.describe(self.config.iterations)}; saved in {self.checkpoint.path}: "
+                f"stopped in {self.position.describe(self.config.steps)}; saved in {self.checkpoint.path}: "
                 "repeat the command with --resume to go on",
                 number,
             )
@@ -147,7 +162,7 @@ def train(
     out : path
         The model file. While training, a checkpoint stands beside it; `~` is the home folder, here as in every path.
     config : Config or str
-        Settings, or the name of a preset: "edge" or "paper".
+        Settings, or the name of a preset, see `fmrnet.preset`.
     iterations : int, optional
         Steps of all phases together, shared out as in the settings.
     seed : int
@@ -168,7 +183,8 @@ def train(
         Learn from pictures, too, that look like masks or are of one value only.
     progress : callable, optional
         Called now and then with phase name, step, total steps and mean loss since the last call; the phases are
-        "phase 1", "phase 2", "crops" (restored for the fusion; no loss, NaN) and "fusion".
+        "phase 1", "phase 2", "crops" (restored for the fusion; no loss, NaN), "fusion", "cells" (crops whose features
+        the head learns from; no loss), "head" and "features" (of good pictures; no loss).
 
     Returns
     -------
@@ -198,16 +214,19 @@ def train(
     pictures, channels = data.load_good_pictures(good, config.patch_size, bits, keep_odd=keep_odd)
     config = dataclasses.replace(config, image_channels=channels, seed=seed)
     if iterations is not None:
-        config = dataclasses.replace(config, iterations=_share_out(iterations, config.iterations))
+        config = _with_steps(config, iterations)
     learn, held_out = data.hold_out(pictures, config.patch_size)
     learnt_names, held_names = data.hold_out_names([str(file) for file in data.good_files(good)])
     good_pool = data.GoodPool(learn, config.patch_size) if config.by_rarity else data.PicturePool(learn)
-    bank.check_enough_patches(good_pool, config.patch_size, config.memory_entries)
+    if config.generator:
+        bank.check_enough_patches(good_pool, config.patch_size, config.memory_entries)
     natural_pool = data.load_natural_pictures(anomalies, channels, config.patch_size)
 
     torch.manual_seed(seed)
     model = FMRNet(config)
     model.mean, model.std = good_pool.statistics()
+    if model.general is not None:
+        general_training.load_weights(model.general.backbone)
     networks = Networks(model, Discriminator(config), AuxiliaryClassifier(config))
     for module in networks.modules.values():
         module.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -220,13 +239,17 @@ def train(
         run = Run(networks, checkpoint, stop, progress)
         if resume and checkpoint.path.exists():
             run.load()
-        while run.steps:
-            run.optimisers = run.optimisers or networks.begin(run.position.phase)
-            _run_phase(run, _updates(run, good_pool, natural_pool, where))
-            if run.position.phase == 1:
-                model.memory.copy_(bank.establish_bank(model, good_pool))
+        while not run.done:
+            if run.steps:
+                run.optimisers = run.optimisers or networks.begin(run.position.phase)
+                _run_phase(run, _updates(run, good_pool, natural_pool, where))
+                if run.position.phase == 1:
+                    model.memory.copy_(bank.establish_bank(model, good_pool))
             run.position.phase, run.position.step, run.optimisers = run.position.phase + 1, 0, {}
-        run.save()  # what comes now may fail, and all has been learnt
+        if any(config.steps):
+            run.save()  # what comes now may fail, and all has been learnt
+        if config.general:
+            general_training.fit_gaussians(model, good_pool, where, run.between_pictures)
         pixels = round(statistics.median(p.shape[0] * p.shape[1] for p in pictures))
         learnt = dict(zip(learnt_names, map(look, good_pool.whole())))
         thresholds = _calibrate(run, dict(zip(held_names, held_out)), learnt, pixels, where)
@@ -279,10 +302,15 @@ def _check_place(out: Path, resume: bool, restart: bool) -> None:
         )
 
 
-def _share_out(total: int, pattern: tuple[int, int, int]) -> tuple[int, int, int]:
-    """`total` steps in the proportions of `pattern`, at least one where the pattern has any."""
-    first, second, third = (max(1, round(total * part / sum(pattern))) if part else 0 for part in pattern)
-    return first, second, third
+def _with_steps(config: Config, total: int) -> Config:
+    """The settings with `total` steps in the proportions of theirs, at least one where there are any."""
+    if not any(config.steps):
+        raise ConfigError(f"iterations = {total}: this preset takes no steps; leave it out")
+    pattern = config.steps
+    first, second, third, head = (
+        max(1, round(total * part / sum(pattern))) if part else 0 for part in pattern
+    )
+    return dataclasses.replace(config, iterations=(first, second, third), head_iterations=head)
 
 
 def _updates(
@@ -290,8 +318,12 @@ def _updates(
 ) -> Iterator[Callable[[], Tensor]]:
     """The remaining steps of the phase, each of which gives its loss."""
     networks, optimisers, position = run.networks, run.optimisers, run.position
-    if position.phase == fusion_training.PHASE:
-        model = networks.model
+    model = networks.model
+    if position.phase == general_training.PHASE:
+        cells = general_training.make_crops(model, good, natural, device, run.between_cells)
+        for cell_batch in general_training.batches(model, cells, position.step, device):
+            yield partial(general_training.update, model, optimisers["head"], cell_batch)
+    elif position.phase == fusion_training.PHASE:
         crops = fusion_training.make_crops(model, good, natural, device, run.between_crops)
         for batch in fusion_training.batches(model, crops, position.step, device):
             yield partial(fusion_training.update, model, optimisers["fusion"], batch)
@@ -333,9 +365,9 @@ def _run_phase(run: Run, updates: Iterator[Callable[[], Tensor]]) -> None:
 
 def _learning_rate(config: Config, phase: int, step: int) -> float:
     """Of the next step of a phase, after `step` of them: constant, or half a cosine that ends near 0."""
-    rate = fusion_training.RATE if phase == fusion_training.PHASE else config.learning_rate
+    rate = fusion_training.RATE if phase >= fusion_training.PHASE else config.learning_rate
     if config.schedule == "cosine":
-        rate *= 0.5 * (1 + math.cos(math.pi * step / config.iterations[phase - 1]))
+        rate *= 0.5 * (1 + math.cos(math.pi * step / config.steps[phase - 1]))
     return rate
 
 
@@ -357,6 +389,8 @@ def _calibrate(
     if model.fusion is not None:
         restored = ((p, background.restore(model, background.encode(model, p))) for p in good_pictures())
         model.fusion.standardise(restored, model.mean, model.std)
+    if model.general is not None:
+        general_training.fit_surprise(model, good_pictures())
     return calibrate(model, good_pictures(), pixels=pixels, names=list(held_out), learnt=learnt)
 
 

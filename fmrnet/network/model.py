@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from fmrnet import fast
 from fmrnet.config import SLOPE, Config
+from fmrnet.network.general import General
 from fmrnet.network.learned_fusion import LearnedFusion
 
 __all__ = ["ConvBlock", "FMRNet", "Features", "encoder_blocks"]
@@ -76,7 +77,8 @@ class FMRNet(nn.Module):
     Notes
     -----
     `mean` and `std` (C,) are the network's own normalisation, set from the good pictures. `memory` (L, K) is
-    NaN until the bank is established between the two training phases (Algorithm 1, line 12).
+    NaN until the bank is established between the two training phases (Algorithm 1, line 12). Settings without a
+    generator leave out all but `mean`, `std` and `general`.
     """
 
     mean: Tensor
@@ -86,19 +88,25 @@ class FMRNet(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        c1, c2, c3, c4, c5 = config.channels
         self.register_buffer("mean", torch.zeros(config.image_channels))
         self.register_buffer("std", torch.ones(config.image_channels))
+        self.mixing: nn.ParameterList | None = None
+        if config.generator:
+            self._build(config)
+        self.fusion = LearnedFusion(config.image_channels) if config.learned_fusion else None
+        self.general = General(config) if config.general else None
+
+    def _build(self, config: Config) -> None:
+        """Encoder, memory with its addressing network, decoder."""
+        c1, c2, c3, c4, c5 = config.channels
         self.encoder = encoder_blocks(config.image_channels, config.channels)
         self.addressing = Addressing(config.latent_size, config.addressing_width, config.memory_entries)
         self.register_buffer("memory", torch.full((config.memory_entries, config.latent_size), torch.nan))
         widths = ((c5, c4), (2 * c4, c3), (2 * c3, c2), (c2, c1))
         self.decoder = nn.ModuleList(ConvBlock(a, b, up=True) for a, b in widths)
         self.output = nn.ConvTranspose2d(c1, config.image_channels, kernel_size=4, stride=2, padding=1)
-        self.mixing = None
         if config.mixing != "none":
             self.mixing = nn.ParameterList(_mixing(config, config.patch_size // s) for s in (16, 8))
-        self.fusion = LearnedFusion(config.image_channels) if config.learned_fusion else None
 
     def mixing_parameters(self) -> Iterator[nn.Parameter]:
         """The kernels of the GFRM, the only weights it has."""

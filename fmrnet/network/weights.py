@@ -12,7 +12,8 @@ from fmrnet.network.model import FMRNet
 
 __all__ = ["restore"]
 
-POSITIVE = ("std", "good_std")  # divided by
+POSITIVE = ("std", "good_std", "rate")  # divided by
+RISING = "levels"  # searched
 NOT_NEGATIVE = ("running_var", "num_batches_tracked")  # a variance is divided by after a little is added
 
 
@@ -49,6 +50,8 @@ def _check_ranges(weights: Mapping[str, Tensor]) -> None:
             raise ArtifactError(f"{name} holds {tensor.min().item():.3g}: expected more than 0")
         if kind in NOT_NEGATIVE and not tensor.min() >= 0:
             raise ArtifactError(f"{name} holds {tensor.min().item():.3g}: expected 0 or more")
+        if kind == RISING and not (tensor.diff() >= 0).all():
+            raise ArtifactError(f"{name} falls: expected numbers that rise")
 
 
 def _described(tensor: Tensor) -> str:

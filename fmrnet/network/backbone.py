@@ -1,0 +1,124 @@
+"""The backbone of the general features: EfficientNet-Lite0 (Liu, 2020) up to its fifth stage, with frozen weights.
+
+It was taught to tell a thousand things apart on a million photographs, knows no surface better than another, and is
+never trained here. `fmrnet.reference.backbone` is the same forward pass in NumPy, from this module's `state_dict`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, pad
+
+__all__ = ["CHANNELS", "MULTIPLE", "STAGES", "Backbone", "fine", "whole"]
+
+STAGES = (  # expansion, kernel size, stride, channels, blocks
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 5, 2, 40, 2),
+    (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3),
+)
+GIVEN = (1, 2, 4)  # stages whose maps are given: strides 4, 8 and 16
+CHANNELS = (24, 40, 112)
+STEM = 32  # channels of the first convolution
+MULTIPLE = 64  # pixels; pictures are filled up to a multiple of it, at half their size of half of it
+MEAN = (0.485, 0.456, 0.406)  # of the photographs that it has learnt from, and their deviation
+STD = (0.229, 0.224, 0.225)
+NORM_EPS = 1e-3
+
+
+class _Conv(nn.Conv2d):
+    """Convolution whose zeros are laid around the picture as TensorFlow lays them: what is odd goes right and below."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        down, across = (max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in input.shape[2:])
+        return super().forward(pad(input, (across // 2, across - across // 2, down // 2, down - down // 2)))
+
+
+def _unit(
+    inputs: int, outputs: int, kernel: int, stride: int, *, groups: int = 1, act: bool = True
+) -> nn.Module:
+    layers = [
+        _Conv(inputs, outputs, kernel, stride, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs, eps=NORM_EPS),
+    ]
+    return nn.Sequential(*layers, *([nn.ReLU6()] if act else []))
+
+
+class _Block(nn.Module):
+    """Inverted bottleneck: channels are multiplied, filtered one by one, and brought together; added to the input
+    where the shape stays."""
+
+    def __init__(self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        middle = inputs * expansion
+        expand = [_unit(inputs, middle, 1, 1)] if expansion > 1 else []
+        filtered = _unit(middle, middle, kernel, stride, groups=middle)
+        self.body = nn.Sequential(*expand, filtered, _unit(middle, outputs, 1, 1, act=False))
+        self.adds = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.body(x)
+        return x + found if self.adds else found
+
+
+class Backbone(nn.Module):
+    """Stem and five stages; always in evaluation mode, without gradients."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(MEAN), persistent=False)
+        self.register_buffer("std", torch.tensor(STD), persistent=False)
+        self.stem = _unit(3, STEM, 3, 2)
+        inputs, stages = STEM, []
+        for expansion, kernel, stride, outputs, depth in STAGES:
+            blocks = [_Block(inputs, outputs, expansion, kernel, stride)]
+            blocks += [_Block(outputs, outputs, expansion, kernel, 1) for _ in range(depth - 1)]
+            stages.append(nn.Sequential(*blocks))
+            inputs = outputs
+        self.stages = nn.ModuleList(stages)
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Stays in evaluation mode: its statistics are those of its photographs."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features of pictures (B, 1 or 3, H, W) in [0, 1], sides filled up to a multiple of MULTIPLE by their edge.
+
+        Returns
+        -------
+        (B, 24, H / 4, W / 4), (B, 40, H / 8, W / 8), (B, 112, H / 16, W / 16), of the filled sides.
+        """
+        filled = filled_up(image, MULTIPLE)
+        x = self.stem((filled.expand(-1, 3, -1, -1) - self.mean[:, None, None]) / self.std[:, None, None])
+        given = []
+        for number, stage in enumerate(self.stages):
+            x = stage(x)
+            if number in GIVEN:
+                given.append(x)
+        return given[0], given[1], given[2]
+
+
+def filled_up(image: Tensor, multiple: int) -> Tensor:
+    """Pictures (B, C, H, W) with their last row and column repeated until the sides are multiples."""
+    height, width = image.shape[2:]
+    return pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+
+
+def fine(maps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """The features of strides 4 and 8, drawn to stride 4: (B, 64, H / 4, W / 4)."""
+    drawn = interpolate(maps[1], scale_factor=2.0, mode="bilinear", align_corners=False)
+    return torch.cat((maps[0], drawn), 1)
+
+
+def whole(maps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """All features, drawn to stride 8: (B, 176, H / 8, W / 8)."""
+    drawn = interpolate(maps[2], scale_factor=2.0, mode="bilinear", align_corners=False)
+    return torch.cat((nn.functional.avg_pool2d(maps[0], 2), maps[1], drawn), 1)

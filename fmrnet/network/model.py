@@ -94,7 +94,8 @@ class FMRNet(nn.Module):
         if config.generator:
             self._build(config)
         self.fusion = LearnedFusion(config.image_channels) if config.learned_fusion else None
-        self.general = General(config) if config.general else None
+        with torch.random.fork_rng(devices=()):  # the other networks' first weights are the same without it
+            self.general = General(config) if config.general else None
 
     def _build(self, config: Config) -> None:
         """Encoder, memory with its addressing network, decoder."""

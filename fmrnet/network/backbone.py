@@ -25,26 +25,26 @@ STEM = 32  # channels of the first convolution
 MULTIPLE = 64  # pixels; pictures are filled up to a multiple of it, at half their size of half of it
 MEAN = (0.485, 0.456, 0.406)  # of the photographs that it has learnt from, and their deviation
 STD = (0.229, 0.224, 0.225)
-NORM_EPS = 1e-3
 
 
-class _Conv(nn.Conv2d):
-    """Convolution whose zeros are laid around the picture as TensorFlow lays them: what is odd goes right and below."""
+class _Unit(nn.Module):
+    """Convolution and, if it acts, ReLU6. Zeros are laid around as TensorFlow lays them: the odd one right and below."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        down, across = (max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in input.shape[2:])
-        return super().forward(pad(input, (across // 2, across - across // 2, down // 2, down - down // 2)))
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int, *, groups: int = 1, acts: bool = True
+    ) -> None:
+        super().__init__()
+        around = kernel // 2 if stride == 1 else 0
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=around, groups=groups)
+        self.acts = acts
 
-
-def _unit(
-    inputs: int, outputs: int, kernel: int, stride: int, *, groups: int = 1, act: bool = True
-) -> nn.Module:
-    layers = [
-        _Conv(inputs, outputs, kernel, stride, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs, eps=NORM_EPS),
-    ]
-    return nn.Sequential(*layers, *([nn.ReLU6()] if act else []))
+    def forward(self, x: Tensor) -> Tensor:
+        kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
+        if stride > 1:
+            down, across = (max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in x.shape[2:])
+            x = pad(x, (across // 2, across - across // 2, down // 2, down - down // 2))
+        x = self.conv(x)
+        return x.clamp_(0, 6) if self.acts else x
 
 
 class _Block(nn.Module):
@@ -54,18 +54,18 @@ class _Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int) -> None:
         super().__init__()
         middle = inputs * expansion
-        expand = [_unit(inputs, middle, 1, 1)] if expansion > 1 else []
-        filtered = _unit(middle, middle, kernel, stride, groups=middle)
-        self.body = nn.Sequential(*expand, filtered, _unit(middle, outputs, 1, 1, act=False))
+        expand = [_Unit(inputs, middle, 1, 1)] if expansion > 1 else []
+        filtered = _Unit(middle, middle, kernel, stride, groups=middle)
+        self.body = nn.Sequential(*expand, filtered, _Unit(middle, outputs, 1, 1, acts=False))
         self.adds = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
         found: Tensor = self.body(x)
-        return x + found if self.adds else found
+        return found.add_(x) if self.adds else found
 
 
 class Backbone(nn.Module):
-    """Stem and five stages; always in evaluation mode, without gradients."""
+    """Stem and five stages, without gradients. Each convolution holds the batch normalisation that came after it."""
 
     mean: Tensor
     std: Tensor
@@ -74,7 +74,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor(MEAN), persistent=False)
         self.register_buffer("std", torch.tensor(STD), persistent=False)
-        self.stem = _unit(3, STEM, 3, 2)
+        self.stem = _Unit(3, STEM, 3, 2)
         inputs, stages = STEM, []
         for expansion, kernel, stride, outputs, depth in STAGES:
             blocks = [_Block(inputs, outputs, expansion, kernel, stride)]
@@ -82,11 +82,7 @@ class Backbone(nn.Module):
             stages.append(nn.Sequential(*blocks))
             inputs = outputs
         self.stages = nn.ModuleList(stages)
-        self.requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> Backbone:
-        """Stays in evaluation mode: its statistics are those of its photographs."""
-        return super().train(False)
+        self.requires_grad_(False)
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:

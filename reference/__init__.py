@@ -1,10 +1,12 @@
 """The oracle: every equation of the paper in plain NumPy and SciPy, float64."""
 
 from . import (
+    backbone,
     blurs,
     fusion,
     fusion_labels,
     fusion_network,
+    general,
     learned_fusion,
     losses,
     memory,
@@ -16,10 +18,12 @@ from . import (
 )
 
 __all__ = [
+    "backbone",
     "blurs",
     "fusion",
     "fusion_labels",
     "fusion_network",
+    "general",
     "learned_fusion",
     "losses",
     "memory",

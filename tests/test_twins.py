@@ -20,15 +20,17 @@ from fmrnet.fast import _textons_numba, _textons_triton
 from fmrnet.fast import fusion as fast_fusion
 from fmrnet.fast import memory as fast_memory
 from fmrnet.fast import textons as fast_textons
-from fmrnet.inspection import background, calibration
-from fmrnet.learning import losses
-from fmrnet.network import learned_fusion, model
+from fmrnet.inspection import background
+from fmrnet.learning import general_training, losses
+from fmrnet.network import backbone, general, learned_fusion, model
 
 seeds = st.integers(0, 2**32 - 1)
 TESTS = Path(__file__).parent
 
 FORWARD = "test_model::test_forward_agrees_with_oracle"
 FUSION = "test_learned_fusion::test_agrees_with_oracle_in_float64"
+FEATURES = "test_general::test_features_agree_with_oracle_in_float64"
+WITNESSES = "test_general::test_witnesses_agree_with_oracle_in_float64"
 COUNTS = "test_evaluation::test_counts_give_the_oracles_figures"
 
 # The oracle's function: its twin, and the test that compares the two.
@@ -74,6 +76,21 @@ TWINS = {
         "test_learned_fusion::test_size_weights_agree_with_oracle",
     ),
     "fusion_labels.focal_loss": ("losses.focal_loss", "test_learned_fusion::test_focal_loss"),
+    "backbone.maps": ("backbone.Backbone", FEATURES),
+    "backbone.bottleneck": ("backbone.Backbone", FEATURES),
+    "backbone.unit": ("backbone.Backbone", FEATURES),
+    "backbone.filled_up": ("backbone.filled_up", FEATURES),
+    "backbone.fine": ("backbone.fine", FEATURES),
+    "backbone.whole": ("backbone.whole", FEATURES),
+    "general.features": ("general.General", WITNESSES),
+    "general.gaussian": ("general.Gaussian", "test_general::test_distances_agree_with_oracle_and_scipy"),
+    "general.distance": ("general.Gaussian", "test_general::test_distances_agree_with_oracle_and_scipy"),
+    "general.head": ("general.Head", WITNESSES),
+    "general.evidence": ("general.General", WITNESSES),
+    "general.levels": ("general.Surprise", "test_general::test_surprise_agrees_with_oracle"),
+    "general.surprise": ("general.Surprise", "test_general::test_surprise_agrees_with_oracle"),
+    "general.drawn": ("general.drawn", "test_general::test_drawn_agrees_with_oracle_and_scipy"),
+    "general.joined": ("general.General", WITNESSES),
     "losses.latent_loss": ("losses.latent_loss", "test_losses::test_latent_loss"),
     "losses.reconstruction_loss": (
         "losses.reconstruction_loss",
@@ -106,6 +123,9 @@ ALONE = {
     "fusion_network.conv": "a step of conv_block; PyTorch's own in the product",
     "fusion_network.space_to_depth": "a step of fusion_logit; PyTorch's own in the product",
     "fusion_network.depth_to_space": "a step of fusion_logit; PyTorch's own in the product",
+    "backbone.conv": "a step of unit; PyTorch's own in the product, test_general compares the two",
+    "backbone.halved": "a step of whole and of features; PyTorch's own in the product",
+    "backbone.larger": "a step of fine and whole, and of drawn; PyTorch's own in the product",
     "memory.build_bank": "scikit-learn's K-means in the product; test_reference_memory compares the two",
     "memory.lloyd": "scikit-learn's K-means in the product; test_reference_memory compares the two",
     "losses.binary_cross_entropy": "a step of latent_loss; PyTorch's own in the product",
@@ -120,6 +140,8 @@ PRODUCT: dict[str, ModuleType] = {
     "fast": fast,
     "losses": losses,
     "learned_fusion": learned_fusion,
+    "backbone": backbone,
+    "general": general,
     "model": model,
 }
 
@@ -373,14 +395,30 @@ def test_constants_of_the_learned_fusion_are_the_twins():
     assert oracles == {name: twins[name] for name in oracles}
 
 
+GENERAL_ORACLES = (reference.backbone, reference.general)
+
+
+def test_constants_of_the_general_features_are_the_twins():
+    oracles, twins = constants(*GENERAL_ORACLES), constants(backbone, general)
+    twins["NORM_EPS"] = general_training.NORM_EPS  # of the file; the convolutions hold the norms
+    assert len(oracles) == 11
+    assert twins.keys() - oracles.keys() == {
+        "CHANNELS",
+        "WIDTH",
+        "SLOPE",
+    }  # below; the head's width is its own
+    assert oracles == {name: twins[name] for name in oracles}
+    assert tuple(reference.backbone.STAGES[s][3] for s in reference.backbone.GIVEN) == backbone.CHANNELS
+
+
 @pytest.mark.parametrize(
     ("name", "oracle", "twins"),
     [
-        ("SLOPE", reference.network, (config, fast_memory, learned_fusion, model, reference.memory)),
+        ("SLOPE", reference.network, (config, fast_memory, general, learned_fusion, model, reference.memory)),
         ("EPS", reference.textons, (fast_textons, _textons_numba, _textons_triton)),
         ("C0", reference.fusion, (fast_fusion,)),
         ("MODALITIES", reference.fusion, (fast_fusion, background)),
-        ("ALARM_PIXELS", reference.scoring, (calibration,)),
+        ("ALARM_PIXELS", reference.scoring, (background,)),
     ],
 )
 def test_constants_are_the_twins(name, oracle, twins):
@@ -391,6 +429,7 @@ def test_constants_are_the_twins(name, oracle, twins):
 def test_every_constant_of_the_oracle_is_compared_or_its_own():
     """A new one is either added above or here, with the reason."""
     compared = {"SLOPE", "EPS", "C0", "MODALITIES", "ALARM_PIXELS"} | constants(*FUSION_ORACLES).keys()
+    compared |= constants(*GENERAL_ORACLES).keys()
     own = {
         "BN_EPS",  # PyTorch's default in the product, compared below
         "LOG_FLOOR",  # PyTorch's own in the product: test_logits_far_out_stay_finite

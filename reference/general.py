@@ -1,0 +1,257 @@
+"""Witnesses on the general features, which know good pictures, and the sum of their surprises (not in the paper).
+
+fine      distance of the features of strides 4 and 8 from those of good pictures
+coarse    the same of all features, of the picture at half its size
+head      logit of a small network on all features; a model may have none
+p         share of good values that are as great as a value; its surprise is -log10 p
+
+The first two are Mahalanobis' distance (1936), with one Gaussian for every place of a picture. That logarithms of
+shares may be added is Fisher's method (Statistical Methods for Research Workers, 1932).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import solve
+
+from . import backbone
+from ._checks import Array, numbers, picture
+from .fusion_network import conv
+from .network import batch_norm, leaky_relu
+
+GRIDS = (4, 16, 8)  # pixels of a side of a cell of each witness's map
+LEVELS = 1024  # of a witness's good values, evenly spaced in rank
+TAIL = 0.99  # share of good values that are no greater than the last level
+LEAST_RATE = 1e-6
+
+Weights = Mapping[str, npt.ArrayLike]
+Gaussian = tuple[npt.ArrayLike, npt.ArrayLike]  # mean and covariance
+
+
+def features(image: npt.ArrayLike, weights: Weights) -> list[Array]:
+    """What fine witness, coarse witness and head see.
+
+    Parameters
+    ----------
+    image : (H, W, C) in [0, 1]
+        C is 1 or 3.
+    weights : mapping of str to array
+        backbone. before each name of `backbone.maps`.
+
+    Returns
+    -------
+    [(64, H / 4, W / 4), (176, H'' / 8, W'' / 8), (176, H / 8, W / 8)]
+        H and W filled up to a multiple of 64, and H'' and W'' half of that, filled up again.
+
+    Raises
+    ------
+    ValueError
+        As `backbone.maps`.
+    """
+    own = {
+        name.removeprefix("backbone."): value
+        for name, value in weights.items()
+        if name.startswith("backbone.")
+    }
+    I = picture("image", image)
+    maps = backbone.maps(I, own)
+    half = backbone.halved(backbone.filled_up(I.transpose(2, 0, 1), backbone.MULTIPLE)).transpose(1, 2, 0)
+    return [backbone.fine(maps), backbone.whole(backbone.maps(half, own)), backbone.whole(maps)]
+
+
+def gaussian(rows: npt.ArrayLike, shrinkage: float = 0.01) -> tuple[Array, Array]:
+    """Mean and covariance of good pictures' features.
+
+    Parameters
+    ----------
+    rows : (N, F)
+    shrinkage : float, 0 or more
+        To each variance this share of their mean is added, and 1e-9.
+
+    Returns
+    -------
+    mean : (F,)
+    covariance : (F, F)
+        Positive definite.
+    """
+    X = numbers("rows", rows, "(N, F)")
+    mean = X.mean(0)
+    covariance = np.einsum("ni, nj -> ij", X - mean, X - mean) / max(len(X) - 1, 1)
+    floor = shrinkage * np.trace(covariance) / len(mean) + 1e-9
+    return np.asarray(mean), np.asarray(covariance + floor * np.eye(len(mean)))
+
+
+def distance(features: npt.ArrayLike, mean: npt.ArrayLike, covariance: npt.ArrayLike) -> Array:
+    """Mahalanobis' distance sqrt((x - mean)^T covariance^-1 (x - mean)) of the features x of each cell.
+
+    Parameters
+    ----------
+    features : (F, h, w)
+    mean : (F,)
+    covariance : (F, F), positive definite
+
+    Returns
+    -------
+    (h, w), 0 or more
+    """
+    x = numbers("features", features, "(F, h, w)")
+    mu, S = numbers("mean", mean, "(F,)"), numbers("covariance", covariance, "(F, F)")
+    if mu.shape != x.shape[:1] or S.shape != (len(x), len(x)):
+        raise ValueError(f"features {x.shape}, mean {mu.shape} and covariance {S.shape}; expected one F")
+    d = x.reshape(len(x), -1) - mu[:, None]
+    square = (d * solve(S, d, assume_a="pos")).sum(0)
+    return np.asarray(np.sqrt(np.maximum(square, 0)).reshape(x.shape[1:]))
+
+
+def head(features: npt.ArrayLike, weights: Weights) -> Array:
+    """Logit of each cell being defective: batch norm, a 1 x 1 and a 3 x 3 convolution, and a weighted sum.
+
+    Parameters
+    ----------
+    features : (176, h, w)
+    weights : mapping of str to array
+        head.scale.{weight, bias, running_mean, running_var} (176,); head.narrow.{weight (64, 176, 1, 1), bias (64,)};
+        head.around.{weight (64, 64, 3, 3), bias (64,)}, its borders repeated; head.norm.* (64,) as head.scale.*;
+        head.output.{weight (1, 64, 1, 1), bias (1,)}.
+
+    Returns
+    -------
+    (h, w)
+
+    Raises
+    ------
+    ValueError
+        A weight is missing.
+    """
+    statistics = ("weight", "bias", "running_mean", "running_var")
+    x = batch_norm(features, *(_weight(weights, f"head.scale.{part}") for part in statistics))
+    x = leaky_relu(_weighted_sums(x, weights, "head.narrow"))
+    x = conv(x, _weight(weights, "head.around.weight")) + _weight(weights, "head.around.bias")[:, None, None]
+    x = leaky_relu(batch_norm(x, *(_weight(weights, f"head.norm.{part}") for part in statistics)))
+    return np.asarray(_weighted_sums(x, weights, "head.output")[0])
+
+
+def evidence(image: npt.ArrayLike, weights: Weights, fine: Gaussian, coarse: Gaussian) -> list[Array]:
+    """What each witness says of a picture, in its own unit and on its own grid.
+
+    Parameters
+    ----------
+    image : (H, W, C) in [0, 1]
+    weights : mapping of str to array
+        As `features`, and `head` unless there is none.
+    fine, coarse : (mean, covariance)
+        From `gaussian`, of 64 and 176 features.
+
+    Returns
+    -------
+    [(H / 4, W / 4), (H / 16, W / 16), (H / 8, W / 8)], the last one absent without a head
+        Of the filled sides; the second is (H'' / 8, W'' / 8) of `features`.
+
+    Raises
+    ------
+    ValueError
+        As `features`.
+    """
+    seen = features(image, weights)
+    found = [distance(seen[0], *fine), distance(seen[1], *coarse)]
+    return [*found, head(seen[2], weights)] if "head.output.weight" in weights else found
+
+
+def levels(values: npt.ArrayLike) -> tuple[Array, float]:
+    """What `surprise` needs to know of the values of one witness over good pictures.
+
+    Parameters
+    ----------
+    values : (N,)
+
+    Returns
+    -------
+    levels : (LEVELS,), rising
+        The values at ranks evenly spaced from the least one to the TAIL of them, each rank rounded.
+    rate : float
+        By how much the values beyond the last level are greater, on average; no less than LEAST_RATE.
+    """
+    ordered = np.sort(numbers("values", values, "(N,)"))
+    ranks = np.linspace(0, TAIL * (len(ordered) - 1), LEVELS)
+    chosen = ordered[np.round(ranks).astype(int)]
+    beyond = ordered[ordered > chosen[-1]]
+    return chosen, max(float(np.mean(beyond - chosen[-1])), LEAST_RATE) if beyond.size else LEAST_RATE
+
+
+def surprise(values: npt.ArrayLike, levels: npt.ArrayLike, rate: float) -> Array:
+    """-log10 of the share of good values that are as great.
+
+    That share lies on straight lines between the levels, 1 at the first and 1 - TAIL at the last. Beyond, it falls
+    exponentially: to 1/e of that over each `rate`.
+
+    Parameters
+    ----------
+    values : of any shape
+    levels : (n,), rising
+    rate : float, positive
+        In the values' unit.
+
+    Returns
+    -------
+    of that shape, 0 or more
+    """
+    x = np.asarray(values, dtype=np.float64)
+    q = numbers("levels", levels, "(n,)")
+    share = 1 - np.interp(x, q, np.linspace(0, TAIL, len(q)))
+    return np.where(x > q[-1], (x - q[-1]) / rate / math.log(10) - math.log10(1 - TAIL), -np.log10(share))
+
+
+def drawn(values: npt.ArrayLike, cell: int, size: tuple[int, int]) -> Array:
+    """A map of cells at each pixel (`backbone.larger`); what lies beyond the picture is cut off.
+
+    Parameters
+    ----------
+    values : (h, w)
+    cell : int, pixels of a side
+    size : H, W
+
+    Returns
+    -------
+    (H, W)
+    """
+    each = numbers("values", values, "(h, w)")
+    return backbone.larger(each[None], cell)[0, : size[0], : size[1]]
+
+
+def joined(
+    evidence: Sequence[npt.ArrayLike],
+    levels: Sequence[npt.ArrayLike],
+    rates: Sequence[float],
+    size: tuple[int, int],
+) -> Array:
+    """The sum of the witnesses' surprises at each pixel.
+
+    Parameters
+    ----------
+    evidence : of each witness (h, w), as `evidence` gives it
+    levels, rates : of each witness, from `levels`
+    size : H, W of the picture
+
+    Returns
+    -------
+    (H, W), 0 or more
+        Of independent witnesses it is Fisher's statistic -2 (ln p_1 + ln p_2 + ...) divided by 2 ln 10.
+    """
+    total = np.zeros(size)
+    for values, good, rate, cell in zip(evidence, levels, rates, GRIDS):
+        total += drawn(surprise(values, good, rate), cell, size)
+    return total
+
+
+def _weighted_sums(x: Array, weights: Weights, name: str) -> Array:
+    """A 1 x 1 convolution with its bias."""
+    summed = np.tensordot(_weight(weights, f"{name}.weight")[:, :, 0, 0], x, axes=1)
+    return np.asarray(summed + _weight(weights, f"{name}.bias")[:, None, None])
+
+
+def _weight(weights: Weights, name: str) -> Array:
+    if name not in weights:
+        raise ValueError(f"weights have no {name!r}; expected the names that `head` lists")
+    return np.asarray(weights[name], dtype=np.float64)

@@ -48,6 +48,30 @@ def accuracy() -> str:
     return "\n".join([*lines, "", *sorted(places)])
 
 
+def presets() -> str:
+    """One line for each set of photographed defects, with the figures of each preset beside each other."""
+    found = json.loads((RESULTS / "presets.json").read_text())
+    of_sets: dict[str, dict[str, Any]] = {}
+    for key, part in found["parts"].items():
+        name, preset = key.rsplit(" ", 1)
+        of_sets.setdefault(name, {})[preset] = part
+    names = ("instant", "edge", "general")
+    lines = [f"| set | {' | '.join(f'`{name}`' for name in names)} |", "|---" * (1 + len(names)) + "|"]
+    for name, parts in sorted(of_sets.items()):
+        lines.append(f"| {name} | {' | '.join(_figures(parts.get(preset)) for preset in names)} |")
+    return "\n".join([*lines, "", machine(found)])
+
+
+def _figures(part: dict[str, Any] | None) -> str:
+    """Pixel ROC-AUC, AU-PRO, picture ROC-AUC; patch level."""
+    if part is None:
+        return "not measured"
+    pixel = part["pixel"] or {}
+    figures = (pixel.get("roc_auc"), pixel.get("au_pro"), part["picture"]["roc_auc"])
+    shown = ["-" if value is None else f"{value:.3f}" for value in (*figures, part["patch_level"]["roc_auc"])]
+    return f"{', '.join(shown[:3])}; {shown[3]}"
+
+
 def _spread(values: list[float]) -> str:
     mean = f"{statistics.mean(values):.3f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
@@ -101,7 +125,7 @@ def _time(line: dict[str, Any]) -> str:
     return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
-TABLES = {"accuracy": accuracy, "speed": speed}
+TABLES = {"accuracy": accuracy, "presets": presets, "speed": speed}
 
 
 def filled(text: str) -> str:

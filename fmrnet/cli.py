@@ -123,9 +123,9 @@ def train(
     preset: Annotated[
         str,
         typer.Option(
-            help="instant (seconds), edge (minutes on two cores), general (both joined) or paper (as published)."
+            help="general; instant (seconds, no generator), edge (no outside weights) or paper (as published)."
         ),
-    ] = "edge",
+    ] = "general",
     iterations: Iterations = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes weights, data order and synthesis.")] = 0,
     anomalies: Annotated[

@@ -152,8 +152,8 @@ def good(tmp_path):
 
 @pytest.fixture
 def small_preset(monkeypatch):
-    """`--preset edge` is a network that trains in a second."""
-    monkeypatch.setitem(config.PRESETS, "edge", CONFIG)
+    """The default preset is a network that trains in a second."""
+    monkeypatch.setitem(config.PRESETS, "general", CONFIG)
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -23,6 +23,7 @@ from tiny import ground, make_inspector
 import fmrnet
 from fmrnet import artifact
 from fmrnet.cli import app
+from fmrnet.config import Config
 from fmrnet.conformance.selfcheck import Row
 from fmrnet.errors import printable
 from fmrnet.learning import training
@@ -391,7 +392,7 @@ def test_progress_of_a_second_job_knows_nothing_of_the_first(capsys, monkeypatch
 
 def test_progress_of_a_training_is_of_its_time_and_goes_on_while_the_crops_are_restored(capsys):
     with Bar(every=0.0) as bar:
-        tell = bar.training((20, 10, 40))
+        tell = bar.training(Config(iterations=(20, 10, 40)))
         for call in (
             ("phase 1", 0, 2, 7.0),
             ("phase 1", 2, 2, 1.0),

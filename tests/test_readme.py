@@ -34,7 +34,8 @@ COMMANDS = [line for line in COMMANDS if line.startswith("fmrnet ")]
 def factory(tmp_path, monkeypatch):
     """The folder of a reader who has good pictures, panels to inspect, a data set and, by now, a model."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(config.PRESETS, "edge", CONFIG)
+    for preset in ("general", "edge"):
+        monkeypatch.setitem(config.PRESETS, preset, CONFIG)
     for folder in (
         "good",
         "new_good",

@@ -141,7 +141,7 @@ def train(
     good: str | Path,
     out: str | Path,
     *,
-    config: Config | str = "edge",
+    config: Config | str = "general",
     iterations: int | None = None,
     seed: int = 0,
     anomalies: str | Path | None = None,

@@ -28,7 +28,7 @@ STD = (0.229, 0.224, 0.225)
 
 
 class _Unit(nn.Module):
-    """Convolution and, if it acts, ReLU6. Zeros are laid around as TensorFlow lays them: the odd one right and below."""
+    """Convolution and perhaps ReLU6. Zeros are laid around as TensorFlow lays them: the odd one right and below."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int, *, groups: int = 1, acts: bool = True

@@ -214,7 +214,7 @@ def fitted(*witnesses):
 
 
 @settings(max_examples=20)
-@given(seed=seeds, count=st.integers(1, 3000), spread=st.sampled_from([0.01, 1.0, 100.0]))
+@given(seed=seeds, count=st.integers(1, 3000), spread=st.sampled_from([1e-8, 0.01, 1.0, 100.0]))
 def test_surprise_agrees_with_oracle(seed, count, spread):
     generator = np.random.default_rng(seed)
     good = generator.normal(size=count) * spread

@@ -24,6 +24,7 @@ from .network import batch_norm, leaky_relu
 GRIDS = (4, 16, 8)  # pixels of a side of a cell of each witness's map
 LEVELS = 1024  # of a witness's good values, evenly spaced in rank
 TAIL = 0.99  # share of good values that are no greater than the last level
+FEWEST = 10  # values beyond the last level whose mean is taken
 LEAST_RATE = 1e-6
 
 Weights = Mapping[str, npt.ArrayLike]
@@ -171,19 +172,23 @@ def levels(values: npt.ArrayLike) -> tuple[Array, float]:
     levels : (LEVELS,), rising
         The values at ranks evenly spaced from the least one to the TAIL of them, each rank rounded.
     rate : float
-        By how much the values beyond the last level are greater, on average; no less than LEAST_RATE.
+        By how much the values beyond the last level are greater, on average; of fewer than FEWEST, that of the
+        exponential that falls from 1/2 at the median to 1 - TAIL at the last level. No less than LEAST_RATE.
     """
     ordered = np.sort(numbers("values", values, "(N,)"))
     ranks = np.linspace(0, TAIL * (len(ordered) - 1), LEVELS)
     chosen = ordered[np.round(ranks).astype(int)]
-    beyond = ordered[ordered > chosen[-1]]
-    return chosen, max(float(np.mean(beyond - chosen[-1])), LEAST_RATE) if beyond.size else LEAST_RATE
+    beyond = ordered[ordered > chosen[-1]] - chosen[-1]
+    if len(beyond) < FEWEST:
+        beyond = (chosen[-1] - ordered[len(ordered) // 2]) / np.log(0.5 / (1 - TAIL))
+    return chosen, max(float(np.mean(beyond)), LEAST_RATE)
 
 
 def surprise(values: npt.ArrayLike, levels: npt.ArrayLike, rate: float) -> Array:
     """-log10 of the share of good values that are as great.
 
-    That share lies on straight lines between the levels, 1 at the first and 1 - TAIL at the last. Beyond, it falls
+    That share lies on straight lines between the levels, 1 at the first and 1 - TAIL at the last; of equal levels the
+    first counts. Beyond, it falls
     exponentially: to 1/e of that over each `rate`.
 
     Parameters
@@ -199,7 +204,9 @@ def surprise(values: npt.ArrayLike, levels: npt.ArrayLike, rate: float) -> Array
     """
     x = np.asarray(values, dtype=np.float64)
     q = numbers("levels", levels, "(n,)")
-    share = 1 - np.interp(x, q, np.linspace(0, TAIL, len(q)))
+    places = np.linspace(0, TAIL, len(q))
+    first = np.searchsorted(q, x).clip(max=len(q) - 1)  # of levels that are equal to x, all are as great
+    share = 1 - np.where(q[first] == x, places[first], np.interp(x, q, places))
     return np.where(x > q[-1], (x - q[-1]) / rate / math.log(10) - math.log10(1 - TAIL), -np.log10(share))
 
 

@@ -22,8 +22,10 @@ STAGES = (  # expansion, kernel size, stride, channels, blocks
 GIVEN = (1, 2, 4)  # stages whose maps are given: strides 4, 8 and 16
 CHANNELS = (24, 40, 112)
 STEM = 32  # channels of the first convolution
-MULTIPLE = 64  # pixels; pictures are filled up to a multiple of it, at half their size of half of it
-MEAN = (0.485, 0.456, 0.406)  # of the photographs that it has learnt from, and their deviation
+MULTIPLE = 64  # pixels; pictures are filled up to a multiple of it, those of half the size once more
+# What pictures are brought to. The network was taught with (x - 127) / 128, less than half this contrast; here the
+# usual mean and deviation of photographs find more (bench/decisions.md, twelfth round).
+MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 

@@ -25,6 +25,7 @@ GRIDS = (4, 16, 8)  # pixels of a side of a cell of each witness's grid
 WIDTH = 64  # channels of the head
 LEVELS = 1024  # of each witness over good pictures, evenly spaced in rank up to TAIL
 TAIL = 0.99  # share of good values that the levels hold; beyond, an exponential tail
+FEWEST = 10  # values beyond the last level whose mean is taken
 LEAST_RATE = 1e-6  # of the tail: of a flat surface every value is the same
 
 
@@ -42,7 +43,8 @@ class Gaussian(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, F, H, W) -> (B, H, W), 0 or more."""
         rows = features.permute(0, 2, 3, 1) - self.mean
-        return torch.linalg.vector_norm(rows @ self.whitening, dim=3)
+        distance: Tensor = torch.linalg.vector_norm(rows @ self.whitening, dim=3)
+        return distance
 
     @torch.no_grad()
     def fit(self, rows: Tensor, shrinkage: float = 0.01) -> None:
@@ -51,7 +53,9 @@ class Gaussian(nn.Module):
         centre = wide.mean(0)
         covariance = (wide - centre).mT @ (wide - centre) / max(len(wide) - 1, 1)
         floor = shrinkage * covariance.diagonal().mean() + 1e-9
-        values, vectors = torch.linalg.eigh(covariance + floor * torch.eye(len(centre), dtype=wide.dtype))
+        values, vectors = torch.linalg.eigh(
+            covariance + floor * torch.eye(len(centre), dtype=wide.dtype, device=wide.device)
+        )
         self.mean.copy_(centre)
         self.whitening.copy_(vectors / values.sqrt())
 
@@ -92,9 +96,9 @@ class Surprise(nn.Module):
     def forward(self, witness: int, values: Tensor) -> Tensor:
         """Of the values of one witness, any shape; 0 or more."""
         levels = self.levels[witness]
-        above = torch.searchsorted(levels, values.contiguous(), right=True).clamp(1, LEVELS - 1)
+        above = torch.searchsorted(levels, values.contiguous()).clamp(1, LEVELS - 1)
         low, high = levels[above - 1], levels[above]
-        part = torch.where(high > low, (values - low) / (high - low).clamp_min(1e-30), 1.0).clamp(0, 1)
+        part = torch.where(high > low, (values - low) / (high - low).clamp_min(1e-30), 0.0).clamp(0, 1)
         share = 1 - TAIL * (above - 1 + part) / (LEVELS - 1)
         last = levels[-1]
         beyond = (values - last) / (self.rate[witness] * math.log(10)) - math.log10(1 - TAIL)
@@ -107,8 +111,10 @@ class Surprise(nn.Module):
         ranks = torch.linspace(0, TAIL * (len(ordered) - 1), LEVELS, dtype=torch.float64).round().long()
         levels = ordered[ranks.to(ordered.device)]
         excess = ordered[ordered > levels[-1]] - levels[-1]
+        # Too few to take the fall-off from: then it is that between the middle and the last level, 0.5 to 1 - TAIL.
+        half = (levels[-1] - ordered[len(ordered) // 2]) / math.log(0.5 / (1 - TAIL))
         self.levels[witness] = levels
-        self.rate[witness] = excess.mean().clamp_min(LEAST_RATE) if len(excess) else LEAST_RATE
+        self.rate[witness] = (excess.mean() if len(excess) >= FEWEST else half).clamp_min(LEAST_RATE)
 
 
 class General(nn.Module):

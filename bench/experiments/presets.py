@@ -50,7 +50,9 @@ def measure(run: common.Run, bar: Bar) -> dict[str, Any]:
         "picture": found["picture"],
         "patch_level": found["patch_level"],
         "seconds": found["seconds"],
-        "training": {key: training[key] for key in ("device", "seconds", "versions", "note") if key in training},
+        "training": {
+            key: training[key] for key in ("device", "seconds", "versions", "note") if key in training
+        },
     }
 
 

@@ -207,7 +207,8 @@ def surprise(values: npt.ArrayLike, levels: npt.ArrayLike, rate: float) -> Array
     places = np.linspace(0, TAIL, len(q))
     first = np.searchsorted(q, x).clip(max=len(q) - 1)  # of levels that are equal to x, all are as great
     share = 1 - np.where(q[first] == x, places[first], np.interp(x, q, places))
-    return np.where(x > q[-1], (x - q[-1]) / rate / math.log(10) - math.log10(1 - TAIL), -np.log10(share))
+    tail = (x - q[-1]) / rate / math.log(10) - math.log10(1 - TAIL)
+    return np.asarray(np.where(x > q[-1], tail, -np.log10(share)))
 
 
 def drawn(values: npt.ArrayLike, cell: int, size: tuple[int, int]) -> Array:

@@ -70,7 +70,8 @@ def test_the_map_is_the_sum_of_every_witness(both, good):
     surprise = model.general.surprise
     found = background.compare(model, seen)
     torch.testing.assert_close(
-        found.anomaly_map, torch.sigmoid(seen.surprise + surprise(3, beyond) - background.HALF)
+        found.anomaly_map,
+        torch.sigmoid((seen.surprise + surprise(3, beyond) - background.HALF) / background.BREADTH),
     )
     torch.testing.assert_close(found.alarm_map, seen.surprise + surprise(4, alarms))
     parts = [surprise(number, values) for number, values in enumerate(model.general.evidence(picture[None]))]

@@ -38,6 +38,7 @@ BATCH = 256  # patches at a time: bounds the memory that the network's inner lay
 ALARM_PIXELS = 64  # of a patch, the greatest, whose mean is its alarm: a defect is no lone pixel
 DAMAGED = "the model gives no number for this picture: its weights are damaged; train it again"
 HALF = 6.0  # sum of the surprises, where the map is 1/2
+BREADTH = 4.0  # of its slope there: few pixels are to come so near to 1 that they cannot be told apart
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def compare(model: FMRNet, seen: Glance) -> Comparison:
             seen.surprise + model.general.surprise(model.general.own + number, values)
             for number, values in enumerate(own)
         )
-    return Comparison(torch.sigmoid(found - HALF), alarms)
+    return Comparison(torch.sigmoid((found - HALF) / BREADTH), alarms)
 
 
 @torch.no_grad()

@@ -246,6 +246,7 @@ def train(
                 if run.position.phase == 1:
                     model.memory.copy_(bank.establish_bank(model, good_pool))
             run.position.phase, run.position.step, run.optimisers = run.position.phase + 1, 0, {}
+        since = time.monotonic()
         if any(config.steps):
             run.save()  # what comes now may fail, and all has been learnt
         if config.general:
@@ -269,7 +270,7 @@ def train(
         },
         "bits": bits,
         "seed": seed,
-        "seconds": round(run.position.seconds, 1),
+        "seconds": round(run.position.seconds + time.monotonic() - since, 1),
         "loss_curve": run.position.history,
     }
     try:

@@ -32,6 +32,7 @@ FUSION = "tests/test_fast_fusion.py::"
 SYNTHESIS = "tests/test_fast_synthesis.py::"
 ALGORITHM = "tests/test_algorithm.py::test_training_is_algorithm_1"
 TRAINING = "tests/test_training.py::"
+GENERAL_TRAINING = "tests/test_general_training.py::"
 GENERATOR, THIRD = "learning/generator_training.py", "learning/fusion_training.py"
 
 
@@ -72,8 +73,9 @@ FAULTS = [
           "maps = s.mT.reshape(batch, textons, w, h)", textons("eager")),
     Fault("half precision sums", "fast/textons.py", "compute = torch.promote_types(skip.dtype, torch.float32)",
           "compute = torch.float16", textons("eager")),
-    Fault("filter of large pictures one pixel apart", "fast/textons.py", "padding=size, dilation=size",
-          "padding=1, dilation=1", textons("triton", LARGE)),
+    Fault("filter of large pictures one pixel apart", "fast/textons.py",
+          "_convolve(G.to(mixing.dtype), mixing, size)", "_convolve(G.to(mixing.dtype), mixing, 1)",
+          textons("triton", LARGE)),
     # textons, numba
     Fault("NaN not looked for", "fast/_textons_numba.py", "seen[i] = s.sum()", "seen[i] = 0",
           f"{TEXTONS}test_not_finite_is_rejected"),
@@ -240,8 +242,8 @@ FAULTS = [
     Fault("no other light", THIRD, "normal = lit(normal, config.light, spread, generator)", "normal = normal", ALGORITHM),
     Fault("labels from another picture", THIRD, "defect_labels(normal, synthetic", "defect_labels(own, synthetic", ALGORITHM),
     Fault("noise is a defect", THIRD,
-          "        label = defect_labels(normal, synthetic, support, model.std)\n        synthetic = speckled(synthetic, config.speckle, generator, least=LEAST_SPECKLE)\n",
-          "        synthetic = speckled(synthetic, config.speckle, generator, least=LEAST_SPECKLE)\n        label = defect_labels(normal, synthetic, support, model.std)\n",
+          "    label = defect_labels(normal, synthetic, support, model.std)\n    return speckled(synthetic, config.speckle, generator, least=LEAST_SPECKLE), label\n",
+          "    synthetic = speckled(synthetic, config.speckle, generator, least=LEAST_SPECKLE)\n    return synthetic, defect_labels(normal, synthetic, support, model.std)\n",
           ALGORITHM),
     Fault("labels not mirrored", THIRD, "crops.image, crops.background, crops.label)\n        yield",
           "crops.image, crops.background, crops.label.flip(-1))\n        yield", ALGORITHM),
@@ -254,6 +256,22 @@ FAULTS = [
           f"{TRAINING}test_interrupted_and_resumed_is_bit_identical"),
     Fault("losses since the last mean forgotten", "learning/training.py", "for loss in self.position.recent]", "for loss in []]",
           f"{TRAINING}test_loss_curve_of_a_resumed_training"),
+    # general features
+    Fault("the generator's map left out of the sum", "inspection/background.py", "            seen.surprise + model.general", "            model.general",
+          f"{GENERAL_TRAINING}test_the_map_is_the_sum_of_every_witness"),
+    Fault("the alarm map is the map", "inspection/background.py", "model.general.own + number, values)", "model.general.own, values)",
+          f"{GENERAL_TRAINING}test_the_map_is_the_sum_of_every_witness"),
+    Fault("general features change the generator's first weights", "network/model.py", "with torch.random.fork_rng(devices=()):", "if True:",
+          f"{GENERAL_TRAINING}test_each_phase_leaves_what_is_not_its_own"),
+    Fault("the backbone learns", "network/backbone.py", "        self.requires_grad_(False)\n\n", "\n", "tests/test_general.py"),
+    Fault("Gaussians of other pictures after a stop", "learning/general_training.py", "data.step_generator(model.config.seed, PHASE, 2**32 + number)",
+          "torch.Generator().manual_seed(torch.seed() % 2**31)", f"{GENERAL_TRAINING}test_interrupted_and_resumed_is_bit_identical"),
+    Fault("the file's weights are believed", "learning/general_training.py", "hexdigest()) != SHA256", "hexdigest()) == SHA256",
+          f"{GENERAL_TRAINING}test_weights_that_are_not_there_or_not_those"),
+    Fault("equal values count as less", "network/general.py", "torch.searchsorted(levels, values.contiguous())", "torch.searchsorted(levels, values.contiguous(), right=True)",
+          "tests/test_general.py"),
+    Fault("coarse witness at the picture's own size", "network/general.py", "halved = nn.functional.avg_pool2d(filled_up(image, MULTIPLE), 2)", "halved = filled_up(image, MULTIPLE)",
+          "tests/test_general.py"),
 ]
 # fmt: on
 

@@ -1,4 +1,4 @@
-"""The benchmark scripts: what they say where they cannot run."""
+"""The benchmark scripts: what they say where they cannot run, and what their results say of where they come from."""
 
 import os
 import subprocess
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from fmrnet.conformance.record import record
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,3 +27,16 @@ def test_gpu_script_without_a_gpu_says_so_and_writes_nothing(tmp_path: Path) -> 
         "bench/gpu.py needs a CUDA device and found none; nothing was measured and nothing written"
     ]
     assert not out.exists()
+
+
+def test_a_record_tells_no_folders_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    words = [
+        "x.py",
+        f"{tmp_path}/sets/tile",
+        f"name={tmp_path}/sets/cloth",
+        f"--out={tmp_path}/a",
+        "--set",
+        "k=3",
+    ]
+    monkeypatch.setattr(sys, "argv", words)
+    assert record(ROOT)["command"].split()[1:] == ["x.py", "tile", "name=cloth", "--out=a", "--set", "k=3"]

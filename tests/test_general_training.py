@@ -93,6 +93,18 @@ def test_interrupted_and_resumed_is_bit_identical(good, both, tmp_path, phase):
     assert [name for name, value in expected.items() if not torch.equal(value, found[name])] == []
 
 
+def test_without_a_generator_a_stop_costs_nothing_either(good, alone, tmp_path):
+    def stop(name, step, total, loss):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="--resume"):
+        learn(good, tmp_path / "parts", config=ALONE, progress=stop)
+    learn(good, tmp_path / "parts", config=ALONE, resume=True)
+    expected, found = weights_of(alone), weights_of(tmp_path / "parts")
+    assert [name for name, value in expected.items() if not torch.equal(value, found[name])] == []
+    assert not checkpoint_path(tmp_path / "parts").exists()
+
+
 def test_each_phase_leaves_what_is_not_its_own(good, both, tmp_path):
     """The generator and its fusion are those of a training without general features; the backbone is as it came."""
     learn(good, tmp_path / "plain", config=TINY)

@@ -70,6 +70,7 @@ def _commit(root: Path) -> str:
 
 
 def _relative(word: str) -> str:
-    """A path without the folders of this machine."""
-    path = Path(word)
-    return path.name if path.is_absolute() else word
+    """A path, or one after NAME= or --option=, without the folders of this machine."""
+    name, equals, value = word.rpartition("=")
+    path = Path(value)
+    return f"{name}{equals}{path.name}" if path.is_absolute() else word

@@ -46,7 +46,7 @@ class Result:
         passes a limit as a whole, the multiple of that limit if it is more.
     defective : bool
     level : str
-        "patch" if the distances to memory settled it, "pixel" if the background was reconstructed.
+        "patch" if the early exit settled it, "pixel" if the anomaly map was made.
     patch_scores : (rows, columns) float32
         Distance of each patch's latent to its nearest memory entry. Patches lie `Config.stride` apart, the last
         of a row or column flush with the border. With general features, how surprising they are, see
@@ -128,9 +128,9 @@ class Inspector:
             uint8, uint16 or float in [0, 1]; any size from one patch up; grey, or colour in the order red, green,
             blue (of OpenCV's arrays `image[:, :, ::-1]`). Or a Pillow image.
         level : "patch", "pixel" or "auto"
-            "pixel" reconstructs the background and compares. "patch" stops at the distances to memory. "auto"
-            goes on to "pixel" only if some patch lies beyond the patch threshold: faster, and as blind as "patch" to
-            the defects that distances do not show. `fmrnet evaluate` tells how many these are.
+            "pixel" reconstructs the background, if there is a generator, and makes the map. "patch" stops at the early
+            exit's scores. "auto" goes on to "pixel" only if some patch lies beyond the patch threshold: faster, and as
+            blind as "patch" to the defects that these do not show. `fmrnet evaluate` tells how many these are.
 
         Raises
         ------

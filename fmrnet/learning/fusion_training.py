@@ -19,7 +19,7 @@ from fmrnet.learning.synthesis import lit, speckled, synthetic_defects
 from fmrnet.network.learned_fusion import defect_labels, fusion_inputs, size_weights, without_light
 from fmrnet.network.model import FMRNet
 
-__all__ = ["CROPS_AT_ONCE", "PHASE", "RATE", "Crops", "batches", "labelled", "make_crops", "update"]
+__all__ = ["PHASE", "RATE", "Crops", "batches", "labelled_crops", "make_crops", "update"]
 
 PHASE = 3
 RATE = 3e-3  # learning rate
@@ -49,45 +49,42 @@ def make_crops(
     Restoring them costs more than a step on them does; each is seen about eight times, mirrored anew. `between` is
     called with the number of restored crops and of all.
     """
-    config = model.config
-    total = config.iterations[PHASE - 1]
-    size = min(config.patch_size * 2, good.largest_crop, natural.largest_crop)
-    spread = good.light(config.patch_size).to(device)
     parts = []
-    for first in range(0, total, CROPS_AT_ONCE):
-        between(first, total)
-        generator = data.step_generator(config.seed, PHASE, 2**31 + first)
-        count = min(CROPS_AT_ONCE, total - first)
-        synthetic, label = labelled(model, good, natural, spread, size, count, generator)
+    total = model.config.iterations[PHASE - 1]
+    for synthetic, label in labelled_crops(model, good, natural, PHASE, total, device, between):
         restored = background.restore_crops(model, synthetic)
         unlit = without_light(synthetic, restored, model.std)
         parts.append([tensor.half().cpu() for tensor in (unlit, restored, label)])
     return Crops(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
-def labelled(
+def labelled_crops(
     model: FMRNet,
     good: data.PicturePool,
     natural: data.PicturePool,
-    spread: Tensor,
-    size: int,
-    count: int,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Crops with a synthetic defect each, under all kinds of light, some in noise, and their `defect_labels`.
+    phase: int,
+    total: int,
+    device: torch.device,
+    between: Callable[[int, int], None],
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Crops of two patches' width, under all kinds of light and some in noise, with a synthetic defect each.
 
-    Parameters
-    ----------
-    spread : Tensor, (C,), on the device of the crops
-        How much the light varies, see `data.PicturePool.light`.
+    They come CROPS_AT_ONCE at a time, with their `defect_labels`; `between` is called before with the number of those
+    that came and of all. Each lot is drawn from a generator of its own, fixed by seed, phase and number.
     """
-    config, device = model.config, spread.device
-    normal, own = good.crops(2 * count, size, generator).to(device).chunk(2)
-    contents = natural.crops(count, size, generator).to(device)
-    normal = lit(normal, config.light, spread, generator)
-    synthetic, support = synthetic_defects(normal, contents, own, generator)
-    label = defect_labels(normal, synthetic, support, model.std)
-    return speckled(synthetic, config.speckle, generator, least=LEAST_SPECKLE), label
+    config = model.config
+    size = min(config.patch_size * 2, good.largest_crop, natural.largest_crop)
+    spread = good.light(config.patch_size).to(device)
+    for first in range(0, total, CROPS_AT_ONCE):
+        between(first, total)
+        generator = data.step_generator(config.seed, phase, 2**31 + first)
+        count = min(CROPS_AT_ONCE, total - first)
+        normal, own = good.crops(2 * count, size, generator).to(device).chunk(2)
+        contents = natural.crops(count, size, generator).to(device)
+        normal = lit(normal, config.light, spread, generator)
+        synthetic, support = synthetic_defects(normal, contents, own, generator)
+        label = defect_labels(normal, synthetic, support, model.std)
+        yield speckled(synthetic, config.speckle, generator, least=LEAST_SPECKLE), label
 
 
 def batches(model: FMRNet, crops: Crops, start: int, device: torch.device) -> Iterator[Crops]:

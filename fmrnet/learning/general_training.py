@@ -19,7 +19,7 @@ from fmrnet.inspection import background
 from fmrnet.learning import data, fusion_training, losses
 from fmrnet.network.backbone import MULTIPLE, Backbone, whole
 from fmrnet.network.general import GRIDS
-from fmrnet.network.learned_fusion import DEFECT_AREA, MOST_WEIGHT, SIZE_POWER
+from fmrnet.network.learned_fusion import size_weights
 from fmrnet.network.model import FMRNet
 
 __all__ = [
@@ -126,33 +126,17 @@ def make_crops(
     and of all.
     """
     assert model.general is not None
-    config = model.config
-    total = min(CROPS, BATCH * config.head_iterations)
-    size = min(config.patch_size * 2, good.largest_crop, natural.largest_crop)
-    spread = good.light(config.patch_size).to(device)
+    total = min(CROPS, BATCH * model.config.head_iterations)
     parts = []
-    for first in range(0, total, fusion_training.CROPS_AT_ONCE):
-        between(first, total)
-        generator = data.step_generator(config.seed, PHASE, 2**31 + first)
-        count = min(fusion_training.CROPS_AT_ONCE, total - first)
-        crops, label = fusion_training.labelled(model, good, natural, spread, size, count, generator)
+    for crops, label in fusion_training.labelled_crops(model, good, natural, PHASE, total, device, between):
         features = whole(model.general.backbone(crops))
-        label = torch.nn.functional.pad(
-            label, (0, -size % MULTIPLE) * 2, value=-1.0
-        )  # as the backbone fills up
+        missing = -crops.shape[-1] % MULTIPLE  # which the backbone fills up
+        label = torch.nn.functional.pad(label, (0, missing, 0, missing), value=-1.0)
         defective = torch.nn.functional.max_pool2d((label == 1).float()[:, None], CELL)[:, 0]
         good_share = torch.nn.functional.avg_pool2d((label == 0).float()[:, None], CELL)[:, 0]
         cells = torch.where(defective > 0, 1.0, torch.where(good_share == 1, 0.0, -1.0))
-        parts.append([features.half().cpu(), cells.cpu(), _weights(cells).cpu()])
+        parts.append([features.half().cpu(), cells.cpu(), size_weights(cells, CELL).cpu()])
     return CellCrops(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-
-
-def _weights(label: Tensor) -> Tensor:
-    """As `learned_fusion.size_weights`, of cells."""
-    defective = label > 0
-    area = defective.flatten(1).sum(1).clamp_min(1) * CELL**2
-    weight = (DEFECT_AREA / area).pow(SIZE_POWER).clamp(1 / MOST_WEIGHT, MOST_WEIGHT)
-    return torch.where(defective, weight[:, None, None], 1.0)
 
 
 def batches(model: FMRNet, crops: CellCrops, start: int, device: torch.device) -> Iterator[CellCrops]:

@@ -153,14 +153,14 @@ def learned_map(beyond: Tensor) -> Tensor:
     return torch.sigmoid(beyond - HALF)
 
 
-def size_weights(label: Tensor) -> Tensor:
+def size_weights(label: Tensor, cell: int = 1) -> Tensor:
     """What each pixel of `defect_labels` (B, H, W) counts for in training: a crack nearly as much as a stain.
 
     1 where it is good; where it is defective (DEFECT_AREA / defective pixels of the picture)^SIZE_POWER, no more than
-    MOST_WEIGHT and no less than its inverse.
+    MOST_WEIGHT and no less than its inverse. Of labels of cells, `cell` is their side in pixels.
     """
     defective = label > 0
-    area = defective.flatten(1).sum(1).clamp_min(1)
+    area = defective.flatten(1).sum(1).clamp_min(1) * cell**2
     weight = (DEFECT_AREA / area).pow(SIZE_POWER).clamp(1 / MOST_WEIGHT, MOST_WEIGHT)
     return torch.where(defective, weight[:, None, None], 1.0)
 

@@ -69,6 +69,12 @@ Bits = Annotated[
         help="Bits in use of a 16-bit picture's values, such as 12; default: as trained or as the file says.",
     ),
 ]
+FalseAlarms = Annotated[
+    float | None,
+    typer.Option(
+        metavar="RATE", help="Share of good pictures that may be called defective; default: as before, 0.05."
+    ),
+]
 Iterations = Annotated[int | None, typer.Option(min=2, help="Training steps of all phases together.")]
 
 
@@ -134,6 +140,7 @@ def train(
     overlap: Annotated[
         float | None, typer.Option(help="Share by which patches overlap at inspection, 0 to 0.9.")
     ] = None,
+    false_alarms: FalseAlarms = None,
     bits: Bits = None,
     device: Device = "auto",
     resume: Annotated[
@@ -153,6 +160,8 @@ def train(
     config = fmrnet.preset(preset)
     if overlap is not None:
         config = dataclasses.replace(config, overlap=overlap)
+    if false_alarms is not None:
+        config = dataclasses.replace(config, false_alarms=false_alarms)
     if resume and not restart and not (checkpoint := checkpoint_path(out)).exists():
         say(f"{checkpoint} is not there yet; training begins at the first step")
     try:
@@ -175,8 +184,7 @@ def train(
         raise fail(stopped, 128 + stopped.number) from None
     seconds, size = inspector.provenance["seconds"], out.stat().st_size
     show(f"wrote {out} ({size / 1e6:.1f} MB) after {duration(seconds)} of training")
-    print(_thresholds(inspector.calibration))
-    _print_suspects(inspector.calibration)
+    _print_calibration(inspector.calibration)
     show(f"next: fmrnet inspect {out} PICTURES --out report")
 
 
@@ -185,30 +193,29 @@ def calibrate(
     model: Model,
     good: Annotated[list[Path], PathArgument(metavar="GOOD", help="Good pictures, or folders of them.")],
     out: Annotated[Path | None, PathOption(help="The model file to write; default: change MODEL.")] = None,
+    false_alarms: FalseAlarms = None,
     k: Annotated[
-        float | None, typer.Option(help="Standard deviations of the pixel threshold; default: as trained.")
+        float | None,
+        typer.Option(help="Standard deviations of the pixel threshold, 0 for none; default: as trained."),
     ] = None,
-    patch_quantile: Annotated[
-        float | None, typer.Option(help="Share of good patches that pass; default: as trained.")
-    ] = None,
+    keep_suspects: Annotated[
+        bool, typer.Option("--keep-suspects", help="Count pictures that are unlike the others as good, too.")
+    ] = False,
     bits: Bits = None,
     device: Device = "auto",
 ) -> None:
-    """Set the thresholds of a model anew from good pictures, say of another camera or lot."""
+    """Learn anew what good pictures score, say those of another camera or lot."""
     from fmrnet.artifact import check_replaceable
     from fmrnet.files import check_writable
     from fmrnet.listing import list_pictures
 
     target = model if out is None else out
-    inspector = _load(model, device, bits)
+    inspector = _load(model, device, bits, calibrated=False)
     check_writable(target)
     check_replaceable(target)
-    pictures = list_pictures(good)
-    print(f"before: {_thresholds(inspector.calibration)}")
-    inspector.calibrate(pictures, k=k, patch_quantile=patch_quantile)
+    inspector.calibrate(list_pictures(good), false_alarms=false_alarms, k=k, keep_suspects=keep_suspects)
     inspector.save(target)
-    print(f"after:  {_thresholds(inspector.calibration)}")
-    _print_suspects(inspector.calibration)
+    _print_calibration(inspector.calibration)
     show(f"wrote {target}")
 
 
@@ -221,8 +228,11 @@ def inspect(
     out: Annotated[Path, PathOption(help="Folder for overlays, masks, maps and report.json.")],
     level: Annotated[
         Level,
-        typer.Option(help="pixel: where; patch: whether, faster; auto: where, if a patch looks defective."),
+        typer.Option(
+            help="pixel: where; patch: whether, faster; auto: where, unless the picture is surely good."
+        ),
     ] = Level.pixel,
+    false_alarms: FalseAlarms = None,
     bits: Bits = None,
     device: Device = "auto",
     resume: Annotated[
@@ -241,6 +251,8 @@ def inspect(
     from fmrnet.progress import Bar
 
     inspector = _load(model, device, bits)
+    if false_alarms is not None:
+        inspector.false_alarms = false_alarms
     paths, unusable = gather(pictures, out)
     with open_report(out, inspector, model, level.value, paths, resume=resume) as report, Bar() as bar:
         _note_earlier(report, len(paths), resume)
@@ -256,6 +268,11 @@ def inspect(
             raise fail(f"{so_far}, and the same command with --resume goes on", exit_code(error)) from None
     summary = report.content()["summary"]
     counts = [f"{summary[kind]} {kind}" for kind in ("defective", "good", "unreadable", "failed")]
+    note(inspector.calibration.promise)
+    if level == Level.auto:
+        note(
+            f"{summary['left_early']} of {summary['defective'] + summary['good']} pictures left at the early exit"
+        )
     show(f"{', '.join(counts)}: {out / 'report.json'}")
     if summary["failed"]:
         raise typer.Exit(1)
@@ -325,7 +342,8 @@ def info(
     weights = inspector.model.state_dict().values()
     sections: dict[str, dict[str, Any]] = {
         "settings": inspector.config.to_dict(),
-        "thresholds": inspector.calibration.to_dict(),
+        "verdicts": _verdicts(inspector.calibration),
+        "calibration": inspector.calibration.to_dict(),
         "provenance": inspector.provenance,
         "weights": {
             "tensors": len(weights),
@@ -342,6 +360,18 @@ def info(
             short = name == "loss_curve" and isinstance(value, list)
             text = f"{len(value)} entries, see --json" if short else shown(value, 500)
             show(f"  {shown(name)[1:-1]:18} {text}")
+
+
+def _verdicts(calibration: Calibration) -> dict[str, Any]:
+    """The thresholds in force and what they promise."""
+    return {
+        "false_alarms": calibration.false_alarms,
+        "promise": calibration.promise,
+        "early_exit": calibration.exit_promise,
+        "picture_threshold": calibration.picture_threshold,
+        "patch_threshold": calibration.patch_threshold,
+        "pixel_threshold": calibration.pixel_threshold,
+    }
 
 
 Kernels = Annotated[
@@ -452,30 +482,29 @@ def bench(
         raise fail(f"not timed, for they do not agree with the oracle: {'; '.join(wrong)}", 1)
 
 
-def _load(model: Path, device: str, bits: int | None) -> Inspector:
+def _load(model: Path, device: str, bits: int | None, *, calibrated: bool = True) -> Inspector:
     """The inspector in a model file, for pictures of so many bits if a number is given."""
     import fmrnet
 
-    inspector = fmrnet.load(model, device)
+    inspector = fmrnet.load(model, device, calibrated=calibrated)
     if bits is not None:
         inspector.bits = bits
     return inspector
 
 
-def _thresholds(calibration: Calibration) -> str:
-    return (
-        f"thresholds from {calibration.pictures} good pictures: pixel {calibration.pixel_threshold:.4g} "
-        f"(mean + {calibration.k:g} sigma), patch {calibration.patch_threshold:.4g}, "
-        f"picture {calibration.picture_threshold:.4g}"
-    )
-
-
-def _print_suspects(calibration: Calibration) -> None:
-    """Which of the pictures that a calibration was given it does not rest on, and where to look."""
+def _print_calibration(calibration: Calibration) -> None:
+    """What a verdict promises, which pictures it rests on most, and which were left out; and where to look."""
     from fmrnet.inspection.suspects import FEWEST
 
+    print(calibration.promise)
+    print(calibration.exit_promise)
+    show("the good pictures that score highest; is one defective, take it out and calibrate again:")
+    for loudest in calibration.loudest:
+        show(f"  {loudest}")
     if calibration.suspects:
-        show("look at these, which are unlike the others; no threshold rests on them:")
+        show(
+            "look at these, which are unlike the others and were left out (--keep-suspects counts them as good):"
+        )
         for suspect in calibration.suspects:
             show(f"  {suspect}")
     elif calibration.pictures < FEWEST:
@@ -498,6 +527,6 @@ def _print_line(line: dict[str, Any]) -> None:
         say(line["error"])
     else:
         verdict = "DEFECTIVE" if line["defective"] else "good"
-        figures = f"score {line['score']:6.2f}  {line['level']:5} {line['seconds']:6.2f} s"
+        figures = f"score {line['score']:6.2f}  p {line['p_value']:<7.2g} {line['level']:5} {line['seconds']:6.2f} s"
         reasons = "".join(f"; {reason}" for reason in line["reasons"])
         show(f"{verdict:9} {figures}  {line['picture']}{reasons}")

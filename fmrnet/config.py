@@ -60,8 +60,8 @@ class Config:
     # Calibration and inspection (sections III.F and IV.F)
     overlap: float = 0.5  # of neighbouring patches; 0 is none
     median: int = 5  # window of the median filter on each modality; 0 is none
-    k: float = 3.0  # of the k-sigma pixel threshold
-    patch_quantile: float = 0.999  # of good patches that pass the patch threshold
+    k: float = 3.0  # of the k-sigma pixel threshold; 0: what no more than false_alarms of good pictures pass anywhere
+    false_alarms: float = 0.05  # share of good pictures that may be called defective
 
     def __post_init__(self) -> None:
         for name, hint in _hints().items():
@@ -115,8 +115,8 @@ class Config:
             "median",
             "0 or an odd window up to 31",
         )
-        check(0 < self.k <= 100, "k", "a number of standard deviations above 0, up to 100")
-        check(0 < self.patch_quantile <= 1, "patch_quantile", "a share above 0, up to 1")
+        check(0 <= self.k <= 100, "k", "a number of standard deviations up to 100, or 0")
+        check(0 < self.false_alarms < 1, "false_alarms", "a share between 0 and 1, such as 0.05")
         if self.weights > MOST_WEIGHTS:
             raise ConfigError(
                 f"channels, memory_entries, addressing_width, patch_size and mixing ask for {self.weights:.2g} "
@@ -221,6 +221,7 @@ EDGE = Config(
     # What a higher weight gains is the patch level, on some surfaces by much; 20 and more costs maps or background:
     # bench/decisions.md, eighth and eleventh rounds.
     weight_lat=0.02,
+    k=0.0,  # three deviations mark a hundred times more good pixels than defective ones
 )
 PRESETS = {
     "paper": Config(),

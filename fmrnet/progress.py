@@ -23,8 +23,10 @@ STEP_TIMES = {  # seconds of a step on one core of an Intel Xeon: how the parts 
     "cells": 0.05,
     "head": 0.04,
     "features": 0.30,
+    "defects": 0.10,
 }
 PICTURES = 40  # whose features are taken; how many there are is not known from the settings
+DEFECTS = 256  # crops with synthetic defects that both levels look at
 
 
 class Bar:
@@ -90,7 +92,8 @@ class Bar:
         steps are in the same proportions; the bar shows hundredths of its time."""
         first, second, third, fourth = config.steps
         pictures = PICTURES if config.general else 0
-        counts = dict(zip(STEP_TIMES, (first, second, third, third, fourth, fourth, pictures), strict=True))
+        steps_of = (first, second, third, third, fourth, fourth, pictures, DEFECTS)
+        counts = dict(zip(STEP_TIMES, steps_of, strict=True))
         times = {phase: counts[phase] * STEP_TIMES[phase] for phase in STEP_TIMES}
         order = list(STEP_TIMES)
 

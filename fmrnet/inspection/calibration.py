@@ -1,26 +1,28 @@
-"""Thresholds from good pictures that training has not seen: one for pixels, one for patches, one for pictures.
+"""What good pictures score: the p-values that verdicts rest on, and the thresholds that come of a rate of false alarms.
 
-Nothing here is fitted on a defective picture, and no threshold is taken from the picture under inspection.
+Nothing here is fitted on a defective picture but the early exit's level, on synthetic ones; and nothing is taken from
+the picture under inspection.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import expit, logit
 from torch import Tensor
-from torch.nn.functional import max_pool2d
 
-from fmrnet.errors import DatasetError
+from fmrnet.errors import ConfigError, DatasetError
 from fmrnet.inspection import background
 from fmrnet.inspection.background import patch_alarms
+from fmrnet.inspection.early_exit import LOST, EarlyExit
+from fmrnet.inspection.good_scores import GoodScores
 from fmrnet.inspection.limits import Limits, Look, look
 from fmrnet.inspection.stored import Stored
 from fmrnet.inspection.suspects import FEWEST, Suspect, loud, odd
@@ -28,12 +30,9 @@ from fmrnet.network.model import FMRNet
 
 __all__ = ["Calibration", "calibrate", "picture_score"]
 
-FALSE_ALARMS = 0.05  # share of good pictures that the picture threshold lets through as defective
-LEAST_BLOCKS = 32  # whose largest values the picture threshold is fitted to
-TAIL = 0.25  # share of these values, the greatest, that it rests on
+LOUDEST = 3  # good pictures that are named, with their place, as those that rule the threshold
 EDGE = 1e-6  # how near to 0 and 1 a probability's logit is taken
 LEAST = 1e-12  # a perfectly flat surface gives thresholds of 0, and scores are multiples of a threshold
-GREATEST = 1e9  # beyond any threshold that pictures in [0, 1] give
 GREATEST_MAP = 2.0  # of Eq 23, where 1 - SSIM is; a learned map ends at 1
 SURE = 1 - 2.0**-20  # no pixel threshold of a learned map lies above: float32 rounds what comes near to 1
 VALUES = 1025  # of each map, kept to tell what share of it passes a threshold that comes from all maps
@@ -41,20 +40,121 @@ VALUES = 1025  # of each map, kept to tell what share of it passes a threshold t
 
 @dataclass(frozen=True)
 class Calibration:
-    """What counts as a defect, in the units of the maps and distances themselves."""
+    """What counts as a defect.
 
-    k: float  # of the k-sigma threshold
-    pixel_mean: (
-        float  # of the anomaly map over the held-out good pictures; of its logits unless it is Eq 23's
-    )
-    pixel_std: float
-    pixel_threshold: float  # pixel_mean + k * pixel_std, on the map's own scale
-    patch_quantile: float
-    patch_threshold: float  # that quantile of the held-out patches' distances to memory
-    picture_threshold: float  # of `picture_score`
-    limits: Limits  # of what good pictures look like as a whole
-    pictures: int  # held-out pictures or parts of pictures this rests on
-    suspects: tuple[Suspect, ...] = ()  # held-out pictures that were left out, for they are unlike the others
+    Attributes
+    ----------
+    false_alarms : float
+        The rate in force: the share of good pictures that may be called defective.
+    picture : GoodScores
+        `picture_score` of good pictures.
+    patch : GoodScores
+        The early exit's greatest patch score of good pictures.
+    pixel : GoodScores
+        The greatest value of good pictures' maps.
+    odds : bool
+        Whether these are odds, map / (1 - map), as of a learned map, or values as they are, as of Eq 23.
+    k : float
+        Of the k-sigma pixel threshold; 0: the pixel threshold is what `pixel` says at the rate in force.
+    k_sigma : float
+        Mean + k sigma of all held-out maps, on the map's own scale; of their logits, unless the map is Eq 23's.
+    early_exit : EarlyExit
+        When a picture may leave early as good.
+    limits : Limits
+        Of what good pictures look like as a whole.
+    looks : tuple of Look
+        Of the good pictures, by which a drift is told.
+    suspects : tuple of Suspect
+        Good pictures that were left out, for they are unlike the others.
+    loudest : tuple of Suspect
+        The good pictures that score highest, and where: these rule the threshold.
+    """
+
+    false_alarms: float
+    picture: GoodScores
+    patch: GoodScores
+    pixel: GoodScores
+    odds: bool
+    k: float
+    k_sigma: float
+    early_exit: EarlyExit
+    limits: Limits
+    looks: tuple[Look, ...]
+    suspects: tuple[Suspect, ...] = ()
+    loudest: tuple[Suspect, ...] = ()
+
+    @property
+    def pictures(self) -> int:
+        """How many held-out pictures, or parts of pictures, this rests on."""
+        return len(self.picture.held_out)
+
+    @property
+    def picture_threshold(self) -> float:
+        """Of `picture_score`: what more than the rate of good pictures do not pass."""
+        return self.picture.threshold(self.false_alarms)
+
+    @property
+    def patch_threshold(self) -> float:
+        """Of the early exit's patch scores: no more than the rate of good pictures have a patch beyond it."""
+        return self.patch.threshold(self.false_alarms)
+
+    @property
+    def pixel_threshold(self) -> float:
+        """Of the anomaly map: mean + k sigma, or what no more than the rate of good pictures pass anywhere."""
+        return self.k_sigma if self.k else _on_map(self.pixel.threshold(self.false_alarms), self.odds)
+
+    @property
+    def promise(self) -> str:
+        """In a sentence, what the rate of false alarms in force rests on."""
+        rate, count = _percent(self.false_alarms), len(self.picture.held_out)
+        needed = math.ceil(1 / self.false_alarms - 1e-9) - 1
+        left = f", if the {len(self.suspects)} left out are indeed defective" if self.suspects else ""
+        if self.picture.promised <= self.false_alarms + 1e-12:
+            return f"at most {rate} of good pictures are called defective: {count} held-out ones promise it{left}"
+        if self.picture.parts > 1:
+            known = f"{count} held-out parts of pictures promise nothing"
+        else:
+            known = f"{count} held-out pictures promise {_percent(self.picture.promised)} at best"
+        return (
+            f"about {rate} of good pictures are called defective: an estimate, for {known}; "
+            f"calibrate on {needed} good pictures that training has not seen for a promise{left}"
+        )
+
+    @property
+    def exit_promise(self) -> str:
+        """In a sentence, what leaving at the early exit rests on."""
+        found = self.early_exit.flagged(self.false_alarms)
+        level = self.early_exit.level(self.false_alarms)
+        if level == 1:
+            return (
+                f"level auto lets no picture leave early: {found} synthetic defects found at pixel level are too few "
+                f"to promise that at most {_percent(LOST)} is lost"
+            )
+        share = np.mean(self.patch.p_values(np.array(self.patch.held_out)) > max(level, self.false_alarms))
+        return (
+            f"level auto lets {share:.0%} of good pictures leave early; at most {_percent(LOST)} of what pixel level calls "
+            f"defective is lost so, for defects like the {found} synthetic ones this rests on"
+        )
+
+    def is_settled(self, patch_score: float) -> bool:
+        """Whether a picture with this greatest patch score leaves as good at the early exit."""
+        return self.patch.p_value(patch_score) > max(
+            self.early_exit.level(self.false_alarms), self.false_alarms
+        )
+
+    def at(self, false_alarms: float) -> Calibration:
+        """The same at another rate of false alarms.
+
+        Raises
+        ------
+        ConfigError
+            If the rate is not between 0 and 1.
+        """
+        if not 0 < false_alarms < 1:
+            raise ConfigError(
+                f"false_alarms = {false_alarms}: expected a share between 0 and 1, such as 0.05"
+            )
+        return dataclasses.replace(self, false_alarms=false_alarms)
 
     def to_dict(self) -> dict[str, Any]:
         """The values, JSON-ready."""
@@ -70,17 +170,18 @@ class Calibration:
             If a field is missing, unknown, of another type, not finite, or in no range that good pictures give.
         """
         stored = Stored("calibration", values, cls)
+        scores = {name: GoodScores.from_dict(stored.values[name]) for name in ("picture", "patch", "pixel")}
         return cls(
-            k=stored.number("k", LEAST, 100),
-            pixel_mean=stored.number("pixel_mean", -GREATEST, GREATEST),
-            pixel_std=stored.number("pixel_std", 0, GREATEST),
-            pixel_threshold=stored.number("pixel_threshold", LEAST, GREATEST_MAP),
-            patch_quantile=stored.number("patch_quantile", LEAST, 1),
-            patch_threshold=stored.number("patch_threshold", LEAST, GREATEST),
-            picture_threshold=stored.number("picture_threshold", LEAST, GREATEST),
+            false_alarms=stored.number("false_alarms", LEAST, 1 - LEAST),
+            **scores,
+            odds=stored.flag("odds"),
+            k=stored.number("k", 0, 100),
+            k_sigma=stored.number("k_sigma", LEAST, GREATEST_MAP),
+            early_exit=EarlyExit.from_dict(stored.values["early_exit"]),
             limits=Limits.from_dict(stored.values["limits"]),
-            pictures=stored.count("pictures", least=1),
+            looks=tuple(map(Look.from_dict, stored.items("looks"))),
             suspects=tuple(map(Suspect.from_dict, stored.items("suspects"))),
+            loudest=tuple(map(Suspect.from_dict, stored.items("loudest"))),
         )
 
 
@@ -91,80 +192,90 @@ def picture_score(alarm_map: Tensor, size: int) -> float:
 
 def calibrate(
     model: FMRNet,
-    pictures: Iterable[Tensor],
+    held_out: Iterable[tuple[str, Tensor]],
     *,
-    pixels: int,
+    learnt: Iterable[tuple[str, Tensor]] = (),
+    looks: Iterable[tuple[str, Look]] = (),
+    early_exit: EarlyExit = EarlyExit(),  # noqa: B008 (it cannot change)
+    pixels: int | None = None,
+    false_alarms: float | None = None,
     k: float | None = None,
-    patch_quantile: float | None = None,
-    names: Sequence[str] | None = None,
-    learnt: Mapping[str, Look] | None = None,
+    keep_suspects: bool = False,
 ) -> Calibration:
-    """Thresholds from good pictures.
-
-    The pixel threshold is mean + k sigma of all their map values (of the logits, unless the map is Eq 23's:
-    these are sums of scores). The patch threshold is a quantile of all their patches' distances. The picture
-    threshold comes from the maxima of `patch_alarms` over blocks, whole pictures if there are enough of them: an
-    exponential distribution is fitted to the greatest quarter of these, and the threshold is what the largest of all
-    blocks of a picture passes with a probability of 5 %. The limits are those of `Limits.around`.
+    """What good pictures score, and the limits of what they look like.
 
     Of five pictures and more, those that are unlike the others are left out of all this, and named.
 
     Parameters
     ----------
     model : FMRNet
-    pictures : iterable of Tensor, (C, H, W) in [0, 1]
-        Good pictures not used in training.
-    pixels : int
-        Size in pixels of a typical picture under inspection, for the picture threshold.
-    k, patch_quantile : float, optional
-        Default: the model's settings.
-    names : sequence of str, optional
-        What to call the pictures. Default: by their number, from 0.
-    learnt : mapping of str to Look, optional
-        The good pictures that training has seen. What they look like counts for the limits of light and contrast.
+    held_out : iterable of (str, Tensor), (C, H, W) in [0, 1]
+        Good pictures not used in training, and what to call them.
+    learnt : the same
+        Good pictures that training has seen, of whose scores the spread counts.
+    looks : iterable of (str, Look)
+        What all the good pictures that training has seen look like.
+    early_exit : EarlyExit
+        What is known of it. Default: nothing, and no picture leaves early.
+    pixels : int, optional
+        Size in pixels of a typical picture under inspection, where those held out are parts of pictures. Default: they
+        are whole pictures.
+    false_alarms, k : float, optional
+        As in `fmrnet.Config`. Default: the model's settings.
+    keep_suspects : bool
+        Count the pictures that are unlike the others, too.
 
     Raises
     ------
     DatasetError
         If there is no picture.
     """
-    k = model.config.k if k is None else k
-    patch_quantile = model.config.patch_quantile if patch_quantile is None else patch_quantile
-    every = [
-        _evidence(model, picture, f"picture {number}" if names is None else names[number])
-        for number, picture in enumerate(pictures)
-    ]
+    every = [_evidence(model, name, picture) for name, picture in held_out]
     if not every:
         raise DatasetError("no good pictures to calibrate on")
-    looks = [*((one.name, one.look) for one in every), *(learnt or {}).items()]
-    suspects = _loud(every, model.config.patch_size) | _odd(looks)
-    left = [one for number, one in enumerate(every) if number not in suspects]
-    sums = np.sum([one.sums for one in left], axis=0)
+    known = [_evidence(model, name, picture) for name, picture in learnt]
+    seen = [*((one.name, one.look) for one in every), *looks]
+    suspects = {} if keep_suspects else _odd(seen) | _loud((every, known), model.config.patch_size)
+    every, known = ([one for one in group if one.name not in suspects] for group in (every, known))
+    parts = 1.0 if pixels is None else max(1.0, pixels / np.mean([math.prod(one.look.size) for one in every]))
+    rate = model.config.false_alarms if false_alarms is None else false_alarms
+    k = model.config.k if k is None else k
+    odds = model.config.standard_map
+    sums = np.sum([one.sums for one in every], axis=0)
     mean = float(sums[1] / sums[0])
-    std = math.sqrt(max(sums[2] / sums[0] - mean**2, 0.0))
-    threshold = mean + k * std
-    distances = torch.cat([one.distances for one in left]).numpy()
-    maxima, patches = _block_maxima([one.alarms for one in left])
-    blocks = max(1.0, pixels / (model.config.patch_size // 2) ** 2 / patches)
+    k_sigma = mean + k * math.sqrt(max(sums[2] / sums[0] - mean**2, 0.0))
+    k_sigma = min(float(expit(k_sigma)), SURE) if odds else max(k_sigma, LEAST)
+    pixel = _scores(every, known, parts, lambda one: math.exp(one.values[-1]) if odds else one.values[-1])
+    threshold = k_sigma if k else _on_map(pixel.threshold(rate), odds)
+    passed = float(logit(threshold)) if odds else threshold
     limits = Limits.around(
-        [seen for number, (_, seen) in enumerate(looks) if number not in suspects],
-        distances=[one.typical for one in left],
-        shares=[float(np.mean(one.values > threshold)) for one in left],
+        [one for name, one in seen if name not in suspects],
+        distances=[one.typical for one in every],
+        shares=[float(np.mean(one.values > passed)) for one in every],
     )
     return Calibration(
+        false_alarms=rate,
+        picture=_scores(every, known, parts, lambda one: one.alarms.max().item()),
+        patch=_scores(every, known, parts, lambda one: one.patch),
+        pixel=pixel,
+        odds=odds,
         k=k,
-        pixel_mean=mean,
-        pixel_std=std,
-        pixel_threshold=min(float(expit(threshold)), SURE)
-        if model.config.standard_map
-        else max(threshold, LEAST),
-        patch_quantile=patch_quantile,
-        patch_threshold=max(float(np.quantile(distances, patch_quantile)), LEAST),
-        picture_threshold=_largest_expected(maxima, blocks),
+        k_sigma=k_sigma,
+        early_exit=early_exit,
         limits=limits,
-        pictures=len(left),
+        looks=tuple(one for name, one in seen if name not in suspects),
         suspects=tuple(suspects.values()),
+        loudest=_loudest(every, model.config.patch_size),
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def _on_map(value: float, odds: bool) -> float:
+    """A value of the scores of maps on the maps' own scale."""
+    return min(value / (1 + value), SURE) if odds else value
 
 
 @dataclass(frozen=True)
@@ -173,14 +284,14 @@ class _Evidence:
 
     name: str
     look: Look
-    distances: Tensor  # (N,) of its patches to memory, or their scores by general features
+    patch: float  # the early exit's greatest patch score
     typical: float  # of the distances
-    alarms: Tensor  # (1, rows, columns), its `patch_alarms`
+    alarms: Tensor  # (rows, columns), its `patch_alarms`
     sums: NDArray[np.float64]  # of 1, map, map^2 over its pixels; of the map's logits unless it is Eq 23's
     values: NDArray[np.float64]  # of the same, VALUES of them, evenly spaced in rank
 
 
-def _evidence(model: FMRNet, picture: Tensor, name: str) -> _Evidence:
+def _evidence(model: FMRNet, name: str, picture: Tensor) -> _Evidence:
     seen = background.glance(model, picture)
     found = background.compare(model, seen)
     values = found.anomaly_map.double()
@@ -190,63 +301,61 @@ def _evidence(model: FMRNet, picture: Tensor, name: str) -> _Evidence:
     return _Evidence(
         name,
         look(picture),
-        seen.patch_scores.flatten().cpu(),
+        seen.patch_scores.max().item(),
         seen.typical,
-        patch_alarms(found.alarm_map, model.config.patch_size)[None].cpu(),
+        patch_alarms(found.alarm_map, model.config.patch_size).cpu(),
         np.array([values.numel(), values.sum().item(), values.square().sum().item()]),
         values.flatten().sort().values.cpu()[ranks].numpy(),
     )
 
 
-def _loud(every: Sequence[_Evidence], size: int) -> dict[int, Suspect]:
-    """Suspects by what stands out in them, by their number."""
-    found = {}
-    for number, times in loud([one.alarms.max().item() for one in every]).items():
-        one = every[number]
-        columns = one.alarms.shape[2]
-        row, column = (size // 2 * at for at in divmod(int(one.alarms.argmax()), columns))
-        height, width = (min(size, side - start) for side, start in zip(one.look.size, (row, column)))
-        reason = f"{times:.1f} times as loud as the typical picture"
-        found[number] = Suspect(one.name, reason, row, column, height, width)
-    return found
+def _scores(
+    held_out: Sequence[_Evidence],
+    learnt: Sequence[_Evidence],
+    parts: float,
+    score: Callable[[_Evidence], float],
+) -> GoodScores:
+    return GoodScores(tuple(map(score, held_out)), tuple(map(score, learnt)), parts)
 
 
-def _odd(looks: Sequence[tuple[str, Look]]) -> dict[int, Suspect]:
-    """Suspects by what they look like as a whole, by their number."""
-    if len({name for name, _ in looks}) < FEWEST:
+def _loud(groups: Iterable[Sequence[_Evidence]], size: int) -> dict[str, Suspect]:
+    """Suspects by what stands out in them, by their name; each group is compared with its own typical picture."""
+    every: list[_Evidence] = []
+    alarms: list[float] = []
+    for group in groups:
+        found = np.array([one.alarms.max().item() for one in group])
+        every += group
+        alarms += (found / max(np.median(found), LEAST)).tolist() if group else []
+    if len({one.name for one in every}) < FEWEST:
         return {}
     return {
-        number: Suspect(looks[number][0], reason, 0, 0, *looks[number][1].size)
-        for number, reason in odd([seen for _, seen in looks]).items()
+        every[number].name: _place(every[number], f"{times:.1f} times as loud as the typical picture", size)
+        for number, times in loud(alarms).items()
     }
 
 
-def _block_maxima(alarms: Sequence[Tensor]) -> tuple[list[float], float]:
-    """Largest values of square blocks of patches, from those of each patch (1, rows, columns), and patches a block.
-
-    The blocks are as large as they can be with LEAST_BLOCKS of them: what lies close together is alike, and the larger
-    the block, the less has to be concluded from it about a whole picture.
-    """
-    blocks, side = list(alarms), 1
-    while side < max(max(alarm.shape) for alarm in alarms):
-        side *= 2
-        larger = [max_pool2d(alarm, side, ceil_mode=True) for alarm in alarms]
-        if sum(block.numel() for block in larger) < LEAST_BLOCKS:
-            break
-        blocks = larger
-    maxima = torch.cat([block.flatten() for block in blocks]).tolist()
-    return maxima, sum(alarm.numel() for alarm in alarms) / len(maxima)
+def _loudest(every: Sequence[_Evidence], size: int) -> tuple[Suspect, ...]:
+    """The pictures that score highest, and where, the first one highest."""
+    scores = [one.alarms.max().item() for one in every]
+    typical = max(float(np.median(scores)), LEAST)
+    highest = sorted(zip(scores, every, strict=True), key=lambda pair: -pair[0])[:LOUDEST]
+    return tuple(
+        _place(one, f"{score / typical:.1f} times the typical score", size) for score, one in highest
+    )
 
 
-def _largest_expected(maxima: Sequence[float], blocks: float) -> float:
-    """What the largest of `blocks` such maxima exceeds with probability FALSE_ALARMS.
+def _place(one: _Evidence, reason: str, size: int) -> Suspect:
+    """A picture and its loudest patch, for which reason."""
+    row, column = (size // 2 * at for at in divmod(int(one.alarms.argmax()), one.alarms.shape[1]))
+    height, width = (min(size, side - start) for side, start in zip(one.look.size, (row, column)))
+    return Suspect(one.name, reason, row, column, height, width)
 
-    Peaks over a threshold (Pickands, 1975): beyond the upper TAIL of the maxima their probability is taken to fall off
-    exponentially. How dull the other blocks are says nothing of it.
-    """
-    values = np.asarray(maxima, dtype=np.float64)
-    start = float(np.quantile(values, 1 - TAIL))
-    excess = values[values > start] - start
-    scale = float(excess.mean()) if excess.size else 0.0
-    alarm = -math.expm1(math.log1p(-FALSE_ALARMS) / blocks)  # of a single block
-    return max(start + scale * math.log(TAIL / alarm), LEAST)
+
+def _odd(looks: Sequence[tuple[str, Look]]) -> dict[str, Suspect]:
+    """Suspects by what they look like as a whole, by their name."""
+    if len({name for name, _ in looks}) < FEWEST:
+        return {}
+    return {
+        looks[number][0]: Suspect(looks[number][0], reason, 0, 0, *looks[number][1].size)
+        for number, reason in odd([seen for _, seen in looks]).items()
+    }

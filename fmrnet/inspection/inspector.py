@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,9 +21,10 @@ from torch import Tensor
 
 from fmrnet import artifact, devices, fast
 from fmrnet.config import Config
-from fmrnet.errors import ArtifactError, ConfigError, PictureError
+from fmrnet.errors import ArtifactError, ConfigError, DatasetError, PictureError
 from fmrnet.inspection import background
 from fmrnet.inspection.calibration import Calibration, calibrate, picture_score
+from fmrnet.inspection.early_exit import EarlyExit
 from fmrnet.inspection.limits import few_bits, look
 from fmrnet.network.model import FMRNet
 from fmrnet.network.weights import restore
@@ -32,6 +32,7 @@ from fmrnet.pictures import as_picture, read_picture, to_channels
 
 __all__ = ["Inspector", "Level", "Result", "load"]
 
+FEWEST_GOOD = 2  # pictures to calibrate on
 Level = Literal["patch", "pixel", "auto"]
 
 
@@ -45,15 +46,20 @@ class Result:
         How anomalous the picture is, as a multiple of its level's threshold: above 1 is defective. Of a picture that
         passes a limit as a whole, the multiple of that limit if it is more.
     defective : bool
+    p_value : float
+        The share of good pictures that score as high, see `fmrnet.inspection.good_scores`. A picture is defective if
+        this is at most the rate of false alarms.
     level : str
         "patch" if the early exit settled it, "pixel" if the anomaly map was made.
     patch_scores : (rows, columns) float32
         Distance of each patch's latent to its nearest memory entry. Patches lie `Config.stride` apart, the last
         of a row or column flush with the border. With general features, how surprising they are, see
         `fmrnet.inspection.background.Glance`; patches lie half a patch apart, the last may reach beyond the border.
+    patch_p_values : (rows, columns) float64
+        The share of good pictures with a patch that scores as high as this one anywhere.
     anomaly_map : (H, W) float32, or None at patch level
     mask : (H, W) bool, or None at patch level
-        Pixels whose anomaly passes the calibrated k-sigma threshold.
+        Pixels whose anomaly passes the calibrated threshold.
     seconds : float
         Time the inspection took, reading the file included.
     reasons : tuple of str
@@ -63,8 +69,10 @@ class Result:
 
     score: float
     defective: bool
+    p_value: float
     level: str
     patch_scores: NDArray[np.float32]
+    patch_p_values: NDArray[np.float64]
     anomaly_map: NDArray[np.float32] | None
     mask: NDArray[np.bool_] | None
     seconds: float
@@ -78,7 +86,8 @@ class Inspector:
     ----------
     model : FMRNet
         With an established memory bank.
-    calibration : Calibration
+    calibration : Calibration, or None
+        None of a model that is to be calibrated before it can inspect.
     provenance : dict
         Where the model comes from, JSON-ready.
 
@@ -88,13 +97,32 @@ class Inspector:
         If the calibration is of another number of channels than the model.
     """
 
-    def __init__(self, model: FMRNet, calibration: Calibration, provenance: dict[str, Any]) -> None:
-        if (channels := len(calibration.limits.level)) != model.config.image_channels:
+    def __init__(self, model: FMRNet, calibration: Calibration | None, provenance: dict[str, Any]) -> None:
+        if calibration and (channels := len(calibration.limits.level)) != model.config.image_channels:
             expected = model.config.image_channels
             raise ArtifactError(f"limits of {channels} channels for a model of {expected}; train it again")
         self.model = model.eval().requires_grad_(False)
-        self.calibration = calibration
+        self._calibration = calibration
         self.provenance = provenance
+
+    @property
+    def calibration(self) -> Calibration:
+        """What good pictures score; ArtifactError if the model has not been calibrated."""
+        if self._calibration is None:
+            raise ArtifactError("the model is not calibrated; run `fmrnet calibrate` with good pictures")
+        return self._calibration
+
+    @property
+    def false_alarms(self) -> float:
+        """The share of good pictures that may be called defective; set it to decide otherwise.
+
+        ConfigError if it is set to something that is not between 0 and 1. It is saved with the model.
+        """
+        return self.calibration.false_alarms
+
+    @false_alarms.setter
+    def false_alarms(self, rate: float) -> None:
+        self._calibration = self.calibration.at(rate)
 
     @property
     def config(self) -> Config:
@@ -129,8 +157,8 @@ class Inspector:
             blue (of OpenCV's arrays `image[:, :, ::-1]`). Or a Pillow image.
         level : "patch", "pixel" or "auto"
             "pixel" reconstructs the background, if there is a generator, and makes the map. "patch" stops at the early
-            exit's scores. "auto" goes on to "pixel" only if some patch lies beyond the patch threshold: faster, and as
-            blind as "patch" to the defects that these do not show. `fmrnet evaluate` tells how many these are.
+            exit's scores. "auto" goes on to "pixel" unless the exit is sure that the picture is good: of the pictures
+            that "pixel" would call defective, at most 1 % are to leave so, see `fmrnet.inspection.early_exit`.
 
         Raises
         ------
@@ -147,26 +175,30 @@ class Inspector:
         glance = background.glance(self.model, picture)
         patch_scores = glance.patch_scores.cpu().numpy()
         seen = look(picture)
-        score = float(patch_scores.max()) / calibration.patch_threshold
+        good, score = calibration.patch, float(patch_scores.max())
         passed = calibration.limits.passed_by(seen, glance.typical)
         found, mask = None, None
-        if level == "pixel" or (level == "auto" and (score > 1 or passed)):
+        if level == "pixel" or (level == "auto" and (passed or not calibration.is_settled(score))):
             compared = background.compare(self.model, glance)
-            score = picture_score(compared.alarm_map, self.config.patch_size) / calibration.picture_threshold
+            good = calibration.picture
+            score = picture_score(compared.alarm_map, self.config.patch_size)
             found = compared.anomaly_map.cpu().numpy()
             mask = found > calibration.pixel_threshold
             passed = calibration.limits.passed_by(seen, glance.typical, float(mask.mean()))
-        score = max(score, *(limit.times for limit in passed), 0.0)
-        if not math.isfinite(score):
+        threshold = good.threshold(calibration.false_alarms)
+        times = max(score / threshold, *(limit.times for limit in passed), 0.0)
+        if not math.isfinite(times):
             raise ArtifactError(background.DAMAGED)
         reasons = tuple(limit.reason for limit in passed)
         if reasons and (hint := few_bits(picture)) is not None:
             reasons = (*reasons, hint)
         return Result(
-            score=score,
-            defective=score > 1,
+            score=times,
+            defective=times > 1,
+            p_value=good.p_value(score if times == score / threshold else times * threshold),
             level="patch" if found is None else "pixel",
             patch_scores=patch_scores,
+            patch_p_values=calibration.patch.p_values(patch_scores),
             anomaly_map=found,
             mask=mask,
             seconds=time.perf_counter() - started,
@@ -194,50 +226,66 @@ class Inspector:
         self,
         good: Iterable[str | Path | NDArray[Any]],
         *,
+        false_alarms: float | None = None,
         k: float | None = None,
-        patch_quantile: float | None = None,
+        keep_suspects: bool = False,
     ) -> Calibration:
-        """Set the thresholds anew from good pictures, say of another camera; gives the new calibration.
+        """Learn anew what good pictures score, say those of another camera; gives the new calibration.
 
-        See `fmrnet.inspection.calibration.calibrate` for what they are. Of five pictures and more, those that are
-        unlike the others are left out and named in `Calibration.suspects`. All are read before the first is used.
+        Of five pictures and more, those that are unlike the others are left out and named in `Calibration.suspects`.
+        All are read before the first is used. What is known of the early exit stays.
+
+        Parameters
+        ----------
+        good : iterable of paths or arrays, as `inspect` takes them
+            At least two pictures.
+        false_alarms, k : float, optional
+            As in `fmrnet.Config`. Default: as before.
+        keep_suspects : bool
+            Count pictures that are unlike the others as good ones, too.
 
         Raises
         ------
         ConfigError
-            If `k` or `patch_quantile` is outside its range.
+            If `false_alarms` or `k` is outside its range.
         DatasetError
-            If no picture is given.
+            If fewer than two pictures are given.
         PictureError
             As `inspect`; names every picture that cannot be used.
         """
+        before = self._calibration
+        if false_alarms is None:
+            false_alarms = before.false_alarms if before else self.config.false_alarms
         config = dataclasses.replace(  # which checks them
-            self.config,
-            k=self.config.k if k is None else k,
-            patch_quantile=self.config.patch_quantile if patch_quantile is None else patch_quantile,
+            self.config, k=self.config.k if k is None else k, false_alarms=false_alarms
         )
         pictures = list(good)
         names = [
             str(image) if isinstance(image, str | Path) else f"picture {n}"
             for n, image in enumerate(pictures)
         ]
-        sizes, errors = [], []
+        if len(pictures) < FEWEST_GOOD:
+            raise DatasetError(
+                f"{len(pictures)} good pictures to calibrate on: expected {FEWEST_GOOD} or more, "
+                "for one alone does not tell how good pictures differ"
+            )
+        errors = []
         for image, name in zip(pictures, names, strict=True):
             try:
-                sizes.append(self._picture(image)[0].numel())
+                self._picture(image)
             except PictureError as error:
                 errors.append(str(error) if name in str(error) else f"{name}: {error}")
         if errors:
             raise PictureError("; ".join(errors))
-        self.calibration = calibrate(
+        self._calibration = calibrate(
             self.model,
-            (self._picture(image) for image in pictures),
-            pixels=round(statistics.median(sizes or [0])),
+            ((name, self._picture(image)) for name, image in zip(names, pictures, strict=True)),
+            false_alarms=config.false_alarms,
             k=config.k,
-            patch_quantile=config.patch_quantile,
-            names=names,
+            early_exit=before.early_exit if before else EarlyExit(),
+            keep_suspects=keep_suspects,
         )
-        return self.calibration
+        return self._calibration
 
     def save(self, path: str | Path) -> None:
         """Write the model, its calibration and its provenance to one file.
@@ -278,7 +326,7 @@ class Inspector:
         return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))).to(self.device)
 
 
-def load(path: str | Path, device: str = "auto") -> Inspector:
+def load(path: str | Path, device: str = "auto", *, calibrated: bool = True) -> Inspector:
     """The inspector in a model file.
 
     Parameters
@@ -287,6 +335,8 @@ def load(path: str | Path, device: str = "auto") -> Inspector:
         Written by `fmrnet.train` or `Inspector.save`.
     device : str
         "auto", "cpu", "cuda" or "cuda:N".
+    calibrated : bool
+        Whether the model must be calibrated. One that is to be calibrated anew need not be.
 
     Raises
     ------
@@ -298,10 +348,14 @@ def load(path: str | Path, device: str = "auto") -> Inspector:
     """
     where = devices.choose_device(device)
     content = artifact.load(path)
+    calibration = None
     try:
         calibration = Calibration.from_dict(content.calibration)
     except ArtifactError as error:
-        raise ArtifactError(f"{path} holds settings that this release does not take: {error}") from error
+        if calibrated:
+            raise ArtifactError(
+                f"{path} is not calibrated as this release does it; run `fmrnet calibrate {path} GOOD`: {error}"
+            ) from error
     try:
         model = restore(content.config, content.weights)
     except ArtifactError as error:

@@ -32,6 +32,7 @@ LEAST_SHARE = 0.05  # the same of a mask's share
 LEAST_CONTRAST = 1 / 510  # added to contrast, half a step of 8 bits
 MOST_CONTRAST = 0.5  # of values in [0, 1], half of them 0 and half 1
 LEAST_DISTANCE, GREATEST_DISTANCE = 1e-12, 1e9  # between latents
+GREATEST_SIDE = 2**24  # of a picture, in pixels
 NAMES = {1: ("brightness",), 3: ("red", "green", "blue")}
 DEPTHS = (14, 12, 10)  # bits that cameras give and files of 16 bits hold
 
@@ -57,6 +58,20 @@ class Look:
     deviation: float
     contrasts: tuple[float, ...]
     size: tuple[int, int]
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Look:
+        """From the values that JSON holds; ArtifactError if they are not what they should be."""
+        stored = Stored("look", values, cls)
+        rows, columns = stored.numbers("size", 1, GREATEST_SIDE, least_count=2, most_count=2)
+        return cls(
+            level=stored.numbers("level", 0, 1, least_count=1, most_count=3),
+            deviation=stored.number("deviation", 0, MOST_CONTRAST),
+            contrasts=stored.numbers(
+                "contrasts", 0, MOST_CONTRAST, least_count=len(SCALES), most_count=len(SCALES)
+            ),
+            size=(int(rows), int(columns)),
+        )
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,7 @@ class Report:
             "bits": inspector.bits,
             "thresholds": {
                 "score": 1.0,  # a score is a multiple of the threshold of its level
+                "false_alarms": calibration.false_alarms,
                 "pixel": calibration.pixel_threshold,
                 "patch": calibration.patch_threshold,
                 "picture": calibration.picture_threshold,
@@ -146,6 +147,7 @@ class Report:
             "picture": str(path),
             "score": float(result.score),
             "defective": bool(result.defective),
+            "p_value": float(result.p_value),
             "reasons": list(result.reasons),
             "level": result.level,
             "defective_pixels": None if result.mask is None else int(result.mask.sum()),
@@ -198,6 +200,7 @@ class Report:
                 "good": len(pictures) - defective,
                 "unreadable": unreadable,
                 "failed": len(errors) - unreadable,
+                "left_early": sum(line["level"] == "patch" for line in pictures),
                 "not_reached": sum(str(path) not in reached for path in self._paths),
                 "seconds": round(sum(line["seconds"] for line in pictures), 3),
             },
@@ -224,7 +227,7 @@ class Report:
             return [], lines
         if _made_by(head) != _made_by(self._head):
             raise ConfigError(
-                f"{self.folder} holds a report of another model, level, number of bits or release; "
+                f"{self.folder} holds a report of another model, level, rate of false alarms, number of bits or release; "
                 "leave out --resume to replace it, or name another folder"
             )
         given = {str(path): path for path in paths}
@@ -261,7 +264,7 @@ class Report:
 
         rows, columns = result.patch_scores.shape
         top, left = starts(picture.shape[0], rows), starts(picture.shape[1], columns)
-        beyond = np.argwhere(result.patch_scores > self.inspector.calibration.patch_threshold)
+        beyond = np.argwhere(result.patch_p_values <= self.inspector.false_alarms)
         return [(int(top[i]), int(left[j]), config.patch_size) for i, j in beyond]
 
 
@@ -278,7 +281,9 @@ def _made_by(head: Line) -> tuple[object, ...]:
     """What every line of a report must have in common."""
     model = head.get("model")
     digest = model.get("sha256") if isinstance(model, dict) else None
-    return head.get("fmrnet"), head.get("level"), head.get("bits"), digest
+    thresholds = head.get("thresholds")
+    rate = thresholds.get("false_alarms") if isinstance(thresholds, dict) else None
+    return head.get("fmrnet"), head.get("level"), head.get("bits"), digest, rate
 
 
 def _name(line: Line) -> str:

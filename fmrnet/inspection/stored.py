@@ -50,12 +50,34 @@ class Stored:
             raise self._error(field, value, f"an integer of {least} or more")
         return value
 
+    def flag(self, field: str) -> bool:
+        """Yes or no."""
+        value = self.values[field]
+        if type(value) is not bool:
+            raise self._error(field, value, "true or false")
+        return value
+
     def text(self, field: str) -> str:
         """A text no longer than a path may be."""
         value = self.values[field]
         if not isinstance(value, str) or len(value) > LONGEST_TEXT:
             raise self._error(field, value, f"a text of up to {LONGEST_TEXT} characters")
         return value
+
+    def numbers(
+        self,
+        field: str,
+        least: float,
+        greatest: float,
+        *,
+        least_count: int = 0,
+        most_count: int = LONGEST_LIST,
+    ) -> tuple[float, ...]:
+        """Numbers from `least` to `greatest`, so many of them."""
+        values = self.items(field)
+        if not least_count <= len(values) <= most_count:
+            raise self._error(field, values, f"{least_count} to {most_count} numbers")
+        return tuple(self._number(field, value, least, greatest) for value in values)
 
     def items(self, field: str) -> list[Any]:
         """A list, of whatever it holds."""

@@ -25,7 +25,7 @@ __all__ = ["PHASES", "SUFFIX", "Checkpoint", "Position", "checkpoint_path", "unf
 
 SUFFIX = ".checkpoint"
 PHASES = {1: "phase 1", 2: "phase 2", 3: "fusion", 4: "head"}
-AFTER_TRAINING = ("median", "k", "patch_quantile")  # settings that may change before a training goes on
+AFTER_TRAINING = ("median", "k", "false_alarms")  # settings that may change before a training goes on
 MOMENTS = ("exp_avg", "exp_avg_sq")
 MOST = float(torch.finfo(torch.float32).max)
 

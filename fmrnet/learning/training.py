@@ -33,8 +33,8 @@ from fmrnet.files import check_writable
 from fmrnet.inspection import background
 from fmrnet.inspection.calibration import Calibration, calibrate
 from fmrnet.inspection.inspector import Inspector, load
-from fmrnet.inspection.limits import Look, look
-from fmrnet.learning import bank, data, fusion_training, general_training, generator_training
+from fmrnet.inspection.limits import look
+from fmrnet.learning import bank, data, exit_training, fusion_training, general_training, generator_training
 from fmrnet.learning.checkpoint import PHASES, Checkpoint, Position, checkpoint_path, unfinished
 from fmrnet.learning.critics import AuxiliaryClassifier, Discriminator
 from fmrnet.learning.generator_training import Networks, Optimisers
@@ -44,8 +44,10 @@ __all__ = ["Interrupted", "train"]
 
 CHECKPOINT_SECONDS = 60.0
 REPORT_STEPS = 10
+LEARNT = 64  # good pictures of those that training has seen, evenly chosen, whose scores are taken
 
 Progress = Callable[[str, int, int, float], None]
+Named = tuple[str, NDArray[np.float32]]  # a good picture (H, W, C) and its name
 
 
 class Interrupted(FmrnetError):
@@ -126,6 +128,11 @@ class Run:
         self.tell("features", done, total, math.nan)
         self.stop_if_asked()
 
+    def between_defects(self, done: int, total: int) -> None:
+        """Say how many pictures with synthetic defects both levels have looked at, and stop there if asked to."""
+        self.tell("defects", done, total, math.nan)
+        self.stop_if_asked()
+
     def stop_if_asked(self) -> None:
         """Save the training, and say how to go on."""
         if number := self.stop():
@@ -184,7 +191,8 @@ def train(
     progress : callable, optional
         Called now and then with phase name, step, total steps and mean loss since the last call; the phases are
         "phase 1", "phase 2", "crops" (restored for the fusion; no loss, NaN), "fusion", "cells" (crops whose features
-        the head learns from; no loss), "head" and "features" (of good pictures; no loss).
+        the head learns from; no loss), "head", "features" (of good pictures; no loss) and "defects" (synthetic ones,
+        that both levels look at; no loss).
 
     Returns
     -------
@@ -251,9 +259,11 @@ def train(
             run.save()  # what comes now may fail, and all has been learnt
         if config.general:
             general_training.fit_gaussians(model, good_pool, where, run.between_pictures)
-        pixels = round(statistics.median(p.shape[0] * p.shape[1] for p in pictures))
-        learnt = dict(zip(learnt_names, map(look, good_pool.whole())))
-        thresholds = _calibrate(run, dict(zip(held_names, held_out)), learnt, pixels, where)
+        whole = len(learn) + len(held_out) == len(pictures)  # else of each picture a part is held out
+        pixels = None if whole else round(statistics.median(p.shape[0] * p.shape[1] for p in pictures))
+        thresholds = _calibrate(
+            run, list(zip(held_names, held_out)), list(zip(learnt_names, learn)), natural_pool, pixels, where
+        )
 
     provenance = {
         "command": " ".join(sys.argv),
@@ -374,25 +384,35 @@ def _learning_rate(config: Config, phase: int, step: int) -> float:
 
 def _calibrate(
     run: Run,
-    held_out: dict[str, NDArray[np.float32]],
-    learnt: dict[str, Look],
-    pixels: int,
+    held_out: list[Named],
+    learnt: list[Named],
+    natural: data.PicturePool,
+    pixels: int | None,
     device: torch.device,
 ) -> Calibration:
-    """The thresholds of the trained model from good pictures by name that it has not seen, (H, W, C) each."""
+    """What the trained model says of good pictures unseen in training, of some that it has seen, of synthetic defects."""
 
-    def good_pictures() -> Iterator[Tensor]:
-        for picture in held_out.values():
+    def tensors(named: list[Named]) -> Iterator[tuple[str, Tensor]]:
+        for name, picture in named:
             run.stop_if_asked()
-            yield torch.from_numpy(picture.transpose(2, 0, 1).copy()).to(device)
+            yield name, torch.from_numpy(picture.transpose(2, 0, 1).copy()).to(device)
 
     model = run.networks.model.eval().requires_grad_(False)
     if model.fusion is not None:
-        restored = ((p, background.restore(model, background.encode(model, p))) for p in good_pictures())
+        restored = ((p, background.restore(model, background.encode(model, p))) for _, p in tensors(held_out))
         model.fusion.standardise(restored, model.mean, model.std)
     if model.general is not None:
-        general_training.fit_surprise(model, good_pictures())
-    return calibrate(model, good_pictures(), pixels=pixels, names=list(held_out), learnt=learnt)
+        general_training.fit_surprise(model, (picture for _, picture in tensors(held_out)))
+    found = calibrate(
+        model,
+        tensors(held_out),
+        learnt=tensors(learnt[:: -(-len(learnt) // LEARNT)]),
+        looks=((name, look(picture)) for name, picture in tensors(learnt)),
+        pixels=pixels,
+    )
+    held_pool = data.PicturePool([picture for _, picture in held_out])
+    early_exit = exit_training.learn(model, found, held_pool, natural, device, run.between_defects)
+    return dataclasses.replace(found, early_exit=early_exit)
 
 
 @contextmanager

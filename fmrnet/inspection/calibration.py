@@ -132,8 +132,8 @@ class Calibration:
             )
         share = np.mean(self.patch.p_values(np.array(self.patch.held_out)) > max(level, self.false_alarms))
         return (
-            f"level auto lets {share:.0%} of good pictures leave early; at most {_percent(LOST)} of what pixel level calls "
-            f"defective is lost so, for defects like the {found} synthetic ones this rests on"
+            f"level auto lets {share:.0%} of good pictures leave early; at most {_percent(LOST)} of what level pixel "
+            f"calls defective is lost so, for defects like the {found} synthetic ones this rests on"
         )
 
     def is_settled(self, patch_score: float) -> bool:

@@ -1,8 +1,8 @@
 """When the early exit may let a picture go as good: of those that the pixel level would call defective, hardly any.
 
 Learnt from pictures with synthetic defects. Of those that the pixel level flags, the early exit's p-values are
-exchangeable with that of the next one, so that it passes the k-th greatest of m with a probability of at most k / (m + 1)
-(split conformal risk control). The promise holds for defects like these.
+exchangeable with that of the next one, so that it passes the k-th greatest of m with a probability of k / (m + 1)
+at most (split conformal risk control). The promise holds for defects like these.
 """
 
 from __future__ import annotations

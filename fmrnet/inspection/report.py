@@ -227,8 +227,8 @@ class Report:
             return [], lines
         if _made_by(head) != _made_by(self._head):
             raise ConfigError(
-                f"{self.folder} holds a report of another model, level, rate of false alarms, number of bits or release; "
-                "leave out --resume to replace it, or name another folder"
+                f"{self.folder} holds a report of another model, level, rate of false alarms, number of bits or "
+                "release; leave out --resume to replace it, or name another folder"
             )
         given = {str(path): path for path in paths}
         stays = [self._holds(line, given.get(line["picture"])) for line in lines]

@@ -390,7 +390,7 @@ def _calibrate(
     pixels: int | None,
     device: torch.device,
 ) -> Calibration:
-    """What the trained model says of good pictures unseen in training, of some that it has seen, of synthetic defects."""
+    """What the trained model says of good pictures unseen in training, of some of those seen, of synthetic defects."""
 
     def tensors(named: list[Named]) -> Iterator[tuple[str, Tensor]]:
         for name, picture in named:

@@ -60,7 +60,7 @@ class Config:
     # Calibration and inspection (sections III.F and IV.F)
     overlap: float = 0.5  # of neighbouring patches; 0 is none
     median: int = 5  # window of the median filter on each modality; 0 is none
-    k: float = 3.0  # of the k-sigma pixel threshold; 0: what no more than false_alarms of good pictures pass anywhere
+    k: float = 3.0  # of the k-sigma pixel threshold; 0: what one in a thousand pixels of good pictures passes
     false_alarms: float = 0.05  # share of good pictures that may be called defective
 
     def __post_init__(self) -> None:

@@ -27,8 +27,8 @@ def good(folder, count):
 
 @pytest.mark.parametrize(
     "setting",
-    [f"--k={k}" for k in ("nan", "inf", "-inf", "-5", "0", "1e9")]
-    + [f"--patch-quantile={share}" for share in ("nan", "2", "0", "-1")],
+    [f"--k={k}" for k in ("nan", "inf", "-inf", "-5", "1e9")]
+    + [f"--false-alarms={share}" for share in ("nan", "2", "0", "1", "-1")],
 )
 def test_a_setting_out_of_range_leaves_the_old_file(model, tmp_path, setting):
     before = model.read_bytes()

@@ -107,15 +107,52 @@ def test_ctrl_c_reports_what_is_done(model, folder, tmp_path, monkeypatch):
 
 
 def test_calibrate_changes_the_thresholds_and_nothing_else(model, folder, tmp_path):
-    seen = run("calibrate", model, folder, "--out", tmp_path / "b.fmr", "--k", "4", "--patch-quantile", "0.5")
+    seen = run("calibrate", model, folder, "--out", tmp_path / "b.fmr", "--k", "4", "--false-alarms", "0.2")
     assert seen.exit_code == 0, seen.output
     before, after = artifact.load(model), artifact.load(tmp_path / "b.fmr")
-    assert tuple(after.calibration[name] for name in ("k", "patch_quantile", "pictures")) == (4, 0.5, 3)
+    assert tuple(after.calibration[name] for name in ("k", "false_alarms")) == (4, 0.2)
+    assert len(after.calibration["picture"]["held_out"]) == 3
+    assert "about 20 % of good pictures are called defective: an estimate" in seen.stdout
+    assert "3 held-out pictures promise 25 % at best; calibrate on 4 good pictures" in seen.stdout
+    assert "the good pictures that score highest" in seen.stdout
     assert before.config == after.config
     assert all((before.weights[name] == after.weights[name]).all() for name in before.weights)
     content = (tmp_path / "b.fmr").read_bytes()
     assert run("calibrate", tmp_path / "b.fmr", folder).exit_code == 0
     assert (tmp_path / "b.fmr").read_bytes() != content
+
+
+def test_calibrate_takes_a_model_whose_calibration_is_of_another_release(model, folder, tmp_path):
+    old = artifact.load(model)
+    old.calibration.pop("false_alarms")
+    artifact.save(old, tmp_path / "old.fmr")
+    for command in ("inspect", "evaluate"):
+        more = ("--out", tmp_path / "out") if command == "inspect" else ()
+        seen = run(command, tmp_path / "old.fmr", folder, *more)
+        assert seen.exit_code == 2
+        (line,) = seen.stderr.splitlines()
+        assert f"run `fmrnet calibrate {tmp_path / 'old.fmr'} GOOD`" in line
+    assert run("calibrate", tmp_path / "old.fmr", folder).exit_code == 0
+    assert run("inspect", tmp_path / "old.fmr", folder, "--out", tmp_path / "out").exit_code == 0
+
+
+def test_inspect_decides_at_another_rate_without_new_pictures(model, folder, tmp_path):
+    verdicts = {}
+    for rate in (0.001, 0.9):
+        seen = run("inspect", model, folder, "--out", tmp_path / "out", "--false-alarms", rate)
+        assert seen.exit_code == 0, seen.output
+        report = json.loads((tmp_path / "out" / "report.json").read_text())
+        assert report["thresholds"]["false_alarms"] == rate
+        verdicts[rate] = [(line["p_value"], line["defective"]) for line in report["pictures"]]
+        assert all(defective == (p <= rate) for p, defective in verdicts[rate])
+        assert f"about {100 * rate:.3g} %" in seen.stderr or f"at most {100 * rate:.3g} %" in seen.stderr
+    assert [p for p, _ in verdicts[0.001]] == [p for p, _ in verdicts[0.9]]
+    for rate in ("0", "1", "nan", "-1", "5"):
+        seen = run("inspect", model, folder, "--out", tmp_path / "no", "--false-alarms", rate)
+        assert seen.exit_code == 2
+        (line,) = seen.stderr.splitlines()
+        assert "expected a share between 0 and 1, such as 0.05" in line
+        assert not (tmp_path / "no").exists()
 
 
 def test_evaluate(model, tmp_path):
@@ -137,7 +174,7 @@ def test_evaluate(model, tmp_path):
 def test_info(model):
     seen = run("info", model)
     assert seen.exit_code == 0
-    for word in ("patch_size", "pixel_threshold", "provenance", "1 entries, see --json"):
+    for word in ("patch_size", "pixel_threshold", "promise", "provenance", "1 entries, see --json"):
         assert word in seen.output
     content = json.loads(run("info", model, "--json").output)
     assert content["settings"] == artifact.load(model).config.to_dict()

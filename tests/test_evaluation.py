@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
+from tiny import with_thresholds
 
 from fmrnet import pictures
 from fmrnet.config import preset
@@ -21,23 +22,17 @@ from fmrnet.errors import ConfigError, DatasetError, PictureError
 from fmrnet.evaluation.evaluate import Evaluation, evaluate
 from fmrnet.evaluation.metrics import Confusion, PixelCounts
 from fmrnet.files import write_json
-from fmrnet.inspection.calibration import Calibration
 from fmrnet.inspection.folder import check_replaceable
 from fmrnet.inspection.inspector import Result
 from fmrnet.inspection.limits import Limits
 from fmrnet.pictures import read_picture
 from fmrnet.reference import scoring
 
-CALIBRATION = Calibration(
-    k=3.0,
-    pixel_mean=0.1,
-    pixel_std=0.1,
-    pixel_threshold=0.4,
-    patch_quantile=0.999,
-    patch_threshold=1.0,
-    picture_threshold=0.5,
+CALIBRATION = with_thresholds(
+    picture=0.5,
+    patch=1.0,
+    pixel=0.4,
     limits=Limits(((0.0, 1.0),), 0.0, ((0.0, 0.5),) * 4, distance=1.0, share=1.0),
-    pictures=4,
 )
 
 
@@ -60,8 +55,10 @@ class Brightness:
         return Result(
             score=score / 0.5,
             defective=score > 0.5,
+            p_value=self.calibration.picture.p_value(score),
             level="pixel" if decoded else "patch",
             patch_scores=np.full((1, 1), score, np.float32),
+            patch_p_values=np.full((1, 1), self.calibration.patch.p_value(score)),
             anomaly_map=picture if decoded else None,
             mask=picture > 0.4 if decoded else None,
             seconds=0.01,

@@ -16,7 +16,8 @@ from fmrnet import artifact
 from fmrnet.config import Config
 from fmrnet.errors import ArtifactError, ConfigError, DatasetError, PictureError
 from fmrnet.inspection import background
-from fmrnet.inspection.calibration import Calibration
+from fmrnet.inspection.early_exit import EarlyExit
+from fmrnet.inspection.good_scores import GoodScores
 from fmrnet.inspection.inspector import Inspector
 from fmrnet.inspection.limits import Limits
 from fmrnet.network.model import FMRNet
@@ -24,7 +25,8 @@ from fmrnet.reference import fusion, learned_fusion, network, patches, scoring
 
 TINY = Config(channels=(4, 4, 6, 6, 8), memory_entries=7, overlap=0.5)
 NO_LIMITS = Limits(((0.0, 1.0),), 0.0, ((0.0, 0.5),) * 4, distance=1e6, share=1.0)
-THRESHOLDS = Calibration(3.0, 0.1, 0.1, 0.05, 0.99, 1e6, 0.2, NO_LIMITS, 2)
+THRESHOLDS = tiny.with_thresholds(picture=0.2, patch=1e6, pixel=0.05, limits=NO_LIMITS)
+SURE = EarlyExit((0.01,) * 99, (0.05,) * 99)  # whatever the exit does not flag leaves early
 
 
 def make(**settings_) -> Inspector:
@@ -94,18 +96,55 @@ def test_auto_exits_early_only_when_every_patch_is_near(inspector):
     picture = noise(128, 128)
     largest = inspector.inspect(picture, level="patch").patch_scores.max()
     for factor, level in ((1.001, "patch"), (0.999, "pixel")):
-        thresholds = replace(THRESHOLDS, patch_threshold=float(largest) * factor)
-        result = Inspector(inspector.model, thresholds, {}).inspect(picture, level="auto")
+        good = GoodScores((float(largest) * factor,) * 19)
+        result = Inspector(inspector.model, replace(THRESHOLDS, patch=good, early_exit=SURE), {}).inspect(
+            picture, level="auto"
+        )
         assert result.level == level
         assert result.level == "pixel" or not result.defective
+        unsure = Inspector(inspector.model, replace(THRESHOLDS, patch=good), {}).inspect(
+            picture, level="auto"
+        )
+        assert unsure.level == "pixel", "of an exit that nothing is known of, nothing is taken"
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    good=st.lists(st.floats(0.001, 10), min_size=1, max_size=40),
+    rate=st.floats(0.01, 0.9),
+    level=st.sampled_from(["patch", "pixel"]),
+    dark=st.booleans(),
+)
+def test_a_picture_is_defective_where_its_p_value_is_at_most_the_rate(inspector, good, rate, level, dark):
+    scores = GoodScores(tuple(good))
+    limits = replace(NO_LIMITS, level=((0.6, 1.0),)) if dark else NO_LIMITS
+    calibration = replace(THRESHOLDS, picture=scores, patch=scores, limits=limits)
+    asked = Inspector(inspector.model, calibration, {})
+    before = asked.inspect(noise(70, 90), level)
+    asked.false_alarms = rate
+    found = asked.inspect(noise(70, 90), level)
+    assert found.defective == (found.p_value <= rate) == (found.score > 1)
+    if not dark:
+        assert found.p_value == before.p_value, "whatever the rate"
+    else:
+        assert found.defective
+    assert found.patch_p_values.shape == found.patch_scores.shape
+    assert found.patch_p_values.min() == pytest.approx(scores.p_value(found.patch_scores.max()))
+    assert np.array_equal(found.patch_scores, before.patch_scores)
 
 
 def test_pixel_level_gives_map_and_mask_at_the_pictures_size(inspector):
     result = inspector.inspect(noise(77, 131), level="pixel")
     assert result.anomaly_map.shape == result.mask.shape == (77, 131)
     assert result.anomaly_map.dtype == np.float32
+    assert result.defective
     assert np.array_equal(result.mask, result.anomaly_map > THRESHOLDS.pixel_threshold)
-    assert result.defective == (result.score > 1)
+    assert result.mask.any()
+    lax = Inspector(inspector.model, replace(THRESHOLDS, picture=GoodScores((1e9,) * 19)), {})
+    good = lax.inspect(noise(77, 131))
+    assert np.array_equal(good.anomaly_map, result.anomaly_map)
+    assert not good.defective
+    assert not good.mask.any(), "a good picture has no defective pixels"
     assert inspector.inspect(noise(77, 131)).score == result.score, "it is the default"
 
 
@@ -162,8 +201,23 @@ def test_calibrate_anew(inspector):
     fresh.calibrate([noise(128, 96, seed=i) for i in range(3)], k=4.0)
     assert fresh.calibration.k == 4.0
     assert fresh.calibration.pictures == 3
-    with pytest.raises(DatasetError):
-        fresh.calibrate([])
+    fresh.calibrate([noise(128, 96, seed=i) for i in range(3)], false_alarms=0.2)
+    assert fresh.false_alarms == fresh.calibration.false_alarms == 0.2
+    for few in ([], [noise(128, 96)]):
+        with pytest.raises(
+            DatasetError, match=f"{len(few)} good pictures to calibrate on: expected 2 or more"
+        ):
+            fresh.calibrate(few)
+    assert fresh.calibration.pictures == 3
+
+
+def test_a_model_that_is_not_calibrated_says_so(inspector, tmp_path):
+    fresh = Inspector(inspector.model, None, {})
+    with pytest.raises(ArtifactError, match="run `fmrnet calibrate` with good pictures"):
+        fresh.inspect(noise(70, 90))
+    found = fresh.calibrate([noise(70, 90, seed=seed) for seed in range(3)])
+    assert fresh.inspect(noise(70, 90)).p_value > 0
+    assert (found.false_alarms, found.k) == (inspector.config.false_alarms, inspector.config.k)
 
 
 def test_modality_maps_multiply_to_the_fused_map(inspector):
@@ -219,7 +273,8 @@ def test_defective_is_a_score_above_one_and_a_limit_only_raises_it(
     inspector, seed, level, low, spread, distance, share, threshold
 ):
     limits = Limits(((low, 0.5),), 0.1, ((0.0, spread),) * 4, distance, share)
-    thresholds = replace(THRESHOLDS, picture_threshold=threshold, patch_threshold=threshold)
+    good = GoodScores((threshold,) * 19)
+    thresholds = replace(THRESHOLDS, picture=good, patch=good)
     picture = noise(64, 96, seed=seed)
     found = Inspector(inspector.model, replace(thresholds, limits=limits), {}).inspect(picture, level)
     without = Inspector(inspector.model, thresholds, {}).inspect(picture, found.level)
@@ -241,7 +296,8 @@ def test_what_is_wholly_unlike_the_good_pictures_is_never_good(level):
     """An untrained network, that sees nothing: what a picture is as a whole tells all the same."""
     inspector = tiny.make_inspector()
     good = tiny.ground(256, 256, seed=3)
-    thresholds = replace(inspector.calibration, patch_threshold=1e9, picture_threshold=1e9)
+    good_scores = GoodScores((1e9,) * 19)
+    thresholds = replace(inspector.calibration, patch=good_scores, picture=good_scores, early_exit=SURE)
     inspector = Inspector(inspector.model, thresholds, {})
     assert inspector.inspect(good, level).reasons == ()
     twelve_bits = (good.astype(np.uint32) * 4095 // 255).astype(np.uint16)
@@ -266,9 +322,10 @@ def test_what_is_wholly_unlike_the_good_pictures_is_never_good(level):
 
 
 def test_auto_goes_on_to_the_map_of_a_picture_beyond_a_limit(inspector):
-    assert inspector.inspect(noise(64, 64), "auto").level == "patch"
+    sure = replace(THRESHOLDS, early_exit=SURE)
+    assert Inspector(inspector.model, sure, {}).inspect(noise(64, 64), "auto").level == "patch"
     limits = replace(NO_LIMITS, level=((0.9, 1.0),))
-    found = Inspector(inspector.model, replace(THRESHOLDS, limits=limits), {}).inspect(noise(64, 64), "auto")
+    found = Inspector(inspector.model, replace(sure, limits=limits), {}).inspect(noise(64, 64), "auto")
     assert found.level == "pixel"
     assert found.defective
 
@@ -320,8 +377,8 @@ def test_many_threads_at_once_find_what_one_finds():
 
 @pytest.mark.parametrize(
     "setting",
-    [{"k": k} for k in (np.nan, np.inf, -np.inf, -5, 0, 1e6)]
-    + [{"patch_quantile": q} for q in (2, 0, -1, np.nan)],
+    [{"k": k} for k in (np.nan, np.inf, -np.inf, -5, 1e6)]
+    + [{"false_alarms": rate} for rate in (2, 0, 1, -1, np.nan)],
 )
 def test_calibration_with_settings_out_of_range_is_refused_before_any_work(inspector, setting):
     class Untouched:

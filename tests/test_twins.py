@@ -20,7 +20,7 @@ from fmrnet.fast import _textons_numba, _textons_triton
 from fmrnet.fast import fusion as fast_fusion
 from fmrnet.fast import memory as fast_memory
 from fmrnet.fast import textons as fast_textons
-from fmrnet.inspection import background
+from fmrnet.inspection import background, good_scores
 from fmrnet.learning import general_training, losses
 from fmrnet.network import backbone, general, learned_fusion, model
 
@@ -100,6 +100,7 @@ TWINS = {
     "losses.discriminator_loss": ("losses.discriminator_loss", "test_losses::test_adversarial_losses"),
     "losses.gan_loss": ("losses.gan_loss", "test_losses::test_adversarial_losses"),
     "losses.perceptual_loss": ("losses.perceptual_loss", "test_losses::test_perceptual_loss"),
+    "good_scores.p_value": ("good_scores.GoodScores", "test_good_scores::test_p_values_are_the_oracles"),
     "scoring.roc_auc": ("evaluation.metrics.PixelCounts", COUNTS),
     "scoring.au_pro": ("evaluation.metrics.PixelCounts", COUNTS),
     "scoring.precision_recall_f1": ("evaluation.metrics.Confusion", COUNTS),
@@ -419,6 +420,10 @@ def test_constants_of_the_general_features_are_the_twins():
         ("C0", reference.fusion, (fast_fusion,)),
         ("MODALITIES", reference.fusion, (fast_fusion, background)),
         ("ALARM_PIXELS", reference.scoring, (background,)),
+        ("LEAST", reference.good_scores, (good_scores,)),
+        ("LEAST_P", reference.good_scores, (good_scores,)),
+        ("PRIOR_SPREAD", reference.good_scores, (good_scores,)),
+        ("PRIOR_WEIGHT", reference.good_scores, (good_scores,)),
     ],
 )
 def test_constants_are_the_twins(name, oracle, twins):
@@ -429,7 +434,7 @@ def test_constants_are_the_twins(name, oracle, twins):
 def test_every_constant_of_the_oracle_is_compared_or_its_own():
     """A new one is either added above or here, with the reason."""
     compared = {"SLOPE", "EPS", "C0", "MODALITIES", "ALARM_PIXELS"} | constants(*FUSION_ORACLES).keys()
-    compared |= constants(*GENERAL_ORACLES).keys()
+    compared |= constants(*GENERAL_ORACLES).keys() | constants(reference.good_scores).keys()
     own = {
         "BN_EPS",  # PyTorch's default in the product, compared below
         "LOG_FLOOR",  # PyTorch's own in the product: test_logits_far_out_stay_finite

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from fmrnet import files
 from fmrnet.config import Config, preset
-from fmrnet.inspection.calibration import calibrate
+from fmrnet.inspection.calibration import Calibration, calibrate
+from fmrnet.inspection.early_exit import EarlyExit
+from fmrnet.inspection.good_scores import GoodScores
 from fmrnet.inspection.inspector import Inspector
+from fmrnet.inspection.limits import Limits
 from fmrnet.network.model import FMRNet
 
 CONFIG: Config = dataclasses.replace(
@@ -35,6 +38,20 @@ def ground(height: int = 96, width: int = 112, *, channels: int = 1, seed: int =
     return np.random.default_rng(seed).integers(90, 150, shape, dtype=np.uint8)
 
 
+def with_thresholds(*, picture: float, patch: float, pixel: float, limits: Limits) -> Calibration:
+    """A calibration with these thresholds at a rate of 0.05."""
+    return Calibration(
+        false_alarms=0.05,
+        picture=GoodScores((picture,) * 19),
+        patch=GoodScores((patch,) * 19),
+        k=3.0,
+        pixel_threshold=pixel,
+        early_exit=EarlyExit(),
+        limits=limits,
+        looks=(),
+    )
+
+
 def make_inspector(channels: int = 1) -> Inspector:
     """An inspector with random weights, calibrated on one picture of `ground`."""
     torch.manual_seed(0)
@@ -44,7 +61,7 @@ def make_inspector(channels: int = 1) -> Inspector:
     torch.nn.init.normal_(model.memory)
     good = torch.from_numpy(ground(channels=channels).astype(np.float32) / 255)
     good = good[None] if channels == 1 else good.permute(2, 0, 1)
-    calibration = calibrate(model, [good], pixels=good[0].numel())
+    calibration = calibrate(model, [("good.png", good)])
     return Inspector(model, calibration, {"command": "none", "seed": 0, "loss_curve": [[1, 10, 0.5]]})
 
 

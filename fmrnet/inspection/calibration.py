@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit, logit
+from scipy.special import expit
 from torch import Tensor
 
 from fmrnet.errors import ConfigError, DatasetError
@@ -35,7 +35,8 @@ EDGE = 1e-6  # how near to 0 and 1 a probability's logit is taken
 LEAST = 1e-12  # a perfectly flat surface gives thresholds of 0, and scores are multiples of a threshold
 GREATEST_MAP = 2.0  # of Eq 23, where 1 - SSIM is; a learned map ends at 1
 SURE = 1 - 2.0**-20  # no pixel threshold of a learned map lies above: float32 rounds what comes near to 1
-VALUES = 1025  # of each map, kept to tell what share of it passes a threshold that comes from all maps
+PIXELS = 1e-3  # share of good pictures' pixels that pass the pixel threshold; a good picture's mask is empty all the same
+VALUES = 2**14 + 1  # of each map, kept to tell what share of it passes a threshold that comes from all maps
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,10 @@ class Calibration:
         `picture_score` of good pictures.
     patch : GoodScores
         The early exit's greatest patch score of good pictures.
-    pixel : GoodScores
-        The greatest value of good pictures' maps.
-    odds : bool
-        Whether these are odds, map / (1 - map), as of a learned map, or values as they are, as of Eq 23.
     k : float
-        Of the k-sigma pixel threshold; 0: the pixel threshold is what `pixel` says at the rate in force.
-    k_sigma : float
-        Mean + k sigma of all held-out maps, on the map's own scale; of their logits, unless the map is Eq 23's.
+        Of the k-sigma pixel threshold; 0: the pixel threshold is what PIXELS of good pictures' pixels pass.
+    pixel_threshold : float
+        Of the anomaly map.
     early_exit : EarlyExit
         When a picture may leave early as good.
     limits : Limits
@@ -73,10 +70,8 @@ class Calibration:
     false_alarms: float
     picture: GoodScores
     patch: GoodScores
-    pixel: GoodScores
-    odds: bool
     k: float
-    k_sigma: float
+    pixel_threshold: float
     early_exit: EarlyExit
     limits: Limits
     looks: tuple[Look, ...]
@@ -97,11 +92,6 @@ class Calibration:
     def patch_threshold(self) -> float:
         """Of the early exit's patch scores: no more than the rate of good pictures have a patch beyond it."""
         return self.patch.threshold(self.false_alarms)
-
-    @property
-    def pixel_threshold(self) -> float:
-        """Of the anomaly map: mean + k sigma, or what no more than the rate of good pictures pass anywhere."""
-        return self.k_sigma if self.k else _on_map(self.pixel.threshold(self.false_alarms), self.odds)
 
     @property
     def promise(self) -> str:
@@ -132,8 +122,8 @@ class Calibration:
             )
         share = np.mean(self.patch.p_values(np.array(self.patch.held_out)) > max(level, self.false_alarms))
         return (
-            f"level auto lets {share:.0%} of good pictures leave early; at most {_percent(LOST)} of what level pixel "
-            f"calls defective is lost so, for defects like the {found} synthetic ones this rests on"
+            f"level auto lets {_percent(share)} of good pictures leave early; at most {_percent(LOST)} of what "
+            f"level pixel calls defective is lost so, for defects like the {found} synthetic ones this rests on"
         )
 
     def is_settled(self, patch_score: float) -> bool:
@@ -170,13 +160,12 @@ class Calibration:
             If a field is missing, unknown, of another type, not finite, or in no range that good pictures give.
         """
         stored = Stored("calibration", values, cls)
-        scores = {name: GoodScores.from_dict(stored.values[name]) for name in ("picture", "patch", "pixel")}
+        scores = {name: GoodScores.from_dict(stored.values[name]) for name in ("picture", "patch")}
         return cls(
             false_alarms=stored.number("false_alarms", LEAST, 1 - LEAST),
             **scores,
-            odds=stored.flag("odds"),
             k=stored.number("k", 0, 100),
-            k_sigma=stored.number("k_sigma", LEAST, GREATEST_MAP),
+            pixel_threshold=stored.number("pixel_threshold", LEAST, GREATEST_MAP),
             early_exit=EarlyExit.from_dict(stored.values["early_exit"]),
             limits=Limits.from_dict(stored.values["limits"]),
             looks=tuple(map(Look.from_dict, stored.items("looks"))),
@@ -240,27 +229,20 @@ def calibrate(
     parts = 1.0 if pixels is None else max(1.0, pixels / np.mean([math.prod(one.look.size) for one in every]))
     rate = model.config.false_alarms if false_alarms is None else false_alarms
     k = model.config.k if k is None else k
-    odds = model.config.standard_map
-    sums = np.sum([one.sums for one in every], axis=0)
-    mean = float(sums[1] / sums[0])
-    k_sigma = mean + k * math.sqrt(max(sums[2] / sums[0] - mean**2, 0.0))
-    k_sigma = min(float(expit(k_sigma)), SURE) if odds else max(k_sigma, LEAST)
-    pixel = _scores(every, known, parts, lambda one: math.exp(one.values[-1]) if odds else one.values[-1])
-    threshold = k_sigma if k else _on_map(pixel.threshold(rate), odds)
-    passed = float(logit(threshold)) if odds else threshold
+    threshold = _pixel_threshold(every, k)
     limits = Limits.around(
         [one for name, one in seen if name not in suspects],
         distances=[one.typical for one in every],
-        shares=[float(np.mean(one.values > passed)) for one in every],
+        shares=[float(np.mean(one.values > threshold)) for one in every],
     )
     return Calibration(
         false_alarms=rate,
         picture=_scores(every, known, parts, lambda one: one.alarms.max().item()),
         patch=_scores(every, known, parts, lambda one: one.patch),
-        pixel=pixel,
-        odds=odds,
         k=k,
-        k_sigma=k_sigma,
+        pixel_threshold=min(float(expit(threshold)), SURE)
+        if model.config.standard_map
+        else max(threshold, LEAST),
         early_exit=early_exit,
         limits=limits,
         looks=tuple(one for name, one in seen if name not in suspects),
@@ -273,9 +255,13 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _on_map(value: float, odds: bool) -> float:
-    """A value of the scores of maps on the maps' own scale."""
-    return min(value / (1 + value), SURE) if odds else value
+def _pixel_threshold(every: Sequence[_Evidence], k: float) -> float:
+    """Mean + k sigma of all values, or what PIXELS of them pass."""
+    if not k:
+        return float(np.quantile(np.concatenate([one.values for one in every]), 1 - PIXELS))
+    sums = np.sum([one.sums for one in every], axis=0)
+    mean = float(sums[1] / sums[0])
+    return mean + k * math.sqrt(max(sums[2] / sums[0] - mean**2, 0.0))
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class GoodScores:
     Parameters
     ----------
     held_out : sequence of float, 0 or more
-        Of pictures that nothing was learnt from, at least one.
+        Of pictures that nothing was learnt from, at least one, in the order of the pictures.
     learnt : sequence of float, 0 or more
         Of pictures that training has seen. They score lower, by how much is not known beforehand; only their spread
         counts.
@@ -46,10 +46,6 @@ class GoodScores:
     held_out: tuple[float, ...]
     learnt: tuple[float, ...] = ()
     parts: float = 1.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "held_out", tuple(sorted(self.held_out)))
-        object.__setattr__(self, "learnt", tuple(sorted(self.learnt)))
 
     @classmethod
     def from_dict(cls, values: Any) -> GoodScores:
@@ -79,7 +75,7 @@ class GoodScores:
         if self.parts > 1:
             return estimate
         count = len(self.held_out)
-        at_least = count - np.searchsorted(self.held_out, scores, side="left")
+        at_least = count - np.searchsorted(self._ordered, scores, side="left")
         return np.where(at_least > 0, (1 + at_least) / (count + 1), estimate)
 
     def threshold(self, rate: float) -> float:
@@ -89,11 +85,15 @@ class GoodScores:
         if rank > count:
             return 0.0
         if rank:
-            return max(self.held_out[count - rank], LEAST)
+            return max(float(self._ordered[count - rank]), LEAST)
         location, scale, freedom = self._law
         each = -math.expm1(math.log1p(-rate) / self.parts)
         estimate = math.exp(min(location + scale * float(stats.t.isf(each, freedom)), math.log(GREATEST)))
-        return max(estimate, self.held_out[-1] if self.parts == 1 else LEAST)
+        return max(estimate, float(self._ordered[-1]) if self.parts == 1 else LEAST)
+
+    @cached_property
+    def _ordered(self) -> NDArray[np.float64]:
+        return np.sort(np.asarray(self.held_out, dtype=np.float64))
 
     @cached_property
     def _law(self) -> tuple[float, float, float]:

@@ -59,7 +59,7 @@ class Result:
         The share of good pictures with a patch that scores as high as this one anywhere.
     anomaly_map : (H, W) float32, or None at patch level
     mask : (H, W) bool, or None at patch level
-        Pixels whose anomaly passes the calibrated threshold.
+        Pixels whose anomaly passes the calibrated threshold; none in a picture that is not defective.
     seconds : float
         Time the inspection took, reading the file included.
     reasons : tuple of str
@@ -200,7 +200,7 @@ class Inspector:
             patch_scores=patch_scores,
             patch_p_values=calibration.patch.p_values(patch_scores),
             anomaly_map=found,
-            mask=mask,
+            mask=mask if mask is None or times > 1 else np.zeros_like(mask),
             seconds=time.perf_counter() - started,
             reasons=reasons,
         )

@@ -50,13 +50,6 @@ class Stored:
             raise self._error(field, value, f"an integer of {least} or more")
         return value
 
-    def flag(self, field: str) -> bool:
-        """Yes or no."""
-        value = self.values[field]
-        if type(value) is not bool:
-            raise self._error(field, value, "true or false")
-        return value
-
     def text(self, field: str) -> str:
         """A text no longer than a path may be."""
         value = self.values[field]

@@ -1,11 +1,13 @@
-"""What both levels say of synthetic defects on good pictures that nothing was learnt from: the early exit's promise.
+"""What both levels say of pictures with synthetic defects: the early exit's promise.
 
-Crops are looked at in place of whole pictures, which is on the safe side: whatever else a picture shows can only raise
-what the early exit says of it.
+The defects are drawn on crops of good pictures that nothing was learnt from. What a level says of a picture is what it
+says of its worst place; so that of a whole picture with this defect it says what it says of the crop, or what it says
+of a good picture without it, whichever is worse.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -32,18 +34,21 @@ def learn(
     device: torch.device,
     between: Callable[[int, int], None],
 ) -> EarlyExit:
-    """Both levels' p-values of crops with synthetic defects.
+    """Both levels' p-values of pictures with a synthetic defect each.
 
-    CROPS of them, or as many as the training has drawn in all its steps, if these are fewer. `between` is called with
-    the number of crops done and of all.
+    CROPS of them, or as many as the training has drawn in all its steps, if these are fewer. `between` is called
+    with the number of crops done and of all.
     """
     drawn = model.config.batch_size * sum(model.config.steps)
     total = min(CROPS, drawn) if drawn else CROPS
-    pixel, patch = [], []
+    pixel: list[float] = []
+    patch: list[float] = []
+    whole = itertools.cycle(zip(calibration.picture.held_out, calibration.patch.held_out, strict=True))
     for crops, label in labelled_crops(model, good, natural, PHASE, total, device, between):
         for crop in crops[(label == 1).flatten(1).any(1)]:
             seen = background.glance(model, crop)
             score = picture_score(background.compare(model, seen).alarm_map, model.config.patch_size)
-            pixel.append(calibration.picture.p_value(score))
-            patch.append(calibration.patch.p_value(seen.patch_scores.max().item()))
+            of_good, of_good_patch = next(whole)
+            pixel.append(calibration.picture.p_value(max(score, of_good)))
+            patch.append(calibration.patch.p_value(max(seen.patch_scores.max().item(), of_good_patch)))
     return EarlyExit(tuple(pixel), tuple(patch))

@@ -186,7 +186,7 @@ def alarm(standard_scores: npt.ArrayLike) -> Array:
     Returns
     -------
     (H, W), 0 or more
-        In standard deviations. `scoring.picture_score` of it tells whether the picture is defective.
+        In standard deviations. `scoring.patch_alarms` of it tells whether the picture is defective.
     """
     logit, around, energy = np.moveaxis(numbers("standard_scores", standard_scores, "(H, W, 3)"), -1, 0)
     answer = np.maximum(logit - AROUND_SHARE * np.maximum(around, 0), NEIGHBOURHOOD_SHARE * around)

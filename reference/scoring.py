@@ -4,7 +4,7 @@ ROC  recall over false positive rate, every score a threshold    PRO  per-region
 defect region, mean over the regions                             mu, sigma  mean and standard deviation
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -148,8 +148,8 @@ def k_sigma_threshold(normal_maps: Sequence[npt.ArrayLike], k: float = 3.0) -> f
     return float(values.mean() + k * values.std())
 
 
-def picture_score(alarm_map: npt.ArrayLike, size: int) -> float:
-    """How defective a picture is: the mean of the ALARM_PIXELS greatest values of a patch, the largest of all patches.
+def patch_alarms(alarm_map: npt.ArrayLike, size: int, cell: int = 1) -> Array:
+    """How defective each patch is: the mean of its ALARM_PIXELS greatest values; a picture is what its worst patch is.
 
     A single greatest value is ruled by the noise of one pixel; a defect covers more, and they lie close together.
     Patches lie half a patch apart, those at the lower and right border filled up with 0.
@@ -157,12 +157,14 @@ def picture_score(alarm_map: npt.ArrayLike, size: int) -> float:
     Parameters
     ----------
     alarm_map : (H, W), 0 or more
+        A value for each cell of `cell` x `cell` pixels.
     size : int
-        Of a patch, in pixels; even.
+        Of a patch, in pixels; a multiple of 2 cells.
+    cell : int
 
     Returns
     -------
-    float
+    (rows, columns)
         In the map's unit.
 
     Raises
@@ -170,17 +172,28 @@ def picture_score(alarm_map: npt.ArrayLike, size: int) -> float:
     ValueError
         Not (H, W), NaN, or a value below 0.
     """
+    count = max(1, ALARM_PIXELS // cell**2)
+    return _of_patches(alarm_map, size // cell, lambda patch: np.sort(patch, axis=None)[-count:].mean())
+
+
+def patch_means(alarm_map: npt.ArrayLike, size: int, cell: int = 1) -> Array:
+    """The mean of each patch: what `patch_alarms` is for small defects, for those as large as a patch."""
+    return _of_patches(alarm_map, size // cell, np.mean)
+
+
+def _of_patches(alarm_map: npt.ArrayLike, size: int, statistic: Callable[[Array], float]) -> Array:
     A, step = numbers("alarm_map", alarm_map, "(H, W)"), size // 2
     if A.min() < 0:
         raise ValueError(f"alarm_map holds {A.min()}; expected values of 0 or more")
-    alarms = []
-    for row in range(0, max(A.shape[0] - step, 1), step):
-        for column in range(0, max(A.shape[1] - step, 1), step):
+    rows, columns = (range(0, max(side - step, 1), step) for side in A.shape)
+    found = np.empty((len(rows), len(columns)))
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
             patch = np.zeros((size, size))
             inside = A[row : row + size, column : column + size]
             patch[: inside.shape[0], : inside.shape[1]] = inside
-            alarms.append(np.sort(patch, axis=None)[-ALARM_PIXELS:].mean())
-    return float(max(alarms))
+            found[i, j] = statistic(patch)
+    return found
 
 
 def _area(x: Array, y: Array, limit: float) -> float:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from fmrnet.config import Config
 from fmrnet.errors import ArtifactError, ConfigError, DatasetError
 from fmrnet.inspection import background
-from fmrnet.inspection.background import patch_alarms
-from fmrnet.inspection.calibration import Calibration, calibrate, picture_score
+from fmrnet.inspection.background import patch_alarms, patch_means
+from fmrnet.inspection.calibration import Calibration, calibrate
 from fmrnet.inspection.early_exit import EarlyExit
 from fmrnet.inspection.limits import look
 from fmrnet.inspection.suspects import Suspect
@@ -56,11 +56,12 @@ def test_scores_are_those_of_the_pictures(model):
     images = pictures(4)
     found = calibrate(model, named(images[:3]), learnt=named(images[3:]), k=0)
     seen = [background.glance(model, image) for image in images]
-    assert found.patch.held_out == tuple(one.patch_scores.max().item() for one in seen[:3])
+    assert found.patch.held_out == tuple((one.patch_scores.max().item(),) for one in seen[:3])
     compared = [background.compare(model, one) for one in seen]
-    scores = [picture_score(one.alarm_map, 64) for one in compared]
+    scores = [(patch_alarms(one.anomaly_map, 64).max().item(),) for one in compared]
     assert found.picture.held_out == tuple(scores[:3])
     assert found.picture.learnt == (scores[3],)
+    assert found.loudest[0].picture == f"{int(np.argmax(scores[:3]))}.png"
     values = np.concatenate([one.anomaly_map.numpy().ravel() for one in compared[:3]])
     assert (values > found.pixel_threshold).mean() == pytest.approx(1e-3, rel=0.3)
     assert (found.picture.parts, found.looks) == (1, tuple(look(image) for image in images[:3]))
@@ -93,29 +94,42 @@ def test_the_promise_in_words(model, monkeypatch):
     sure = replace(many, early_exit=EarlyExit((0.01,) * 120, (0.02,) * 119 + (0.5,)))
     assert sure.exit_promise.startswith("level auto lets 52.5 % of good pictures leave early; at most 1 %")
     assert "the 120 synthetic ones" in sure.exit_promise
-    middle = sorted(sure.patch.held_out)[20]
+    middle = sure.patch.surprises[20]
     assert sure.is_settled(middle * 0.99)
     assert not sure.is_settled(middle * 1.01)
     assert not many.is_settled(0.0), "nothing is known of the exit"
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 10**6), height=st.integers(64, 200), width=st.integers(64, 200))
-def test_picture_score_is_the_oracles(seed, height, width):
-    alarms = np.random.default_rng(seed).exponential(size=(height, width))
-    ours = picture_score(torch.from_numpy(alarms), 64)
-    assert ours == pytest.approx(scoring.picture_score(alarms, 64))
-    corner = np.zeros((height, width))
-    corner[-8:, -8:] = 2.0  # the last pixels belong to a patch too
-    assert picture_score(torch.from_numpy(corner), 64) == scoring.picture_score(corner, 64) == 2
+@given(
+    seed=st.integers(0, 10**6),
+    height=st.integers(64, 200),
+    width=st.integers(64, 200),
+    size=st.sampled_from([64, 96]),
+    cell=st.sampled_from([1, 4, 8, 16]),
+)
+def test_patch_alarms_and_means_are_the_oracles(seed, height, width, size, cell):
+    shape = (-(-height // cell), -(-width // cell))
+    alarms = np.random.default_rng(seed).exponential(size=shape)
+    ours = patch_alarms(torch.from_numpy(alarms), size, cell)
+    assert np.allclose(ours, scoring.patch_alarms(alarms, size, cell))
+    assert np.allclose(
+        patch_means(torch.from_numpy(alarms), size, cell), scoring.patch_means(alarms, size, cell)
+    )
+    pixels = patch_alarms(torch.zeros(height, width), size)
+    assert ours.shape == pixels.shape, "patches of every grid are those of the pixels"
+    corner = np.zeros(shape)
+    corner[-1:, -1:] = 2.0  # the last cell belongs to a patch too
+    found = patch_alarms(torch.from_numpy(corner), size, cell)
+    assert found.max() == (2 if cell >= 8 else pytest.approx(2 / (64 // cell**2)))
 
 
 def test_a_small_defect_outscores_lone_pixels_however_many():
     alarms, lone = torch.zeros(2, 512, 512).unbind()
     alarms[100:108, 200:208] = 5.0
     lone[::32, ::32] = 9.0  # four in each patch
-    assert picture_score(alarms, 64) == 5
-    assert picture_score(lone, 64) < 1
+    assert patch_alarms(alarms, 64).max() == 5
+    assert patch_alarms(lone, 64).max() < 1
 
 
 def test_patch_alarms_lie_half_a_patch_apart_over_all_of_the_picture():
@@ -129,7 +143,7 @@ def test_patch_alarms_lie_half_a_patch_apart_over_all_of_the_picture():
 def test_a_flat_surface_gives_thresholds_that_can_be_divided_by(model, monkeypatch):
     nothing = torch.zeros(2, 2)
     monkeypatch.setattr(background, "patch_distances", lambda *_: nothing)
-    flat = background.Comparison(torch.zeros(128, 64), torch.zeros(128, 64))
+    flat = background.Comparison(torch.zeros(128, 64), torch.zeros(128, 64), torch.zeros(1, 3, 1))
     monkeypatch.setattr(background, "compare", lambda *_: flat)
     found = calibrate(model, named(pictures(2)))
     assert found.patch_threshold > 0
@@ -147,11 +161,17 @@ def alarming(monkeypatch):
 
     def glance(_, picture):
         distances = 1 + picture[0, ::64, ::64]
-        return background.Glance(picture, distances, distances.quantile(0.5).item(), None, None)
+        return background.Glance(
+            picture, distances, distances[None], distances.quantile(0.5).item(), None, None
+        )
 
     monkeypatch.setattr(background, "glance", glance)
-    compared = lambda _, seen: background.Comparison(seen.picture[0] / 8, seen.picture[0])  # noqa: E731
-    monkeypatch.setattr(background, "compare", compared)
+
+    def compare(_, seen):
+        (alarms,) = seen.picture
+        return background.Comparison(alarms / 8, alarms, patch_alarms(alarms, 64)[None])
+
+    monkeypatch.setattr(background, "compare", compare)
 
 
 def alarms(count, seed):

@@ -73,7 +73,19 @@ def test_the_map_is_the_sum_of_every_witness(both, good):
         found.anomaly_map,
         torch.sigmoid((seen.surprise + surprise(3, beyond) - background.HALF) / background.BREADTH),
     )
-    torch.testing.assert_close(found.alarm_map, seen.surprise + surprise(4, alarms))
+    torch.testing.assert_close(found.evidence, seen.surprise + surprise(3, beyond))
+    size = model.config.patch_size
+    alone = surprise(4, alarms)
+    torch.testing.assert_close(found.readings[0], background.patch_alarms(seen.surprise + alone, size))
+    torch.testing.assert_close(found.readings[-1], background.patch_alarms(alone, size))
+    torch.testing.assert_close(found.readings[1:-1], seen.readings[1:])
+    torch.testing.assert_close(seen.readings[0], seen.patch_scores)
+    evidence = model.general.evidence(picture[None])
+    height, width = picture.shape[1:]
+    for place, (number, cell) in enumerate(((0, 4), (1, 16), (1, 16), (2, 8))):
+        of_witness = surprise(number, evidence[number])[0, : -(-height // cell), : -(-width // cell)]
+        statistic = background.patch_means if place == 2 else background.patch_alarms
+        torch.testing.assert_close(seen.readings[1 + place], statistic(of_witness, size, cell))
     parts = [surprise(number, values) for number, values in enumerate(model.general.evidence(picture[None]))]
     assert len(parts) == 3
     assert seen.surprise.max() <= sum(part.max() for part in parts) + 1e-4

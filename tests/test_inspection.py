@@ -21,7 +21,7 @@ from fmrnet.inspection.good_scores import GoodScores
 from fmrnet.inspection.inspector import Inspector
 from fmrnet.inspection.limits import Limits
 from fmrnet.network.model import FMRNet
-from fmrnet.reference import fusion, learned_fusion, network, patches, scoring
+from fmrnet.reference import fusion, good_scores, learned_fusion, network, patches, scoring
 
 TINY = Config(channels=(4, 4, 6, 6, 8), memory_entries=7, overlap=0.5)
 NO_LIMITS = Limits(((0.0, 1.0),), 0.0, ((0.0, 0.5),) * 4, distance=1e6, share=1.0)
@@ -77,8 +77,9 @@ def test_learned_fusion_gives_the_map_and_agrees_with_its_oracle():
     scores = learned_fusion.standard_scores(picture, restored, weights["mean"], weights["std"], weights)
     beyond = learned_fusion.beyond_good(scores)
     assert np.abs(found.anomaly_map - learned_fusion.learned_map(beyond)).max() < 1e-4
-    score = scoring.picture_score(learned_fusion.alarm(scores), 64)
-    expected = score / THRESHOLDS.picture_threshold
+    reading = scoring.patch_alarms(learned_fusion.alarm(scores), 64).max()
+    good = THRESHOLDS.picture
+    expected = good_scores.surprise([reading], good.held_out) / good.threshold(0.05)
     assert found.score == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
@@ -89,14 +90,15 @@ def test_patch_level_never_runs_the_decoder(inspector, monkeypatch):
     assert result.anomaly_map is None
     assert result.mask is None
     assert result.patch_scores.shape == (3, 4)
-    assert result.score == pytest.approx(result.patch_scores.max() / THRESHOLDS.patch_threshold)
+    surprise = good_scores.surprise([result.patch_scores.max()], THRESHOLDS.patch.held_out)
+    assert result.score == pytest.approx(surprise / THRESHOLDS.patch_threshold)
 
 
 def test_auto_exits_early_only_when_every_patch_is_near(inspector):
     picture = noise(128, 128)
     largest = inspector.inspect(picture, level="patch").patch_scores.max()
     for factor, level in ((1.001, "patch"), (0.999, "pixel")):
-        good = GoodScores((float(largest) * factor,) * 19)
+        good = tiny.same(float(largest) * factor)
         result = Inspector(inspector.model, replace(THRESHOLDS, patch=good, early_exit=SURE), {}).inspect(
             picture, level="auto"
         )
@@ -110,7 +112,7 @@ def test_auto_exits_early_only_when_every_patch_is_near(inspector):
 
 @settings(max_examples=20, deadline=None)
 @given(
-    good=st.lists(st.floats(0.001, 10), min_size=1, max_size=40),
+    good=st.lists(st.floats(0.001, 10).map(lambda reading: (reading,)), min_size=1, max_size=40),
     rate=st.floats(0.01, 0.9),
     level=st.sampled_from(["patch", "pixel"]),
     dark=st.booleans(),
@@ -129,7 +131,8 @@ def test_a_picture_is_defective_where_its_p_value_is_at_most_the_rate(inspector,
     else:
         assert found.defective
     assert found.patch_p_values.shape == found.patch_scores.shape
-    assert found.patch_p_values.min() == pytest.approx(scores.p_value(found.patch_scores.max()))
+    surprise = scores.surprise(found.patch_scores.max()[None])
+    assert found.patch_p_values.min() == pytest.approx(scores.p_value(float(surprise)))
     assert np.array_equal(found.patch_scores, before.patch_scores)
 
 
@@ -140,7 +143,7 @@ def test_pixel_level_gives_map_and_mask_at_the_pictures_size(inspector):
     assert result.defective
     assert np.array_equal(result.mask, result.anomaly_map > THRESHOLDS.pixel_threshold)
     assert result.mask.any()
-    lax = Inspector(inspector.model, replace(THRESHOLDS, picture=GoodScores((1e9,) * 19)), {})
+    lax = Inspector(inspector.model, replace(THRESHOLDS, picture=tiny.same(1e9)), {})
     good = lax.inspect(noise(77, 131))
     assert np.array_equal(good.anomaly_map, result.anomaly_map)
     assert not good.defective
@@ -273,7 +276,7 @@ def test_defective_is_a_score_above_one_and_a_limit_only_raises_it(
     inspector, seed, level, low, spread, distance, share, threshold
 ):
     limits = Limits(((low, 0.5),), 0.1, ((0.0, spread),) * 4, distance, share)
-    good = GoodScores((threshold,) * 19)
+    good = tiny.same(threshold)
     thresholds = replace(THRESHOLDS, picture=good, patch=good)
     picture = noise(64, 96, seed=seed)
     found = Inspector(inspector.model, replace(thresholds, limits=limits), {}).inspect(picture, level)
@@ -296,7 +299,7 @@ def test_what_is_wholly_unlike_the_good_pictures_is_never_good(level):
     """An untrained network, that sees nothing: what a picture is as a whole tells all the same."""
     inspector = tiny.make_inspector()
     good = tiny.ground(256, 256, seed=3)
-    good_scores = GoodScores((1e9,) * 19)
+    good_scores = tiny.same(1e9)
     thresholds = replace(inspector.calibration, patch=good_scores, picture=good_scores, early_exit=SURE)
     inspector = Inspector(inspector.model, thresholds, {})
     assert inspector.inspect(good, level).reasons == ()

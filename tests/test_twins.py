@@ -30,6 +30,7 @@ TESTS = Path(__file__).parent
 FORWARD = "test_model::test_forward_agrees_with_oracle"
 FUSION = "test_learned_fusion::test_agrees_with_oracle_in_float64"
 FEATURES = "test_general::test_features_agree_with_oracle_in_float64"
+PROMISES = "test_good_scores::test_surprises_and_p_values_are_the_oracles"
 WITNESSES = "test_general::test_witnesses_agree_with_oracle_in_float64"
 COUNTS = "test_evaluation::test_counts_give_the_oracles_figures"
 
@@ -100,13 +101,19 @@ TWINS = {
     "losses.discriminator_loss": ("losses.discriminator_loss", "test_losses::test_adversarial_losses"),
     "losses.gan_loss": ("losses.gan_loss", "test_losses::test_adversarial_losses"),
     "losses.perceptual_loss": ("losses.perceptual_loss", "test_losses::test_perceptual_loss"),
-    "good_scores.p_value": ("good_scores.GoodScores", "test_good_scores::test_p_values_are_the_oracles"),
+    "good_scores.surprise": ("good_scores.GoodScores", PROMISES),
+    "good_scores.held_out_surprises": ("good_scores.GoodScores", PROMISES),
+    "good_scores.p_value": ("good_scores.GoodScores", PROMISES),
     "scoring.roc_auc": ("evaluation.metrics.PixelCounts", COUNTS),
     "scoring.au_pro": ("evaluation.metrics.PixelCounts", COUNTS),
     "scoring.precision_recall_f1": ("evaluation.metrics.Confusion", COUNTS),
-    "scoring.picture_score": (
-        "calibration.picture_score",
-        "test_calibration::test_picture_score_is_the_oracles",
+    "scoring.patch_alarms": (
+        "background.patch_alarms",
+        "test_calibration::test_patch_alarms_and_means_are_the_oracles",
+    ),
+    "scoring.patch_means": (
+        "background.patch_means",
+        "test_calibration::test_patch_alarms_and_means_are_the_oracles",
     ),
     "scoring.k_sigma_threshold": (
         "calibration.calibrate",
@@ -421,7 +428,8 @@ def test_constants_of_the_general_features_are_the_twins():
         ("MODALITIES", reference.fusion, (fast_fusion, background)),
         ("ALARM_PIXELS", reference.scoring, (background,)),
         ("LEAST", reference.good_scores, (good_scores,)),
-        ("LEAST_P", reference.good_scores, (good_scores,)),
+        ("FIRST", reference.good_scores, (good_scores,)),
+        ("MOST_SURPRISE", reference.good_scores, (good_scores,)),
         ("PRIOR_SPREAD", reference.good_scores, (good_scores,)),
         ("PRIOR_WEIGHT", reference.good_scores, (good_scores,)),
     ],

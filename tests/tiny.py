@@ -38,12 +38,17 @@ def ground(height: int = 96, width: int = 112, *, channels: int = 1, seed: int =
     return np.random.default_rng(seed).integers(90, 150, shape, dtype=np.uint8)
 
 
+def same(reading: float) -> GoodScores:
+    """Of good pictures with the same single reading, which is the threshold at a rate of 0.05."""
+    return GoodScores(((reading,),) * 19)
+
+
 def with_thresholds(*, picture: float, patch: float, pixel: float, limits: Limits) -> Calibration:
-    """A calibration with these thresholds at a rate of 0.05."""
+    """A calibration with these thresholds at a rate of 0.05, those of pictures and patches in readings of them."""
     return Calibration(
         false_alarms=0.05,
-        picture=GoodScores((picture,) * 19),
-        patch=GoodScores((patch,) * 19),
+        picture=same(picture),
+        patch=same(patch),
         k=3.0,
         pixel_threshold=pixel,
         early_exit=EarlyExit(),

@@ -32,7 +32,6 @@ from fmrnet.errors import ConfigError, DatasetError, FmrnetError
 from fmrnet.evaluation.layouts import Example, load_dataset
 from fmrnet.evaluation.metrics import PixelCounts
 from fmrnet.inspection import background
-from fmrnet.inspection.calibration import picture_score
 from fmrnet.inspection.inspector import Inspector
 from fmrnet.learning import training
 from fmrnet.pictures import read_picture, to_channels
@@ -223,7 +222,11 @@ def maps(inspector: Inspector, picture: Tensor) -> dict[str, background.Comparis
     restored = background.restore(inspector.model, background.encode(inspector.model, picture))
     each = fast.modality_maps(picture[None], restored[None], median=inspector.config.median)
     products = {"*".join(names): torch.stack([each[name][0] for name in names]).prod(0) for names in PRODUCTS}
-    found = {name: background.Comparison(product, product) for name, product in products.items()}
+    size = inspector.config.patch_size
+    found = {
+        name: background.Comparison(product, product, background.patch_alarms(product, size)[None])
+        for name, product in products.items()
+    }
     if inspector.config.learned_fusion:
         found[LEARNED] = background.compare(inspector.model, background.glance(inspector.model, picture))
     return found
@@ -250,7 +253,7 @@ def scores(
             counts.setdefault(name, PixelCounts()).add(
                 found.anomaly_map.cpu().numpy(), np.zeros_like(truth), truth
             )
-            whole.setdefault(name, []).append(picture_score(found.alarm_map, inspector.config.patch_size))
+            whole.setdefault(name, []).append(found.readings[0].max().item())
     return {
         name: {
             "pixel_roc_auc": count.roc_auc(),

@@ -7,6 +7,7 @@ seen the like of it in good pictures. The map is what picture and background tel
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn.functional import pad
 
 from fmrnet import fast
 from fmrnet.errors import ArtifactError
+from fmrnet.network.general import GRIDS
 from fmrnet.network.learned_fusion import alarm, beyond_good, learned_map
 from fmrnet.network.model import Features, FMRNet
 
@@ -29,6 +31,7 @@ __all__ = [
     "map_and_alarm",
     "patch_alarms",
     "patch_distances",
+    "patch_means",
     "restore",
     "restore_crops",
 ]
@@ -38,6 +41,7 @@ BATCH = 256  # patches at a time: bounds the memory that the network's inner lay
 ALARM_PIXELS = 64  # of a patch, the greatest, whose mean is its alarm: a defect is no lone pixel
 DAMAGED = "the model gives no number for this picture: its weights are damaged; train it again"
 HALF = 6.0  # sum of the surprises, where the map is 1/2
+COARSE = 1  # number of the witness that looks from afar
 BREADTH = 4.0  # of its slope there: few pixels are to come so near to 1 that they cannot be told apart
 
 
@@ -68,6 +72,9 @@ class Glance:
     picture : Tensor, (C, H, W) in [0, 1]
     patch_scores : Tensor, (rows, columns)
         Distance of each patch's latent to the nearest memory entry, or `patch_alarms` of `surprise`.
+    readings : Tensor, (K, rows, columns), 0 or more
+        What is known of each patch: `patch_scores`, and with general features what each witness says alone, and what
+        the coarse one says of the patch as a whole.
     typical : float
         The median distance of the picture's patches to memory, or of its features to those of good pictures.
     encoded : Encoded, or None
@@ -78,6 +85,7 @@ class Glance:
 
     picture: Tensor
     patch_scores: Tensor
+    readings: Tensor
     typical: float
     encoded: Encoded | None
     surprise: Tensor | None
@@ -91,13 +99,17 @@ class Comparison:
     ----------
     anomaly_map : Tensor, (H, W)
         The fused map, for pixels.
-    alarm_map : Tensor, (H, W)
-        What the picture score is made of, 0 or more: the learned fusion's `alarm`, in standard deviations of good
-        pictures; or the map itself; or the sum of the surprises of all witnesses.
+    evidence : Tensor, (H, W)
+        The same before it was brought to [0, 1]: the sum of the surprises of all witnesses; or the learned fusion's
+        answer, in standard deviations of good pictures; or Eq 23, which is the map itself.
+    readings : Tensor, (K, rows, columns), 0 or more
+        What is known of each patch: `patch_alarms` of all witnesses together, and with general features what each says
+        alone, and what the coarse one says of the patch as a whole.
     """
 
     anomaly_map: Tensor
-    alarm_map: Tensor
+    evidence: Tensor
+    readings: Tensor
 
 
 @torch.no_grad()
@@ -143,21 +155,34 @@ def restore_crops(model: FMRNet, crops: Tensor) -> Tensor:
     return model.denormalise(torch.stack(stitched)).clamp(0, 1)
 
 
-def patch_alarms(alarm_map: Tensor, size: int) -> Tensor:
+def patch_alarms(alarm_map: Tensor, size: int, cell: int = 1) -> Tensor:
     """Mean of the ALARM_PIXELS greatest values of each patch, half of it beside the next: (rows, columns).
 
     Parameters
     ----------
     alarm_map : Tensor, (H, W)
-        Of values of 0 or more.
+        Of values of 0 or more, one for each cell of `cell` x `cell` pixels.
     size : int
         Of a patch, in pixels; patches that reach beyond the border are filled up with 0.
+    cell : int
+        Cells of more than ALARM_PIXELS count whole.
     """
+    count = max(1, ALARM_PIXELS // cell**2)
+    return torch.stack([row.topk(count).values.mean(1) for row in _patch_rows(alarm_map, size // cell)])
+
+
+def patch_means(alarm_map: Tensor, size: int, cell: int = 1) -> Tensor:
+    """Mean of each patch, as `patch_alarms` has them."""
+    return torch.stack([row.mean(1) for row in _patch_rows(alarm_map, size // cell)])
+
+
+def _patch_rows(alarm_map: Tensor, size: int) -> Iterator[Tensor]:
+    """The patches of each row of them, (columns, size^2)."""
     step = size // 2
     missing = [max(size - side, 0) + -max(side - size, 0) % step for side in alarm_map.shape]
     filled = pad(alarm_map, (0, missing[1], 0, missing[0]))
-    rows = [row.unfold(1, size, step).transpose(0, 1).flatten(1) for row in filled.unfold(0, size, step).mT]
-    return torch.stack([row.topk(ALARM_PIXELS).values.mean(1) for row in rows])
+    for row in filled.unfold(0, size, step).mT:
+        yield row.unfold(1, size, step).transpose(0, 1).flatten(1)
 
 
 @torch.no_grad()
@@ -172,13 +197,28 @@ def glance(model: FMRNet, picture: Tensor) -> Glance:
     if model.general is None:
         encoded = encode(model, picture)
         distances = patch_distances(model, encoded)
-        return Glance(picture, distances, distances.flatten().quantile(0.5).item(), encoded, None)
+        typical = distances.flatten().quantile(0.5).item()
+        return Glance(picture, distances, distances[None], typical, encoded, None)
     evidence = model.general.evidence(picture[None])
     surprise = model.general.joined(evidence, (picture.shape[1], picture.shape[2]))[0]
     typical = evidence[1].flatten().quantile(0.5).item()
     if not (math.isfinite(typical) and surprise.isfinite().all()):
         raise ArtifactError(DAMAGED)
-    return Glance(picture, patch_alarms(surprise, model.config.patch_size), typical, None, surprise)
+    alarms = patch_alarms(surprise, model.config.patch_size)
+    readings = [alarms, *_alone(model, picture, evidence)]
+    return Glance(picture, alarms, torch.stack(readings), typical, None, surprise)
+
+
+def _alone(model: FMRNet, picture: Tensor, evidence: list[Tensor]) -> Iterator[Tensor]:
+    """What each witness on general features says of each patch, and the coarse one of the patch as a whole."""
+    assert model.general is not None
+    size = model.config.patch_size
+    for number, (values, cell) in enumerate(zip(evidence, GRIDS)):
+        rows, columns = (-(-side // cell) for side in picture.shape[1:])  # the backbone fills pictures up
+        surprise = model.general.surprise(number, values[0, :rows, :columns])
+        yield patch_alarms(surprise, size, cell)
+        if number == COARSE:
+            yield patch_means(surprise, size, cell)
 
 
 @torch.no_grad()
@@ -191,14 +231,19 @@ def compare(model: FMRNet, seen: Glance) -> Comparison:
     if model.general is None or seen.surprise is None:
         assert own is not None
         found, alarms = own
-        return Comparison(learned_map(found) if model.fusion is not None else found, alarms)
-    found = alarms = seen.surprise
+        mapped = learned_map(found) if model.fusion is not None else found
+        return Comparison(mapped, found, patch_alarms(alarms, model.config.patch_size)[None])
+    found, readings = seen.surprise, seen.readings
     if own is not None:
-        found, alarms = (
-            seen.surprise + model.general.surprise(model.general.own + number, values)
-            for number, values in enumerate(own)
+        mapped, alarms = (
+            model.general.surprise(model.general.own + number, values) for number, values in enumerate(own)
         )
-    return Comparison(torch.sigmoid((found - HALF) / BREADTH), alarms)
+        found = seen.surprise + mapped
+        together, alone = (
+            patch_alarms(one, model.config.patch_size) for one in (seen.surprise + alarms, alarms)
+        )
+        readings = torch.cat((together[None], seen.readings[1:], alone[None]))
+    return Comparison(torch.sigmoid((found - HALF) / BREADTH), found, readings)
 
 
 @torch.no_grad()

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from fmrnet.errors import ConfigError, DatasetError
 from fmrnet.inspection import background
-from fmrnet.inspection.background import patch_alarms
 from fmrnet.inspection.early_exit import LOST, EarlyExit
 from fmrnet.inspection.good_scores import GoodScores
 from fmrnet.inspection.limits import Limits, Look, look
@@ -28,14 +27,14 @@ from fmrnet.inspection.stored import Stored
 from fmrnet.inspection.suspects import FEWEST, Suspect, loud, odd
 from fmrnet.network.model import FMRNet
 
-__all__ = ["Calibration", "calibrate", "picture_score"]
+__all__ = ["Calibration", "calibrate"]
 
 LOUDEST = 3  # good pictures that are named, with their place, as those that rule the threshold
 EDGE = 1e-6  # how near to 0 and 1 a probability's logit is taken
 LEAST = 1e-12  # a perfectly flat surface gives thresholds of 0, and scores are multiples of a threshold
 GREATEST_MAP = 2.0  # of Eq 23, where 1 - SSIM is; a learned map ends at 1
 SURE = 1 - 2.0**-20  # no pixel threshold of a learned map lies above: float32 rounds what comes near to 1
-PIXELS = 1e-3  # share of good pictures' pixels that pass the pixel threshold; a good picture's mask is empty all the same
+PIXELS = 1e-3  # share of good pictures' pixels that pass the pixel threshold; the mask of a good one is empty even so
 VALUES = 2**14 + 1  # of each map, kept to tell what share of it passes a threshold that comes from all maps
 
 
@@ -47,10 +46,8 @@ class Calibration:
     ----------
     false_alarms : float
         The rate in force: the share of good pictures that may be called defective.
-    picture : GoodScores
-        `picture_score` of good pictures.
-    patch : GoodScores
-        The early exit's greatest patch score of good pictures.
+    picture, patch : GoodScores
+        Readings of good pictures at pixel level and at the early exit, the greatest over all patches of each.
     k : float
         Of the k-sigma pixel threshold; 0: the pixel threshold is what PIXELS of good pictures' pixels pass.
     pixel_threshold : float
@@ -85,12 +82,12 @@ class Calibration:
 
     @property
     def picture_threshold(self) -> float:
-        """Of `picture_score`: what more than the rate of good pictures do not pass."""
+        """Of the surprise of a picture at pixel level; no more than the rate of good pictures are to pass it."""
         return self.picture.threshold(self.false_alarms)
 
     @property
     def patch_threshold(self) -> float:
-        """Of the early exit's patch scores: no more than the rate of good pictures have a patch beyond it."""
+        """The same of the early exit."""
         return self.patch.threshold(self.false_alarms)
 
     @property
@@ -120,17 +117,15 @@ class Calibration:
                 f"level auto lets no picture leave early: {found} synthetic defects found at pixel level are too few "
                 f"to promise that at most {_percent(LOST)} is lost"
             )
-        share = np.mean(self.patch.p_values(np.array(self.patch.held_out)) > max(level, self.false_alarms))
+        share = np.mean(self.patch.p_values(self.patch.surprises) > max(level, self.false_alarms))
         return (
             f"level auto lets {_percent(share)} of good pictures leave early; at most {_percent(LOST)} of what "
             f"level pixel calls defective is lost so, for defects like the {found} synthetic ones this rests on"
         )
 
-    def is_settled(self, patch_score: float) -> bool:
-        """Whether a picture with this greatest patch score leaves as good at the early exit."""
-        return self.patch.p_value(patch_score) > max(
-            self.early_exit.level(self.false_alarms), self.false_alarms
-        )
+    def is_settled(self, surprise: float) -> bool:
+        """Whether a picture that surprises the early exit so much leaves there as good."""
+        return self.patch.p_value(surprise) > max(self.early_exit.level(self.false_alarms), self.false_alarms)
 
     def at(self, false_alarms: float) -> Calibration:
         """The same at another rate of false alarms.
@@ -172,11 +167,6 @@ class Calibration:
             suspects=tuple(map(Suspect.from_dict, stored.items("suspects"))),
             loudest=tuple(map(Suspect.from_dict, stored.items("loudest"))),
         )
-
-
-def picture_score(alarm_map: Tensor, size: int) -> float:
-    """The largest of the `patch_alarms` of a map (H, W). Oracle: `reference.scoring.picture_score`."""
-    return patch_alarms(alarm_map, size).max().item()
 
 
 def calibrate(
@@ -229,6 +219,7 @@ def calibrate(
     parts = 1.0 if pixels is None else max(1.0, pixels / np.mean([math.prod(one.look.size) for one in every]))
     rate = model.config.false_alarms if false_alarms is None else false_alarms
     k = model.config.k if k is None else k
+    picture = _scores(every, known, parts, lambda one: one.readings.max((1, 2)))
     threshold = _pixel_threshold(every, k)
     limits = Limits.around(
         [one for name, one in seen if name not in suspects],
@@ -237,8 +228,8 @@ def calibrate(
     )
     return Calibration(
         false_alarms=rate,
-        picture=_scores(every, known, parts, lambda one: one.alarms.max().item()),
-        patch=_scores(every, known, parts, lambda one: one.patch),
+        picture=picture,
+        patch=_scores(every, known, parts, lambda one: one.patch_readings),
         k=k,
         pixel_threshold=min(float(expit(threshold)), SURE)
         if model.config.standard_map
@@ -247,7 +238,7 @@ def calibrate(
         limits=limits,
         looks=tuple(one for name, one in seen if name not in suspects),
         suspects=tuple(suspects.values()),
-        loudest=_loudest(every, model.config.patch_size),
+        loudest=_loudest(every, picture, model.config.patch_size),
     )
 
 
@@ -270,9 +261,9 @@ class _Evidence:
 
     name: str
     look: Look
-    patch: float  # the early exit's greatest patch score
+    readings: NDArray[np.float64]  # (K, rows, columns), of its patches at pixel level
+    patch_readings: NDArray[np.float64]  # (K',), the early exit's, the greatest over all patches
     typical: float  # of the distances
-    alarms: Tensor  # (rows, columns), its `patch_alarms`
     sums: NDArray[np.float64]  # of 1, map, map^2 over its pixels; of the map's logits unless it is Eq 23's
     values: NDArray[np.float64]  # of the same, VALUES of them, evenly spaced in rank
 
@@ -287,9 +278,9 @@ def _evidence(model: FMRNet, name: str, picture: Tensor) -> _Evidence:
     return _Evidence(
         name,
         look(picture),
-        seen.patch_scores.max().item(),
+        found.readings.double().cpu().numpy(),
+        seen.readings.amax((1, 2)).double().cpu().numpy(),
         seen.typical,
-        patch_alarms(found.alarm_map, model.config.patch_size).cpu(),
         np.array([values.numel(), values.sum().item(), values.square().sum().item()]),
         values.flatten().sort().values.cpu()[ranks].numpy(),
     )
@@ -299,9 +290,10 @@ def _scores(
     held_out: Sequence[_Evidence],
     learnt: Sequence[_Evidence],
     parts: float,
-    score: Callable[[_Evidence], float],
+    readings: Callable[[_Evidence], NDArray[np.float64]],
 ) -> GoodScores:
-    return GoodScores(tuple(map(score, held_out)), tuple(map(score, learnt)), parts)
+    groups = (tuple(tuple(readings(one).tolist()) for one in group) for group in (held_out, learnt))
+    return GoodScores(*groups, parts=parts)
 
 
 def _loud(groups: Iterable[Sequence[_Evidence]], size: int) -> dict[str, Suspect]:
@@ -309,30 +301,35 @@ def _loud(groups: Iterable[Sequence[_Evidence]], size: int) -> dict[str, Suspect
     every: list[_Evidence] = []
     alarms: list[float] = []
     for group in groups:
-        found = np.array([one.alarms.max().item() for one in group])
+        found = np.array([one.readings[0].max() for one in group])
         every += group
         alarms += (found / max(np.median(found), LEAST)).tolist() if group else []
     if len({one.name for one in every}) < FEWEST:
         return {}
     return {
-        every[number].name: _place(every[number], f"{times:.1f} times as loud as the typical picture", size)
+        every[number].name: _place(
+            every[number],
+            every[number].readings[0],
+            f"{times:.1f} times as loud as the typical picture",
+            size,
+        )
         for number, times in loud(alarms).items()
     }
 
 
-def _loudest(every: Sequence[_Evidence], size: int) -> tuple[Suspect, ...]:
-    """The pictures that score highest, and where, the first one highest."""
-    scores = [one.alarms.max().item() for one in every]
-    typical = max(float(np.median(scores)), LEAST)
-    highest = sorted(zip(scores, every, strict=True), key=lambda pair: -pair[0])[:LOUDEST]
-    return tuple(
-        _place(one, f"{score / typical:.1f} times the typical score", size) for score, one in highest
-    )
+def _loudest(every: Sequence[_Evidence], good: GoodScores, size: int) -> tuple[Suspect, ...]:
+    """The pictures that surprise the others most, and where, the first one most."""
+    surprises = good.held_out_surprises
+    found = []
+    for number in np.argsort(-surprises, kind="stable")[:LOUDEST]:
+        surprise = good.surprise(every[number].readings)
+        found.append(_place(every[number], surprise, f"surprise {surprises[number]:.2f}", size))
+    return tuple(found)
 
 
-def _place(one: _Evidence, reason: str, size: int) -> Suspect:
-    """A picture and its loudest patch, for which reason."""
-    row, column = (size // 2 * at for at in divmod(int(one.alarms.argmax()), one.alarms.shape[1]))
+def _place(one: _Evidence, alarms: NDArray[np.float64], reason: str, size: int) -> Suspect:
+    """A picture and its loudest patch (rows, columns), for which reason."""
+    row, column = (size // 2 * int(at) for at in np.unravel_index(alarms.argmax(), alarms.shape))
     height, width = (min(size, side - start) for side, start in zip(one.look.size, (row, column)))
     return Suspect(one.name, reason, row, column, height, width)
 

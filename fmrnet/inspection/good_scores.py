@@ -1,9 +1,13 @@
-"""What share of good pictures would score as high: the p-value that a verdict rests on, and the promise it carries.
+"""What share of good pictures would look as defective: the p-value that a verdict rests on, and the promise it carries.
 
-For a picture that is drawn like n held-out good ones, the rank of its score among theirs is any of n + 1 ranks with the
-same probability, whatever the law of the scores (split conformal prediction: Vovk, Gammerman and Shafer, 2005). That
-is a promise, and it ends at 1 / (n + 1). Beyond the greatest held-out score the p-value is an estimate: the logarithm
-of a score is taken to be normal, and its spread is learnt from the pictures that training has seen, too.
+A picture has several readings: what all witnesses together say of its worst patch, and what each says alone, for a sum
+drowns one that is sure. Each reading's logarithm is taken to be normal over good pictures, with its spread learnt
+from the pictures that training has seen, too. The surprise of a picture is that of its most surprising reading, where
+half of the false alarms are allowed to the first reading and the other half is shared by the others.
+
+For a picture that is drawn like n held-out good ones, the rank of its surprise among theirs is any of n + 1 ranks with
+the same probability, whatever the law (split conformal prediction: Vovk, Gammerman and Shafer, 2005). That is a
+promise, and it ends at 1 / (n + 1). Beyond the greatest held-out surprise the p-value is an estimate, by the law.
 `fmrnet.reference.good_scores` is the oracle.
 """
 
@@ -18,92 +22,132 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from fmrnet.errors import ArtifactError
 from fmrnet.inspection.stored import Stored
 
 __all__ = ["GoodScores"]
 
-LEAST, GREATEST = 1e-12, 1e9  # a perfectly flat surface scores 0, which has no logarithm
-PRIOR_SPREAD = 0.2  # of the logarithm of one surface's scores: 0.05 to 0.35 on the surfaces measured
+LEAST, GREATEST = 1e-12, 1e9  # of readings; a perfectly flat surface has 0, which has no logarithm
+MOST = 16  # readings of a picture
+PRIOR_SPREAD = 0.2  # of the logarithm of one surface's readings: 0.05 to 0.35 on the surfaces measured
 PRIOR_WEIGHT = 3.0  # observations that this counts for
-LEAST_P = 1e-300
+FIRST = 0.5  # share of the false alarms that the first reading may cause
+MOST_SURPRISE = 300.0  # 10 to the power of its negative is a number still
+
+Floats = NDArray[np.float64]
+Readings = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
 class GoodScores:
-    """Scores of good pictures, and what they say of another picture's score.
+    """Readings of good pictures, and what they say of another picture's.
 
     Parameters
     ----------
-    held_out : sequence of float, 0 or more
+    held_out : (n, K), 0 or more
         Of pictures that nothing was learnt from, at least one, in the order of the pictures.
-    learnt : sequence of float, 0 or more
-        Of pictures that training has seen. They score lower, by how much is not known beforehand; only their spread
-        counts.
+    learnt : (m, K), 0 or more
+        Of pictures that training has seen. They are lower, by how much is not known beforehand; their spread counts.
     parts : float, 1 or more
-        How many times larger a picture under inspection is than those of the scores, where these are parts of pictures.
+        How many times larger a picture under inspection is than those of the readings, where these are of parts of
+        pictures.
     """
 
-    held_out: tuple[float, ...]
-    learnt: tuple[float, ...] = ()
+    held_out: Readings
+    learnt: Readings = ()
     parts: float = 1.0
 
     @classmethod
     def from_dict(cls, values: Any) -> GoodScores:
         """From the values that JSON holds; ArtifactError if they are not what they should be."""
         stored = Stored("scores", values, cls)
-        return cls(
-            held_out=stored.numbers("held_out", 0, GREATEST, least_count=1),
-            learnt=stored.numbers("learnt", 0, GREATEST),
-            parts=stored.number("parts", 1, GREATEST),
-        )
+        groups = [stored.rows(name, 0, GREATEST, most_count=MOST) for name in ("held_out", "learnt")]
+        if not groups[0] or not groups[0][0] or len({len(row) for group in groups for row in group}) != 1:
+            raise ArtifactError(
+                "scores field held_out or learnt: expected rows of one length, at least one of each"
+            )
+        return cls(*groups, parts=stored.number("parts", 1, GREATEST))
 
     @property
     def promised(self) -> float:
         """The least rate of false alarms that the held-out pictures alone promise; 1 if they are parts of pictures."""
         return 1 / (len(self.held_out) + 1) if self.parts == 1 else 1.0
 
-    def p_value(self, score: float) -> float:
-        """The share of good pictures that score as high, in (0, 1]."""
-        return float(self.p_values(np.array([score]))[0])
-
-    def p_values(self, scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """`p_value` of each of several scores, any shape."""
+    def surprise(self, readings: NDArray[np.floating[Any]]) -> Floats:
+        """How surprising readings (K, ...) are, (...), 0 or more: -log10 of FIRST times the estimated p-value."""
         location, scale, freedom = self._law
-        logs = np.log(np.maximum(scores, LEAST, dtype=np.float64))
-        each = np.minimum(stats.t.sf((logs - location) / scale, freedom), 1 - 1e-16)
-        estimate = np.clip(-np.expm1(self.parts * np.log1p(-each)), LEAST_P, self.promised)
+        shape = (-1,) + (1,) * (np.ndim(readings) - 1)
+        return _most((_log(readings) - location.reshape(shape)) / scale.reshape(shape), freedom)
+
+    def p_values(self, surprises: NDArray[np.floating[Any]]) -> Floats:
+        """The share of good pictures that are as surprising, in (0, 1], of each of several surprises."""
+        each = np.minimum(10.0 ** -np.asarray(surprises, dtype=np.float64) / FIRST, 1 - 1e-16)
+        estimate = np.clip(-np.expm1(self.parts * np.log1p(-each)), 10**-MOST_SURPRISE, self.promised)
         if self.parts > 1:
             return estimate
         count = len(self.held_out)
-        at_least = count - np.searchsorted(self._ordered, scores, side="left")
+        at_least = count - np.searchsorted(self.surprises, surprises, side="left")
         return np.where(at_least > 0, (1 + at_least) / (count + 1), estimate)
 
+    def p_value(self, surprise: float) -> float:
+        """`p_values` of one."""
+        return float(self.p_values(np.array([surprise]))[0])
+
     def threshold(self, rate: float) -> float:
-        """The greatest score whose `p_value` is above `rate`; a picture that scores more is called defective."""
+        """The greatest surprise whose `p_value` is above `rate`; a picture beyond it is called defective."""
         count = len(self.held_out)
         rank = math.floor(rate * (count + 1) + 1e-9) if self.parts == 1 else 0
         if rank > count:
-            return 0.0
+            return LEAST
         if rank:
-            return max(float(self._ordered[count - rank]), LEAST)
-        location, scale, freedom = self._law
+            return max(float(self.surprises[count - rank]), LEAST)
         each = -math.expm1(math.log1p(-rate) / self.parts)
-        estimate = math.exp(min(location + scale * float(stats.t.isf(each, freedom)), math.log(GREATEST)))
-        return max(estimate, float(self._ordered[-1]) if self.parts == 1 else LEAST)
+        estimate = max(-math.log10(FIRST * each), LEAST)
+        return max(estimate, float(self.surprises[-1])) if self.parts == 1 else estimate
 
     @cached_property
-    def _ordered(self) -> NDArray[np.float64]:
-        return np.sort(np.asarray(self.held_out, dtype=np.float64))
+    def surprises(self) -> Floats:
+        """Of the held-out pictures, in rising order: each as the others see it."""
+        return np.sort(self.held_out_surprises)
 
     @cached_property
-    def _law(self) -> tuple[float, float, float]:
-        """Location, scale and degrees of freedom of the next logarithm of a score: Student's t.
+    def held_out_surprises(self) -> Floats:
+        """The same in the order of the pictures."""
+        count = len(self.held_out)
+        if count == 1:
+            return np.array([-math.log10(0.5)])  # nothing is known of it but that it is as good as another
+        logs, (mean, squares, freedom) = _log(np.array(self.held_out)), self._moments
+        apart = (logs - mean) * count / (count - 1)  # from the mean of the others
+        others = (squares - apart**2 * (count - 1) / count) / (freedom - 1)
+        return _most((apart / np.sqrt(others * (1 + 1 / (count - 1)))).T, freedom - 1)
 
-        The predictive law of one more normal observation, its mean known from the held-out scores alone, its variance
+    @cached_property
+    def _law(self) -> tuple[Floats, Floats, float]:
+        """Location and scale (K,) and degrees of freedom of the next logarithm of each reading: Student's t.
+
+        The predictive law of one more normal observation, its mean known from the held-out pictures alone, its variance
         from both groups and PRIOR_WEIGHT observations of PRIOR_SPREAD.
         """
-        groups = [np.log(np.maximum(scores, LEAST)) for scores in (self.held_out, self.learnt) if scores]
-        squares = sum(float(np.square(group - group.mean()).sum()) for group in groups)
+        mean, squares, freedom = self._moments
+        return mean, np.sqrt(squares / freedom * (1 + 1 / len(self.held_out))), freedom
+
+    @cached_property
+    def _moments(self) -> tuple[Floats, Floats, float]:
+        """Mean of the held-out logarithms (K,), squares of all about their groups' means with the prior's, freedom."""
+        groups = [_log(np.array(rows)) for rows in (self.held_out, self.learnt) if rows]
+        squares = np.sum([np.square(group - group.mean(0)).sum(0) for group in groups], axis=0)
         freedom = PRIOR_WEIGHT + sum(len(group) - 1 for group in groups)
-        variance = (PRIOR_WEIGHT * PRIOR_SPREAD**2 + squares) / freedom
-        return float(groups[0].mean()), math.sqrt(variance * (1 + 1 / len(self.held_out))), freedom
+        return groups[0].mean(0), squares + PRIOR_WEIGHT * PRIOR_SPREAD**2, freedom
+
+
+def _most(deviations: Floats, freedom: float) -> Floats:
+    """The surprise of the most surprising of several readings (K, ...), given in scales beyond their locations."""
+    with np.errstate(divide="ignore"):  # beyond all numbers
+        each = -stats.t.logsf(deviations, freedom) / math.log(10)
+    if len(each) > 1:
+        each[1:] += math.log10((1 - FIRST) / (len(each) - 1) / FIRST)
+    return np.clip(each.max(0), 0.0, MOST_SURPRISE)
+
+
+def _log(readings: NDArray[np.floating[Any]]) -> Floats:
+    return np.log(np.maximum(readings, LEAST, dtype=np.float64))

@@ -23,7 +23,7 @@ from fmrnet import artifact, devices, fast
 from fmrnet.config import Config
 from fmrnet.errors import ArtifactError, ConfigError, DatasetError, PictureError
 from fmrnet.inspection import background
-from fmrnet.inspection.calibration import Calibration, calibrate, picture_score
+from fmrnet.inspection.calibration import Calibration, calibrate
 from fmrnet.inspection.early_exit import EarlyExit
 from fmrnet.inspection.limits import few_bits, look
 from fmrnet.network.model import FMRNet
@@ -32,6 +32,7 @@ from fmrnet.pictures import as_picture, read_picture, to_channels
 
 __all__ = ["Inspector", "Level", "Result", "load"]
 
+PEAK = 0.4  # of a picture's greatest evidence of a defect, what its mask takes in
 FEWEST_GOOD = 2  # pictures to calibrate on
 Level = Literal["patch", "pixel", "auto"]
 
@@ -43,12 +44,13 @@ class Result:
     Attributes
     ----------
     score : float
-        How anomalous the picture is, as a multiple of its level's threshold: above 1 is defective. Of a picture that
-        passes a limit as a whole, the multiple of that limit if it is more.
+        How surprising the picture is, as a multiple of its level's threshold: above 1 is defective. Surprise is a
+        logarithm of a probability, see `fmrnet.inspection.good_scores`. Of a picture that passes a limit as a whole,
+        the multiple of that limit if it is more.
     defective : bool
     p_value : float
-        The share of good pictures that score as high, see `fmrnet.inspection.good_scores`. A picture is defective if
-        this is at most the rate of false alarms.
+        The share of good pictures that are as surprising, see `fmrnet.inspection.good_scores`. A picture is defective
+        if this is at most the rate of false alarms.
     level : str
         "patch" if the early exit settled it, "pixel" if the anomaly map was made.
     patch_scores : (rows, columns) float32
@@ -56,10 +58,11 @@ class Result:
         of a row or column flush with the border. With general features, how surprising they are, see
         `fmrnet.inspection.background.Glance`; patches lie half a patch apart, the last may reach beyond the border.
     patch_p_values : (rows, columns) float64
-        The share of good pictures with a patch that scores as high as this one anywhere.
+        The share of good pictures with a patch as surprising as this one anywhere.
     anomaly_map : (H, W) float32, or None at patch level
     mask : (H, W) bool, or None at patch level
-        Pixels whose anomaly passes the calibrated threshold; none in a picture that is not defective.
+        Pixels that pass the calibrated threshold and, unless it is one of k sigma, PEAK of the picture's greatest
+        evidence; none in a picture that is not defective.
     seconds : float
         Time the inspection took, reading the file included.
     reasons : tuple of str
@@ -175,18 +178,22 @@ class Inspector:
         glance = background.glance(self.model, picture)
         patch_scores = glance.patch_scores.cpu().numpy()
         seen = look(picture)
-        good, score = calibration.patch, float(patch_scores.max())
         passed = calibration.limits.passed_by(seen, glance.typical)
-        found, mask = None, None
-        if level == "pixel" or (level == "auto" and (passed or not calibration.is_settled(score))):
+        good = calibration.patch
+        surprises = good.surprise(glance.readings.cpu().numpy())
+        patch_p_values = good.p_values(surprises)
+        surprise, found, mask = float(surprises.max()), None, None
+        if level == "pixel" or (level == "auto" and (passed or not calibration.is_settled(surprise))):
             compared = background.compare(self.model, glance)
             good = calibration.picture
-            score = picture_score(compared.alarm_map, self.config.patch_size)
+            surprise = float(good.surprise(compared.readings.cpu().numpy()).max())
             found = compared.anomaly_map.cpu().numpy()
             mask = found > calibration.pixel_threshold
             passed = calibration.limits.passed_by(seen, glance.typical, float(mask.mean()))
+            if not calibration.k:  # around a strong defect its own halo passes the threshold
+                mask &= (compared.evidence > PEAK * compared.evidence.max()).cpu().numpy()
         threshold = good.threshold(calibration.false_alarms)
-        times = max(score / threshold, *(limit.times for limit in passed), 0.0)
+        times = max(surprise / threshold, *(limit.times for limit in passed), 0.0)
         if not math.isfinite(times):
             raise ArtifactError(background.DAMAGED)
         reasons = tuple(limit.reason for limit in passed)
@@ -195,10 +202,10 @@ class Inspector:
         return Result(
             score=times,
             defective=times > 1,
-            p_value=good.p_value(score if times == score / threshold else times * threshold),
+            p_value=good.p_value(max(surprise, times * threshold) if passed else surprise),
             level="patch" if found is None else "pixel",
             patch_scores=patch_scores,
-            patch_p_values=calibration.patch.p_values(patch_scores),
+            patch_p_values=patch_p_values,
             anomaly_map=found,
             mask=mask if mask is None or times > 1 else np.zeros_like(mask),
             seconds=time.perf_counter() - started,

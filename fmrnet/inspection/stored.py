@@ -72,6 +72,17 @@ class Stored:
             raise self._error(field, values, f"{least_count} to {most_count} numbers")
         return tuple(self._number(field, value, least, greatest) for value in values)
 
+    def rows(
+        self, field: str, least: float, greatest: float, *, most_count: int
+    ) -> tuple[tuple[float, ...], ...]:
+        """Rows of up to so many numbers from `least` to `greatest`."""
+        found = []
+        for row in self.items(field):
+            if not isinstance(row, list | tuple) or len(row) > most_count:
+                raise self._error(field, row, f"a row of up to {most_count} numbers")
+            found.append(tuple(self._number(field, value, least, greatest) for value in row))
+        return tuple(found)
+
     def items(self, field: str) -> list[Any]:
         """A list, of whatever it holds."""
         value = self.values[field]

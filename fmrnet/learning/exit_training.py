@@ -7,13 +7,13 @@ of a good picture without it, whichever is worse.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from fmrnet.inspection import background
-from fmrnet.inspection.calibration import Calibration, picture_score
+from fmrnet.inspection.calibration import Calibration
 from fmrnet.inspection.early_exit import EarlyExit
 from fmrnet.learning import data
 from fmrnet.learning.fusion_training import labelled_crops
@@ -43,12 +43,13 @@ def learn(
     total = min(CROPS, drawn) if drawn else CROPS
     pixel: list[float] = []
     patch: list[float] = []
-    whole = itertools.cycle(zip(calibration.picture.held_out, calibration.patch.held_out, strict=True))
+    levels = ((calibration.picture, pixel), (calibration.patch, patch))
     for crops, label in labelled_crops(model, good, natural, PHASE, total, device, between):
         for crop in crops[(label == 1).flatten(1).any(1)]:
             seen = background.glance(model, crop)
-            score = picture_score(background.compare(model, seen).alarm_map, model.config.patch_size)
-            of_good, of_good_patch = next(whole)
-            pixel.append(calibration.picture.p_value(max(score, of_good)))
-            patch.append(calibration.patch.p_value(max(seen.patch_scores.max().item(), of_good_patch)))
+            found = background.compare(model, seen)
+            for (scores, p_values), readings in zip(levels, (found.readings, seen.readings), strict=True):
+                whole = scores.held_out[len(p_values) % len(scores.held_out)]
+                worst = np.maximum(readings.amax((1, 2)).double().cpu().numpy(), whole)
+                p_values.append(scores.p_value(float(scores.surprise(worst))))
     return EarlyExit(tuple(pixel), tuple(patch))

@@ -222,18 +222,19 @@ def slow_training(monkeypatch, folder):
 def test_train_hands_on_its_options_and_says_what_next(slow_training, folder, tmp_path):
     seen = run(
         *("train", folder, "--out", tmp_path / "a.fmr", "--preset", "paper", "--iterations", 8, "--seed", 5),
-        *("--anomalies", tmp_path, "--overlap", 0.25, "--device", "cpu"),
+        *("--anomalies", tmp_path, "--overlap", 0.25, "--device", "cpu", "--false-alarms", 0.01),
     )
     assert seen.exit_code == 0, seen.output
     (call,) = slow_training
     assert (call["config"].overlap, call["config"].channels[0]) == (0.25, 64)
+    assert call["config"].false_alarms == 0.01
     assert (call["iterations"], call["seed"], call["device"]) == (8, 5, "cpu")
     assert (call["resume"], call["restart"], call["keep_odd"]) == (False, False, False)
     assert call["anomalies"] == tmp_path
     assert "1 min 15 s of training" in seen.stdout
-    assert "thresholds from 1 good pictures" in seen.stdout
+    assert "about 5 % of good pictures are called defective: an estimate, for 1 held-out" in seen.stdout
     assert f"next: fmrnet inspect {tmp_path / 'a.fmr'} PICTURES --out report" in seen.stdout
-    assert "training 100/100 fusion, 4 of 4, loss 1.5" in seen.stderr
+    assert "fusion, 4 of 4, loss 1.5" in seen.stderr
 
 
 def test_train_hands_on_restart_and_keep_odd(slow_training, folder, tmp_path):
@@ -437,15 +438,17 @@ def test_progress_of_a_training_is_of_its_time_and_goes_on_while_the_crops_are_r
             ("crops", 4, 10, float("nan")),
             ("fusion", 0, 10, 0.3),
             ("fusion", 10, 10, 0.25),
+            ("defects", 256, 256, float("nan")),
         ):
             time.sleep(0.01)
             tell(*call)
     lines = [re.sub(", [^,]* left", "", line) for line in capsys.readouterr().err.splitlines()]
     assert lines == [
         "training 0/100 phase 1, 0 of 2, loss 7",
-        "training 45/100 phase 1, 2 of 2, loss 1",
-        "training 51/100 phase 2, 5 of 10, loss 0.5",
-        "training 58/100 crops, 4 of 10",
-        "training 61/100 fusion, 0 of 10, loss 0.3",
-        "training 100/100 fusion, 10 of 10, loss 0.25",
+        "training 18/100 phase 1, 2 of 2, loss 1",
+        "training 20/100 phase 2, 5 of 10, loss 0.5",
+        "training 23/100 crops, 4 of 10",
+        "training 24/100 fusion, 0 of 10, loss 0.3",
+        "training 40/100 fusion, 10 of 10, loss 0.25",
+        "training 100/100 defects, 256 of 256",
     ]

@@ -76,7 +76,7 @@ INTEGERS = [field.name for field in fields(Config) if field.type == "int"]
         ("overlap", 0.95),
         ("median", 4),
         ("median", -3),
-        ("k", 0.0),
+        ("k", -1.0),
         ("k", 10**5000),
         ("false_alarms", 1.0),
         ("false_alarms", 0),

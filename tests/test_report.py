@@ -93,9 +93,10 @@ def test_a_second_run_replaces_the_first_and_leaves_nothing_of_it(tmp_path, insp
 
 def test_patch_level_outlines_the_patches_beyond_the_threshold(tmp_path, inspector, model, pictures):
     picture = read_picture(pictures[0])
-    scores = np.full(inspector.inspect(picture, "patch").patch_scores.shape, 1e6, np.float32)
-    scores[0, 0] = 0
-    result = Result(2.0, True, "patch", scores, None, None, 0.1)
+    scores = inspector.inspect(picture, "patch").patch_scores
+    p_values = np.full(scores.shape, 0.01)
+    p_values[0, 0] = 0.06
+    result = Result(2.0, True, 0.01, "patch", scores, p_values, None, None, 0.1)
     _, origins = fast.slice_patches(
         torch.zeros(1, *picture.shape), inspector.config.patch_size, inspector.config.stride
     )
@@ -114,7 +115,8 @@ def test_bad_pictures_and_those_not_reached_are_counted(tmp_path, inspector, mod
     (error,) = content["errors"]
     assert error["error"].startswith(r"bad.png\nis empty")
     assert len(error["error"]) < 1100
-    expected = {"defective": 0, "good": 0, "unreadable": 1, "failed": 0, "not_reached": 2, "seconds": 0}
+    expected = {"defective": 0, "good": 0, "unreadable": 1, "failed": 0, "not_reached": 2}
+    expected |= {"left_early": 0, "seconds": 0}
     assert content["summary"] == expected
 
 

@@ -256,11 +256,12 @@ class Report:
                 check_replaceable(file)
 
     def _boxes(self, picture: NDArray[np.float32], result: Result) -> list[tuple[int, int, int]]:
-        """Row, column and side of the patches beyond the patch threshold, in pixels."""
+        """Row, column and side in pixels of the patches that no more than the rate of good pictures have the like of."""
         config = self.inspector.config
+        step = config.patch_size // 2 if config.general else config.stride
 
         def starts(length: int, count: int) -> NDArray[np.int64]:
-            return np.minimum(np.arange(count) * config.stride, length - config.patch_size)
+            return np.minimum(np.arange(count) * step, length - config.patch_size)
 
         rows, columns = result.patch_scores.shape
         top, left = starts(picture.shape[0], rows), starts(picture.shape[1], columns)

@@ -19,7 +19,7 @@ def test_one_loud_picture_is_found_whatever_the_others_are(seed, count, times):
     found = loud(list(alarms))
     assert found[place] == pytest.approx(times, rel=0.2)
     assert next(iter(found)) == place, "the loudest comes first"
-    assert len(found) <= count // 5
+    assert len(found) <= max(1, count // 20)
     assert loud(list(alarms * 1e-3)).keys() == found.keys(), "the scale is no matter"
 
 

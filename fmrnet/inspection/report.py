@@ -256,7 +256,7 @@ class Report:
                 check_replaceable(file)
 
     def _boxes(self, picture: NDArray[np.float32], result: Result) -> list[tuple[int, int, int]]:
-        """Row, column and side in pixels of the patches that no more than the rate of good pictures have the like of."""
+        """Row, column and side, in pixels, of patches that hardly any good picture has the like of."""
         config = self.inspector.config
         step = config.patch_size // 2 if config.general else config.stride
 

@@ -19,7 +19,7 @@ from fmrnet.inspection.stored import Stored
 __all__ = ["FEWEST", "Suspect", "loud", "odd"]
 
 FEWEST = 5  # of fewer pictures none can be said to be unlike the others
-SHARE = 5  # no more than one picture in so many is left out: more of a kind are a kind of good ones
+SHARE = 20  # no more than one picture in so many, or one, is left out: more of a kind are a kind of good ones
 DEVIATIONS = 4.0  # from the typical picture's alarm, on a logarithmic scale
 LEAST_TIMES = 1.5  # the typical alarm; the loudest of sixty good pictures comes to 1.6
 CONSISTENT = 1.4826  # makes a median distance of the normal distribution's deviation
@@ -55,7 +55,7 @@ def loud(alarms: Sequence[float]) -> dict[int, float]:
     """Which of the pictures' greatest alarms stand out, loudest first, and how many times the typical one they are.
 
     Those more than DEVIATIONS robust standard deviations and LEAST_TIMES above the median, on a logarithmic scale; no
-    more than one in SHARE of all, and none of fewer than FEWEST. What a few are moves neither median nor deviation.
+    more than one, or one in SHARE of all, and none of fewer than FEWEST. What a few are moves neither median nor deviation.
     """
     if len(alarms) < FEWEST:
         return {}
@@ -63,7 +63,7 @@ def loud(alarms: Sequence[float]) -> dict[int, float]:
     above: NDArray[np.float64] = values - np.median(values)
     deviation = CONSISTENT * np.median(np.abs(above))
     least = max(DEVIATIONS * deviation, np.log(LEAST_TIMES))
-    loudest = np.argsort(-above, kind="stable")[: len(alarms) // SHARE]
+    loudest = np.argsort(-above, kind="stable")[: max(1, len(alarms) // SHARE)]
     return {int(i): float(np.exp(above[i])) for i in loudest if above[i] > least}
 
 
@@ -77,7 +77,7 @@ def odd(looks: Sequence[Look]) -> dict[int, str]:
         passed = Limits.around(others, distances=[0.0], shares=[0.0]).passed_by(looks[number])
         if passed:
             found[number] = max(passed, key=lambda limit: limit.times).reason
-    return found if len(found) <= len(looks) // SHARE else {}
+    return found if len(found) <= max(1, len(looks) // SHARE) else {}
 
 
 def _outermost(looks: Sequence[Look]) -> set[int]:

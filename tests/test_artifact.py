@@ -201,11 +201,13 @@ def test_a_model_without_its_settings_is_refused(tmp_path):
 
 def test_settings_of_another_release_are_refused_with_the_files_name(tmp_path, parts):
     metadata, weights = parts
-    for part in ("config", "calibration"):
+    expected = {
+        "config": r"a\.fmr holds settings that this release does not take: .*k = 'three'",
+        "calibration": r"a\.fmr is not calibrated as this release does it; run `fmrnet calibrate .*k = 'three'",
+    }
+    for part, message in expected.items():
         forge(tmp_path / "a.fmr", weights, {**metadata, part: {**metadata[part], "k": "three"}})
-        with pytest.raises(
-            ArtifactError, match=r"a\.fmr holds settings that this release does not take: .*k = 'three'"
-        ):
+        with pytest.raises(ArtifactError, match=message):
             fmrnet.load(tmp_path / "a.fmr")
 
 

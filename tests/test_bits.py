@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -46,11 +47,17 @@ def scores(model, pictures, out, *options):
     return [entry["score"] for entry in json.loads((out / "report.json").read_text())["pictures"]]
 
 
+def without_names(calibration):
+    """Without the pictures' names, which differ."""
+    places = [(one.reason, one.row, one.column) for one in calibration.loudest]
+    return dataclasses.replace(calibration, loudest=()), places
+
+
 def test_a_model_inspects_with_the_bits_that_it_was_trained_with(tmp_path, folders):
     twelve, floats = (folder / "test/good" for folder in folders)
     trained = fmrnet.train(twelve, tmp_path / "twelve.fmr", config=CONFIG, bits=12)
     same = fmrnet.train(floats, tmp_path / "floats.fmr", config=CONFIG)
-    assert trained.calibration == same.calibration
+    assert without_names(trained.calibration) == without_names(same.calibration)
     assert (trained.bits, same.bits) == (12, None)
     as_trained = scores(tmp_path / "twelve.fmr", twelve, tmp_path / "a")
     assert as_trained == scores(tmp_path / "floats.fmr", floats, tmp_path / "b")
@@ -78,7 +85,7 @@ def test_every_command_takes_them(model, tmp_path, folders):
     )
     run("calibrate", model, floats / "test/good", "--out", tmp_path / "floats.fmr")
     calibrated, other = fmrnet.load(tmp_path / "twelve.fmr"), fmrnet.load(tmp_path / "floats.fmr")
-    assert calibrated.calibration == other.calibration
+    assert without_names(calibrated.calibration) == without_names(other.calibration)
     assert calibrated.bits == 12
 
 

@@ -210,6 +210,7 @@ def slow_training(monkeypatch, folder):
             message = f"stopped in phase 1; saved in {out}.checkpoint: repeat with --resume"
             raise training.Interrupted(message, signal.Signals[os.environ["SIGNAL"]])
         options["progress"]("fusion", 4, 4, 1.5)
+        options["progress"]("defects", 9, 9, float("nan"))
         inspector = make_inspector()
         inspector.provenance["seconds"] = 75
         inspector.save(out)
@@ -234,7 +235,7 @@ def test_train_hands_on_its_options_and_says_what_next(slow_training, folder, tm
     assert "1 min 15 s of training" in seen.stdout
     assert "about 5 % of good pictures are called defective: an estimate, for 1 held-out" in seen.stdout
     assert f"next: fmrnet inspect {tmp_path / 'a.fmr'} PICTURES --out report" in seen.stdout
-    assert "fusion, 4 of 4, loss 1.5" in seen.stderr
+    assert "training 100/100 defects, 9 of 9" in seen.stderr
 
 
 def test_train_hands_on_restart_and_keep_odd(slow_training, folder, tmp_path):

@@ -55,7 +55,8 @@ def loud(alarms: Sequence[float]) -> dict[int, float]:
     """Which of the pictures' greatest alarms stand out, loudest first, and how many times the typical one they are.
 
     Those more than DEVIATIONS robust standard deviations and LEAST_TIMES above the median, on a logarithmic scale; no
-    more than one, or one in SHARE of all, and none of fewer than FEWEST. What a few are moves neither median nor deviation.
+    more than one, or one in SHARE of all, and none of fewer than FEWEST. What a few are moves neither median nor
+    deviation.
     """
     if len(alarms) < FEWEST:
         return {}

@@ -120,7 +120,8 @@ def measure(inspector: Inspector, dataset: Path, bar: Bar, label: str) -> dict[s
         masks.append(None if truth is None else (mask.numpy(), truth))
     bad, readings = np.array(defective), {"pixel": np.array(pixel), "patch": np.array(patch)}
     scores = {"pixel": calibration.picture, "patch": calibration.patch}
-    p_values = {level: good.p_values(good.surprise(readings[level].T)) for level, good in scores.items()}
+    surprises = {level: good.surprise(readings[level].T) for level, good in scores.items()}
+    p_values = {level: good.p_values(surprises[level]) for level, good in scores.items()}
     confusion = Confusion()
     for pair, p in zip(masks, p_values["pixel"], strict=True):
         if pair is not None:
@@ -134,6 +135,7 @@ def measure(inspector: Inspector, dataset: Path, bar: Bar, label: str) -> dict[s
             "held_out": calibration.pictures,
         },
         "promise": calibration.at(RATE).promise,
+        "picture_roc_auc": {level: common.roc_auc(found, bad) for level, found in surprises.items()},
         "flagged": {
             level: {str(rate): shares(p <= rate, bad) for rate in RATES} for level, p in p_values.items()
         },

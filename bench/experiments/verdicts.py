@@ -195,7 +195,8 @@ def plot(parts: dict[str, Any], target: Path) -> None:
         xlabel="good pictures calibrated on", ylim=(0, None), title=f"real good pictures, rate {RATE:g}"
     )
     for axis in (left, right):
-        axis.legend(fontsize=7, frameon=False)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize=7, frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(target, dpi=110)

@@ -354,6 +354,7 @@ def info(
     if as_json:
         print(json.dumps(sections, indent=2))
         return
+    sections["calibration"] = _evidence(inspector.calibration)
     for title, fields in sections.items():
         print(title)
         for name, value in fields.items():  # provenance is whatever the file's author wrote
@@ -371,6 +372,20 @@ def _verdicts(calibration: Calibration) -> dict[str, Any]:
         "picture_threshold": calibration.picture_threshold,
         "patch_threshold": calibration.patch_threshold,
         "pixel_threshold": calibration.pixel_threshold,
+    }
+
+
+def _evidence(calibration: Calibration) -> dict[str, Any]:
+    """What the verdicts rest on, shortly."""
+    return {
+        "held_out": len(calibration.picture.held_out),
+        "learnt": len(calibration.picture.learnt),
+        "parts": round(calibration.picture.parts, 3),
+        "synthetic_defects": len(calibration.early_exit.pixel),
+        "k": calibration.k,
+        "limits": dataclasses.asdict(calibration.limits),
+        "suspects": list(map(str, calibration.suspects)),
+        "loudest": list(map(str, calibration.loudest)),
     }
 
 

@@ -95,7 +95,8 @@ class Calibration:
         """In a sentence, what the rate of false alarms in force rests on."""
         rate, count = _percent(self.false_alarms), len(self.picture.held_out)
         needed = math.ceil(1 / self.false_alarms - 1e-9) - 1
-        left = f", if the {len(self.suspects)} left out are indeed defective" if self.suspects else ""
+        counted = {0: "", 1: ", if the one left out is indeed defective"}
+        left = counted.get(len(self.suspects), f", if the {len(self.suspects)} left out are indeed defective")
         if self.picture.promised <= self.false_alarms + 1e-12:
             return f"at most {rate} of good pictures are called defective: {count} held-out ones promise it{left}"
         if self.picture.parts > 1:

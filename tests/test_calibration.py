@@ -90,7 +90,11 @@ def test_the_promise_in_words(model, monkeypatch):
     assert "calibrate on 99 good pictures" in few
     parts = calibrate(model, named(list(alarms(8, 1))), pixels=10**6).promise
     assert "8 held-out parts of pictures promise nothing; calibrate on 19 good pictures" in parts
-    assert "no picture leave early: 0 synthetic defects" in many.exit_promise
+    assert "no picture leave early: 0 synthetic defects found at level pixel are too few" in many.exit_promise
+    blind = replace(many, early_exit=EarlyExit((0.01,) * 120, (0.02,) * 119 + (1.0,)))
+    assert (
+        "of 120 synthetic defects found at level pixel the early exit misses too many" in blind.exit_promise
+    )
     sure = replace(many, early_exit=EarlyExit((0.01,) * 120, (0.02,) * 119 + (0.5,)))
     assert sure.exit_promise.startswith("level auto lets 52.5 % of good pictures leave early; at most 1 %")
     assert "the 120 synthetic ones" in sure.exit_promise

@@ -114,10 +114,11 @@ class Calibration:
         found = self.early_exit.flagged(self.false_alarms)
         level = self.early_exit.level(self.false_alarms)
         if level == 1:
-            return (
-                f"level auto lets no picture leave early: {found} synthetic defects found at pixel level are too few "
-                f"to promise that at most {_percent(LOST)} is lost"
-            )
+            if found < 1 / LOST - 1:
+                reason = f"{found} synthetic defects found at level pixel are too few to promise that at most"
+            else:
+                reason = f"of {found} synthetic defects found at level pixel the early exit misses too many for at most"
+            return f"level auto lets no picture leave early: {reason} {_percent(LOST)} lost so"
         share = np.mean(self.patch.p_values(self.patch.surprises) > max(level, self.false_alarms))
         return (
             f"level auto lets {_percent(share)} of good pictures leave early; at most {_percent(LOST)} of what "

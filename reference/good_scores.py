@@ -74,9 +74,9 @@ def held_out_surprises(held_out: npt.ArrayLike, learnt: npt.ArrayLike = ()) -> A
 def p_value(U: float, held_out: npt.ArrayLike, learnt: npt.ArrayLike = (), parts: float = 1.0) -> float:
     """The share of good pictures with a surprise of U or more.
 
-    Up to the greatest held-out one, (1 + number of held-out surprises >= U) / (n + 1): for exchangeable pictures the
-    probability that this is at most a is at most a (split conformal prediction). Beyond it 10^-U / FIRST by the law, at
-    most 1 / (n + 1).
+    k / (n + 1) at the k-th greatest held-out one U_k, straight lines between: for exchangeable pictures the probability
+    of more than U_k is at most k / (n + 1) (split conformal prediction), and a tail that falls ever slower lies below
+    its chords. 1 at the least and below. Beyond the greatest 10^-U / FIRST by the law, at most 1 / (n + 1).
 
     Parameters
     ----------
@@ -91,9 +91,12 @@ def p_value(U: float, held_out: npt.ArrayLike, learnt: npt.ArrayLike = (), parts
     -------
     float in (0, 1]
     """
-    ranked = held_out_surprises(held_out, learnt)
-    if parts == 1 and ranked.max() >= U:
-        return float((1 + np.sum(ranked >= U)) / (ranked.size + 1))
+    ranked = np.sort(held_out_surprises(held_out, learnt))[::-1]
+    if parts == 1 and ranked[0] >= U:
+        k = int(np.sum(ranked >= U))
+        if k == ranked.size:
+            return 1.0
+        return float((k + (ranked[k - 1] - U) / (ranked[k - 1] - ranked[k])) / (ranked.size + 1))
     several = -math.expm1(parts * math.log1p(-min(10.0**-U / FIRST, 1 - 1e-16)))
     return float(np.clip(several, 10**-MOST_SURPRISE, 1 / (ranked.size + 1) if parts == 1 else 1))
 

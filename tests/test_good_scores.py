@@ -37,7 +37,7 @@ def test_surprises_and_p_values_are_the_oracles(good, seed, spread):
         assert surprises[place] == pytest.approx(oracle.surprise(one, good.held_out, good.learnt), abs=1e-6)
         if np.abs(surprises[place] - good.surprises).min() > 1e-5:  # else rounding decides the rank
             expected = oracle.p_value(surprises[place], good.held_out, good.learnt, good.parts)
-            assert p_values[place] == pytest.approx(expected, rel=1e-6)
+            assert p_values[place] == pytest.approx(expected, rel=1e-3)
             assert 0 < expected <= 1
 
 
@@ -80,7 +80,7 @@ def picture_readings(generator, law, count):
 
 @pytest.mark.parametrize("law", ["normal", "heavy", "ties"])
 @pytest.mark.parametrize("readings", [1, 6])
-@pytest.mark.parametrize(("count", "rate"), [(19, 0.05), (50, 0.05), (9, 0.2), (200, 0.01)])
+@pytest.mark.parametrize(("count", "rate"), [(19, 0.05), (32, 0.05), (50, 0.05), (9, 0.2), (200, 0.01)])
 def test_the_promise_is_kept_whatever_the_law(law, readings, count, rate):
     """Over many calibrations: the share of further good pictures that are called defective is at most the rate."""
     generator = np.random.default_rng(count)
@@ -138,8 +138,11 @@ def test_by_hand():
     assert p_values[0] == 1
     assert p_values[1] == 0.05, "more than all 19"
     assert p_values[2] < 1e-6
-    assert good.threshold(0.05) == good.surprises[-1] == max(good.held_out_surprises)
-    assert good.threshold(0.1) == good.surprises[-2]
+    assert good.threshold(0.05) == pytest.approx(good.surprises[-1])
+    assert good.surprises[-1] == max(good.held_out_surprises)
+    assert good.threshold(0.1) == pytest.approx(good.surprises[-2])
+    assert good.threshold(0.075) == pytest.approx(good.surprises[-2:].mean())
+    assert good.p_value(good.surprises[-2:].mean()) == pytest.approx(0.075)
     assert good.threshold(0.01) > good.surprises[-1]
     assert good.held_out_surprises.argmax() == 0
 

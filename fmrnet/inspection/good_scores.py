@@ -7,7 +7,9 @@ half of the false alarms are allowed to the first reading and the other half is 
 
 For a picture that is drawn like n held-out good ones, the rank of its surprise among theirs is any of n + 1 ranks with
 the same probability, whatever the law (split conformal prediction: Vovk, Gammerman and Shafer, 2005). That is a
-promise, and it ends at 1 / (n + 1). Beyond the greatest held-out surprise the p-value is an estimate, by the law.
+promise, and it ends at 1 / (n + 1). Between two held-out surprises the p-value is interpolated, which keeps the promise
+where surprises become rarer the greater they are (a straight line lies above such a tail). Beyond the greatest held-out
+surprise it is an estimate, by the law.
 `fmrnet.reference.good_scores` is the oracle.
 """
 
@@ -85,9 +87,12 @@ class GoodScores:
         estimate = np.clip(-np.expm1(self.parts * np.log1p(-each)), 10**-MOST_SURPRISE, self.promised)
         if self.parts > 1:
             return estimate
-        count = len(self.held_out)
-        at_least = count - np.searchsorted(self.surprises, surprises, side="left")
-        return np.where(at_least > 0, (1 + at_least) / (count + 1), estimate)
+        ordered, count = self.surprises, len(self.held_out)
+        at_least = count - np.searchsorted(ordered, surprises, side="left")
+        above, below = ordered[-np.maximum(at_least, 1)], ordered[-np.minimum(at_least + 1, count)]
+        part = (above - surprises) / np.where(above > below, above - below, 1.0)
+        ranked = np.where(at_least < count, (at_least + part) / (count + 1), 1.0)
+        return np.where(at_least > 0, ranked, estimate)
 
     def p_value(self, surprise: float) -> float:
         """`p_values` of one."""
@@ -96,11 +101,10 @@ class GoodScores:
     def threshold(self, rate: float) -> float:
         """The greatest surprise whose `p_value` is above `rate`; a picture beyond it is called defective."""
         count = len(self.held_out)
-        rank = math.floor(rate * (count + 1) + 1e-9) if self.parts == 1 else 0
-        if rank > count:
-            return LEAST
+        rank, part = divmod(rate * (count + 1) + 1e-9, 1) if self.parts == 1 else (0, 0)
         if rank:
-            return max(float(self.surprises[count - rank]), LEAST)
+            above, below = (float(self.surprises[-min(int(rank) + step, count)]) for step in (0, 1))
+            return max(above + part * (below - above), LEAST)
         each = -math.expm1(math.log1p(-rate) / self.parts)
         estimate = max(-math.log10(FIRST * each), LEAST)
         return max(estimate, float(self.surprises[-1])) if self.parts == 1 else estimate

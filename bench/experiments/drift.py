@@ -1,6 +1,6 @@
 """After how many pictures a drift is told, and how often one is told that is none (not in the paper).
 
-    python bench/experiments/drift.py NAME=DATASET:GOOD ... [--scores NAME ...] [--orders 21] [--draws 1000]
+    python bench/experiments/drift.py NAME=DATASET:GOOD ... [--scores NAME ...] [--orders 15] [--draws 1000]
 
 Of each set's good pictures, in the MVTec layout, GOOD are drawn at random to compare with, and others are spoilt: a
 first 5, 10, 15, ... of them are asked for a drift, until one is told; the median over orders. Looks alone are compared,
@@ -76,7 +76,7 @@ def main() -> None:
     parser = common.parser(__doc__ or "")
     parser.add_argument("datasets", nargs="+", metavar="NAME=FOLDER:GOOD")
     parser.add_argument("--scores", nargs="*", default=[], metavar="NAME")
-    parser.add_argument("--orders", type=int, default=21)
+    parser.add_argument("--orders", type=int, default=15)
     parser.add_argument("--draws", type=int, default=1000)
     given = parser.parse_args()
     about = {"false_rate": FALSE_RATE, "orders": given.orders, "draws": given.draws, "sizes": SIZES}

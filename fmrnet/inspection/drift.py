@@ -158,30 +158,29 @@ def drift(calibration: Calibration, looks: Sequence[Look], scores: Sequence[floa
         raise ConfigError(f"pictures of {min(other)} channels: expected {channels}, as the good ones have")
     whole = calibration.patch.parts == 1
     known = calibration.looks if whole else calibration.looks[calibration.pictures :]
-    measures = [
-        (name, _values(measure, looks), _values(measure, known), LEFT_OUT)
-        for name, measure in _measures(channels).items()
-    ]
+    measures = _measures(channels)
+    groups = [(tuple(measures), _values(measures, looks), _values(measures, known), LEFT_OUT)]
     if whole:
-        good = np.array(calibration.patch.held_out)
-        measures.append((SCORE, np.asarray(scores, dtype=np.float64), good, LEFT_OUT_OF_SCORES))
-    tests = 2 * len(measures)
-    sizes = {(len(good), left_out) for _, _, good, left_out in measures}
+        good = np.array([calibration.patch.held_out])
+        groups.append(((SCORE,), np.array([scores], dtype=np.float64), good, LEFT_OUT_OF_SCORES))
+    tests = 2 * sum(len(names) for names, *_ in groups)
+    sizes = {(good.shape[1], left_out) for _, _, good, left_out in groups}
     needed = next((n for n in range(1, MOST + 1) if _least(n, sizes, tests) <= FALSE_RATE), None)
-    compared = [
-        (name, seen, good, left_out)
-        for name, seen, good, left_out in measures
-        if _least(len(looks), {(len(good), left_out)}, tests) <= FALSE_RATE
-    ]
-    p_values = _holm([_p_value(seen, good, left_out) for _, seen, good, left_out in compared])
+    compared: dict[str, tuple[float, float, float]] = {}  # p-value, and the medians
+    for names, seen, good, left_out in groups:
+        if _least(len(looks), {(good.shape[1], left_out)}, tests) <= FALSE_RATE:
+            rows = zip(
+                _p_values(seen, good, left_out), np.median(seen, axis=1), np.median(good, axis=1), strict=True
+            )
+            compared |= {name: (float(p), float(now), float(was)) for name, (p, now, was) in zip(names, rows)}
+    p_values = _holm([p for p, _, _ in compared.values()])
     changes = [
-        Change(name, p, float(np.median(seen)), float(np.median(good)))
-        for (name, seen, good, _), p in zip(compared, p_values, strict=True)
+        Change(name, p, now, was)
+        for (name, (_, now, was)), p in zip(compared.items(), p_values, strict=True)
         if p <= FALSE_RATE
     ]
     changes.sort(key=lambda change: change.p_value)
-    names = tuple(name for name, *_ in compared)
-    return Drift(len(looks), len(known), names, min(p_values, default=1.0), needed, tuple(changes))
+    return Drift(len(looks), len(known), tuple(compared), min(p_values, default=1.0), needed, tuple(changes))
 
 
 def _measures(channels: int) -> dict[str, Callable[[Look], float]]:
@@ -201,33 +200,35 @@ def _measures(channels: int) -> dict[str, Callable[[Look], float]]:
     }
 
 
-def _values(measure: Callable[[Look], float], looks: Sequence[Look]) -> NDArray[np.float64]:
-    return np.array([measure(look) for look in looks])
+def _values(measures: dict[str, Callable[[Look], float]], looks: Sequence[Look]) -> NDArray[np.float64]:
+    """A row a measure, a column a picture."""
+    found = [[measure(look) for look in looks] for measure in measures.values()]
+    return np.array(found, dtype=np.float64)
 
 
-def _p_value(seen: NDArray[np.float64], good: NDArray[np.float64], left_out: float) -> float:
-    """Of a difference either way, each way without the share of `seen` that speaks for it most."""
-    ordered = np.sort(seen)[:: math.ceil(len(seen) / MOST)]
-    count = _kept(len(ordered), left_out)
-    return min(1.0, 2 * min(_greater(ordered[:count], good), _greater(-ordered[-count:], -good)))
+def _p_values(seen: NDArray[np.float64], good: NDArray[np.float64], left_out: float) -> NDArray[np.float64]:
+    """Of a difference either way, each way without the share of `seen` that speaks for it most: a row a measure."""
+    ordered = np.sort(seen, axis=1)[:, :: math.ceil(seen.shape[1] / MOST)]
+    count = _kept(ordered.shape[1], left_out)
+    lower, upper = ordered[:, :count], ordered[:, -count:]
+    either = _greater(np.vstack([lower, -upper]), np.vstack([good, -good])).reshape(2, -1)
+    return np.minimum(2 * either.min(0), 1.0)
 
 
 def _kept(count: int, left_out: float) -> int:
     return count - math.floor(left_out * count)
 
 
-def _greater(seen: NDArray[np.float64], good: NDArray[np.float64]) -> float:
-    """The p-value of `seen` being greater; of values alike the good one counts as greater, on the safe side."""
-    ranks = np.empty(len(seen) + len(good))
-    order = np.lexsort((np.arange(len(ranks)), np.concatenate([seen, good])))
-    ranks[order] = np.arange(len(ranks))
+def _greater(seen: NDArray[np.float64], good: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The p-value of `seen` being greater, of each row; of values alike the good one counts as greater, to be safe."""
+    count, pairs = seen.shape[1], seen.shape[1] * good.shape[1]
+    order = np.argsort(np.hstack([seen, good]), axis=1, kind="stable")
+    ranks = np.argsort(order, axis=1)
+    method = "exact" if pairs <= PAIRS else "asymptotic"
     found = stats.mannwhitneyu(
-        ranks[: len(seen)],
-        ranks[len(seen) :],
-        alternative="greater",
-        method="exact" if len(seen) * len(good) <= PAIRS else "asymptotic",
+        ranks[:, :count], ranks[:, count:], alternative="greater", method=method, axis=1
     )
-    return max(float(found.pvalue), LEAST_P)
+    return np.maximum(found.pvalue, LEAST_P)
 
 
 def _holm(p_values: Sequence[float]) -> list[float]:

@@ -13,13 +13,13 @@ from commands import only_error, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
-from tiny import ground, make_inspector
+from tiny import ground, make_inspector, with_thresholds
 
 from fmrnet.errors import ArtifactError, ConfigError
 from fmrnet.inspection.calibration import Calibration
 from fmrnet.inspection.drift import FALSE_RATE, _greater, _p_values, drift
 from fmrnet.inspection.good_scores import GoodScores
-from fmrnet.inspection.limits import Look, look
+from fmrnet.inspection.limits import Limits, Look, look
 from fmrnet.pictures import write_picture
 
 LAWS = {
@@ -31,11 +31,6 @@ LAWS = {
 }
 
 
-@pytest.fixture(scope="module")
-def tiny():
-    return {channels: make_inspector(channels) for channels in (1, 3)}
-
-
 def looks_of(values):
     """Looks whose level, deviation and contrasts are these numbers (pictures, 6), one of them 0.001."""
     made = 0.5 + 0.01 * np.asarray(values, dtype=float)
@@ -44,17 +39,22 @@ def looks_of(values):
     )
 
 
-def known(tiny, values, scores=(1.0,), parts=1.0):
-    looks = looks_of(values)
-    return dataclasses.replace(tiny[1].calibration, looks=looks, patch=GoodScores(tuple(scores), parts=parts))
+def calibration_of(looks, scores=(1.0,), parts=1.0):
+    """A calibration with these looks and scores of good pictures."""
+    made = with_thresholds(picture=1.0, patch=1.0, pixel=0.5, limits=Limits.around(looks, [1.0], [0.0]))
+    return dataclasses.replace(made, looks=tuple(looks), patch=GoodScores(tuple(scores), parts=parts))
 
 
-def told(tiny, law, good, seen, draw, *, defective=0, high=100.0):
+def known(values, scores=(1.0,), parts=1.0):
+    return calibration_of(looks_of(values), scores, parts)
+
+
+def told(law, good, seen, draw, *, defective=0, high=100.0):
     """Drift of a batch drawn by the same law as the good pictures, but for the defective ones."""
     values, scores = LAWS[law](draw, (seen, 6)), draw.gamma(9, size=seen)
     values[:defective] = high / 10
     scores[:defective] += high
-    calibration = known(tiny, LAWS[law](draw, (good, 6)), draw.gamma(9, size=good))
+    calibration = known(LAWS[law](draw, (good, 6)), draw.gamma(9, size=good))
     return drift(calibration, looks_of(values), scores.tolist())
 
 
@@ -62,12 +62,10 @@ def told(tiny, law, good, seen, draw, *, defective=0, high=100.0):
 @settings(deadline=None)
 def test_of_all_ways_to_draw_the_good_ones_a_share_of_p_at_most_gives_p(values, good):
     """Which is what a p-value is, with ties or without."""
-    pooled = np.array(values, dtype=float)
-    found = []
-    for chosen in itertools.combinations(range(len(values)), good):
-        seen, known_good = np.delete(pooled, chosen)[None], pooled[None, list(chosen)]
-        found.append([*_greater(seen, known_good), *_p_values(seen, known_good, 0.25)])
-    for each in np.array(found).T:
+    chosen = np.array(list(itertools.combinations(range(len(values)), good)))
+    others = np.array([np.setdiff1d(range(len(values)), row) for row in chosen])
+    seen, known_good = (np.array(values, dtype=float)[rows] for rows in (others, chosen))
+    for each in (_greater(seen, known_good), _p_values(seen, known_good, 0.25)):
         for p in each:
             assert np.mean(each <= p + 1e-12) <= p + 1e-9
 
@@ -82,38 +80,38 @@ def test_p_values_of_batches_without_a_drift_are_kept(sizes):
 
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("good", [4, 8, 40])
-def test_good_pictures_are_told_as_drift_hardly_ever(tiny, law, good):
+def test_good_pictures_are_told_as_drift_hardly_ever(law, good):
     draw = np.random.default_rng(1)
-    found = [told(tiny, law, good, 40, draw) for _ in range(60)]
+    found = [told(law, good, 40, draw) for _ in range(20)]
     assert all(one.measures for one in found)
-    assert sum(one.drifted for one in found) <= 1
+    assert not any(one.drifted for one in found)
 
 
 @pytest.mark.parametrize("law", ["normal", "ties", "constant"])
 @pytest.mark.parametrize("high", [-9.0, 100.0])
-def test_a_quarter_of_defective_pictures_is_no_drift_whatever_they_look_like(tiny, law, high):
+def test_a_quarter_of_defective_pictures_is_no_drift_whatever_they_look_like(law, high):
     draw = np.random.default_rng(2)
-    found = [told(tiny, law, 40, 40, draw, defective=10, high=high) for _ in range(60)]
+    found = [told(law, 40, 40, draw, defective=10, high=high) for _ in range(20)]
     assert not any(one.drifted for one in found)
 
 
-def test_half_of_the_pictures_may_score_high(tiny):
+def test_half_of_the_pictures_may_score_high():
     draw = np.random.default_rng(3)
     good, values = LAWS["normal"](draw, (40, 6)), LAWS["normal"](draw, (40, 6))
     scores = draw.gamma(9, size=80)
     for defective, is_told in ((20, False), (40, True)):
         scores[:defective] += 50
-        found = drift(known(tiny, good, scores[40:]), looks_of(values), scores[:40].tolist())
+        found = drift(known(good, scores[40:]), looks_of(values), scores[:40].tolist())
         assert [change.measure for change in found.changes] == ["score"] * is_told
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6), shift=st.sampled_from([-4.0, 4.0]), good=st.integers(8, 60))
-def test_a_shift_is_told_by_name_and_the_order_says_nothing(tiny, seed, shift, good):
+def test_a_shift_is_told_by_name_and_the_order_says_nothing(seed, shift, good):
     draw = np.random.default_rng(seed)
     values = draw.normal(0, 1, (30, 6))
     values[:, 0] += shift
-    calibration = known(tiny, draw.normal(0, 1, (good, 6)), draw.gamma(9, size=good))
+    calibration = known(draw.normal(0, 1, (good, 6)), draw.gamma(9, size=good))
     looks, scores = looks_of(values), draw.gamma(9, size=30)
     found = drift(calibration, looks, scores.tolist())
     change = found.changes[0]
@@ -128,9 +126,9 @@ def test_a_shift_is_told_by_name_and_the_order_says_nothing(tiny, seed, shift, g
 
 
 @pytest.mark.parametrize("good", [2, 3, 5, 8])
-def test_what_few_good_pictures_can_tell_is_said(tiny, good):
+def test_what_few_good_pictures_can_tell_is_said(good):
     """So many pictures as are said to be needed tell a drift as plain as can be; one fewer tell nothing, and say so."""
-    calibration = known(tiny, np.zeros((good, 6)))
+    calibration = known(np.zeros((good, 6)))
 
     def of(count):
         values = np.zeros((count, 6))
@@ -146,23 +144,23 @@ def test_what_few_good_pictures_can_tell_is_said(tiny, good):
     assert list(of(0).lines()) == []
 
 
-def test_beside_one_good_picture_nothing_is_told(tiny):
-    found = drift(known(tiny, np.zeros((1, 6))), looks_of(np.full((500, 6), 9.0)), [9.0] * 500)
+def test_beside_one_good_picture_nothing_is_told():
+    found = drift(known(np.zeros((1, 6))), looks_of(np.full((500, 6), 9.0)), [9.0] * 500)
     assert (found.drifted, found.needed, found.p_value) == (False, None, 1.0)
     assert list(found.lines()) == ["no drift can be told by so few good pictures (1); calibrate on more"]
 
 
-def test_a_very_large_batch_is_told_as_well_and_takes_no_time(tiny):
-    values = np.random.default_rng(0).normal(0, 1, (20_000, 6))
-    calibration = known(tiny, values[:8])
+def test_a_very_large_batch_is_told_as_well_and_takes_no_time():
+    values = np.random.default_rng(0).normal(0, 1, (5_000, 6))
+    calibration = known(values[:8])
     assert not drift(calibration, looks_of(values), [1.0] * len(values)).drifted
     assert drift(calibration, looks_of(values + 9), [1.0] * len(values)).drifted
 
 
-def test_parts_of_one_picture_count_once_and_their_scores_not_at_all(tiny):
+def test_parts_of_one_picture_count_once_and_their_scores_not_at_all():
     """Held-out parts first: the greater parts alone are compared."""
     values = np.repeat([[0.0], [1.0], [2.0], [3.0]], 2, 0).reshape(4, 2, 1).swapaxes(0, 1).reshape(8, 1)
-    calibration = known(tiny, values * np.ones(6), [1.0] * 4, parts=5.0)
+    calibration = known(values * np.ones(6), [1.0] * 4, parts=5.0)
     found = drift(calibration, looks_of(np.zeros((40, 6))), [9.0] * 40)
     assert found.good == 4
     assert "score" not in found.measures
@@ -188,10 +186,10 @@ def surfaces(count, seed, spoil=lambda picture: picture, channels=1):
         (lambda p: p * np.array([1.2, 1, 1]).reshape(3, 1, 1), {"red against green"}, "white balance"),
     ],
 )
-def test_each_cause_is_named(tiny, spoil, expected, says):
+def test_each_cause_is_named(spoil, expected, says):
     good = [look(picture) for picture in surfaces(16, 0, channels=3)]
     seen = [look(picture) for picture in surfaces(20, 1, spoil, channels=3)]
-    calibration = dataclasses.replace(tiny[3].calibration, looks=tuple(good), patch=GoodScores((1.0,)))
+    calibration = calibration_of(good)
     found = drift(calibration, seen, [1.0] * len(seen))
     assert expected <= {change.measure for change in found.changes} <= expected | {"brightness"}
     text = "\n".join(found.lines("a.fmr"))
@@ -200,12 +198,16 @@ def test_each_cause_is_named(tiny, spoil, expected, says):
     assert json.loads(json.dumps(found.to_dict()))["drifted"]
 
 
-def test_what_does_not_belong_together_is_refused(tiny):
+def test_what_does_not_belong_together_is_refused():
     with pytest.raises(ConfigError, match="1 scores of 2 pictures"):
-        drift(known(tiny, np.zeros((5, 6))), looks_of(np.zeros((2, 6))), [1.0])
+        drift(known(np.zeros((5, 6))), looks_of(np.zeros((2, 6))), [1.0])
     with pytest.raises(ConfigError, match="1 channels: expected 3"):
-        drift(tiny[3].calibration, looks_of(np.zeros((2, 6))), [1.0, 1.0])
-    values = json.loads(json.dumps(tiny[1].calibration.to_dict()))
+        drift(
+            calibration_of([Look((0.5,) * 3, 0.1, (0.1,) * 4, (99, 99))]),
+            looks_of(np.zeros((2, 6))),
+            [1.0, 1.0],
+        )
+    values = json.loads(json.dumps(known(np.zeros((5, 6))).to_dict()))
     values["looks"][0]["level"] = [0.5, 0.5, 0.5]
     with pytest.raises(ArtifactError, match="another number of channels"):
         Calibration.from_dict(values)

@@ -159,11 +159,14 @@ def test_a_very_large_batch_is_told_as_well_and_takes_no_time():
 
 def test_parts_of_one_picture_count_once_and_their_scores_not_at_all():
     """Held-out parts first: the greater parts alone are compared."""
-    values = np.repeat([[0.0], [1.0], [2.0], [3.0]], 2, 0).reshape(4, 2, 1).swapaxes(0, 1).reshape(8, 1)
-    calibration = known(values * np.ones(6), [1.0] * 4, parts=5.0)
+    values = np.array([-9.0] * 4 + [9.0] * 4)[:, None] * np.ones(6)
+    calibration = known(values, [1.0] * 4, parts=5.0)
     found = drift(calibration, looks_of(np.zeros((40, 6))), [9.0] * 40)
     assert found.good == 4
     assert "score" not in found.measures
+    assert {change.good for change in found.changes if change.measure == "brightness"} == {
+        pytest.approx(0.59)
+    }
 
 
 def surfaces(count, seed, spoil=lambda picture: picture, channels=1):

@@ -137,8 +137,9 @@ def compare(good: Sequence[Seen], batch: Sequence[Seen], with_scores: bool) -> D
     level = good[0].look.level
     known = SimpleNamespace(
         looks=tuple(seen.look for seen in good),
-        pictures=0,  # parts of pictures, whose scores are not compared: how scores are left out
-        patch=GoodScores(tuple(s.score for s in good)) if with_scores else GoodScores((0.0,), parts=2.0),
+        patch=GoodScores(tuple(s.score for s in good))
+        if with_scores
+        else GoodScores((), parts=2.0),  # of parts, which are not compared
         limits=SimpleNamespace(level=level),
     )
     return drift(known, [seen.look for seen in batch], [seen.score for seen in batch])  # type: ignore[arg-type]

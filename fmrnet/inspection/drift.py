@@ -157,7 +157,7 @@ def drift(calibration: Calibration, looks: Sequence[Look], scores: Sequence[floa
     if other := {len(look.level) for look in looks} - {channels}:
         raise ConfigError(f"pictures of {min(other)} channels: expected {channels}, as the good ones have")
     whole = calibration.patch.parts == 1
-    known = calibration.looks if whole else calibration.looks[calibration.pictures :]
+    known = calibration.looks if whole else calibration.looks[len(calibration.patch.held_out) :]
     measures = _measures(channels)
     groups = [(tuple(measures), _values(measures, looks), _values(measures, known), LEFT_OUT)]
     if whole:

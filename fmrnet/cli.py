@@ -273,6 +273,8 @@ def inspect(
         note(
             f"{summary['left_early']} of {summary['defective'] + summary['good']} pictures left at the early exit"
         )
+    for text in report.drift().lines(model):
+        note(text)
     show(f"{', '.join(counts)}: {out / 'report.json'}")
     if summary["failed"]:
         raise typer.Exit(1)

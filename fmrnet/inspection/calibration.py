@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from torch import Tensor
 
-from fmrnet.errors import ConfigError, DatasetError
+from fmrnet.errors import ArtifactError, ConfigError, DatasetError
 from fmrnet.inspection import background
 from fmrnet.inspection.early_exit import LOST, EarlyExit
 from fmrnet.inspection.good_scores import GoodScores
@@ -157,6 +157,10 @@ class Calibration:
             If a field is missing, unknown, of another type, not finite, or in no range that good pictures give.
         """
         stored = Stored("calibration", values, cls)
+        limits = Limits.from_dict(stored.values["limits"])
+        looks = tuple(map(Look.from_dict, stored.items("looks")))
+        if any(len(look.level) != len(limits.level) for look in looks):
+            raise ArtifactError("calibration field looks is of another number of channels than its limits")
         scores = {name: GoodScores.from_dict(stored.values[name]) for name in ("picture", "patch")}
         return cls(
             false_alarms=stored.number("false_alarms", LEAST, 1 - LEAST),
@@ -164,8 +168,8 @@ class Calibration:
             k=stored.number("k", 0, 100),
             pixel_threshold=stored.number("pixel_threshold", LEAST, GREATEST_MAP),
             early_exit=EarlyExit.from_dict(stored.values["early_exit"]),
-            limits=Limits.from_dict(stored.values["limits"]),
-            looks=tuple(map(Look.from_dict, stored.items("looks"))),
+            limits=limits,
+            looks=looks,
             suspects=tuple(map(Suspect.from_dict, stored.items("suspects"))),
             loudest=tuple(map(Suspect.from_dict, stored.items("loudest"))),
         )

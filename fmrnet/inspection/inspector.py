@@ -25,7 +25,7 @@ from fmrnet.errors import ArtifactError, ConfigError, DatasetError, PictureError
 from fmrnet.inspection import background
 from fmrnet.inspection.calibration import Calibration, calibrate
 from fmrnet.inspection.early_exit import EarlyExit
-from fmrnet.inspection.limits import few_bits, look
+from fmrnet.inspection.limits import Look, few_bits, look
 from fmrnet.network.model import FMRNet
 from fmrnet.network.weights import restore
 from fmrnet.pictures import as_picture, read_picture, to_channels
@@ -65,6 +65,8 @@ class Result:
         evidence; none in a picture that is not defective.
     seconds : float
         Time the inspection took, reading the file included.
+    look : Look
+        What the picture looks like as a whole, see `fmrnet.inspection.limits`.
     reasons : tuple of str
         The limits of good pictures as a whole that this picture passes, see `fmrnet.inspection.limits`; none for most
         defective pictures, which are like the good ones but for a defect.
@@ -79,6 +81,7 @@ class Result:
     anomaly_map: NDArray[np.float32] | None
     mask: NDArray[np.bool_] | None
     seconds: float
+    look: Look
     reasons: tuple[str, ...] = ()
 
 
@@ -209,6 +212,7 @@ class Inspector:
             anomaly_map=found,
             mask=mask if mask is None or times > 1 else np.zeros_like(mask),
             seconds=time.perf_counter() - started,
+            look=seen,
             reasons=reasons,
         )
 

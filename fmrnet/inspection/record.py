@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fmrnet.errors import ConfigError
+from fmrnet.errors import ArtifactError, ConfigError
 from fmrnet.files import replacing
+from fmrnet.inspection.limits import Look
 
 __all__ = ["Line", "Record", "read_record"]
 
@@ -101,6 +102,8 @@ def _is_line(line: object) -> bool:
     files = line.get("files")
     return (
         isinstance(line.get("defective"), bool)
+        and isinstance(line.get("largest_patch_distance"), int | float)
+        and _is_look(line.get("look"))
         and isinstance(line.get("seconds"), int | float)
         and isinstance(files, dict)
         and "overlay" in files
@@ -111,3 +114,11 @@ def _is_line(line: object) -> bool:
             for name in files.values()
         )
     )
+
+
+def _is_look(values: object) -> bool:
+    try:
+        Look.from_dict(values)
+    except ArtifactError:
+        return False
+    return True

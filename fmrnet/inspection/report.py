@@ -6,6 +6,7 @@ report.json. A run that is killed leaves report.jsonl alone; every file is whole
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,9 @@ from numpy.typing import NDArray
 import fmrnet
 from fmrnet.errors import ConfigError, printable
 from fmrnet.files import write_json
+from fmrnet.inspection.drift import Drift, drift
 from fmrnet.inspection.folder import check_replaceable, claimed, is_ours
+from fmrnet.inspection.limits import Look
 from fmrnet.inspection.names import KINDS, RECORD, REPORT, output_names
 from fmrnet.inspection.overlay import overlay
 from fmrnet.inspection.record import Line, Record, read_record
@@ -152,6 +155,7 @@ class Report:
             "level": result.level,
             "defective_pixels": None if result.mask is None else int(result.mask.sum()),
             "largest_patch_distance": float(result.patch_scores.max()),
+            "look": dataclasses.asdict(result.look),
             "width": picture.shape[1],
             "height": picture.shape[0],
             "seconds": round(float(result.seconds), 4),
@@ -184,6 +188,12 @@ class Report:
         self._record.append(line)
         return line
 
+    def drift(self) -> Drift:
+        """Whether the pictures inspected so far look and score as the good ones did."""
+        seen = [line for line in self._record.lines if "error" not in line]
+        looks = [Look.from_dict(line["look"]) for line in seen]
+        return drift(self.inspector.calibration, looks, [line["largest_patch_distance"] for line in seen])
+
     def content(self) -> dict[str, Any]:
         """The content of report.json."""
         pictures = [line for line in self._record.lines if "error" not in line]
@@ -204,6 +214,7 @@ class Report:
                 "not_reached": sum(str(path) not in reached for path in self._paths),
                 "seconds": round(sum(line["seconds"] for line in pictures), 3),
             },
+            "drift": self.drift().to_dict(),
             **{key: self._head[key] for key in ("level", "bits", "thresholds", "model")},
         }
 

@@ -26,7 +26,7 @@ STEP_TIMES = {  # seconds of a step on one core of an Intel Xeon: how the parts 
     "defects": 0.10,
 }
 PICTURES = 40  # whose features are taken; how many there are is not known from the settings
-DEFECTS = 256  # crops with synthetic defects that both levels look at
+DEFECTS = 384  # crops with synthetic defects that both levels look at
 
 
 class Bar:

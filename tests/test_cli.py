@@ -439,17 +439,17 @@ def test_progress_of_a_training_is_of_its_time_and_goes_on_while_the_crops_are_r
             ("crops", 4, 10, float("nan")),
             ("fusion", 0, 10, 0.3),
             ("fusion", 10, 10, 0.25),
-            ("defects", 256, 256, float("nan")),
+            ("defects", 384, 384, float("nan")),
         ):
             time.sleep(0.01)
             tell(*call)
     lines = [re.sub(", [^,]* left", "", line) for line in capsys.readouterr().err.splitlines()]
     assert lines == [
         "training 0/100 phase 1, 0 of 2, loss 7",
-        "training 18/100 phase 1, 2 of 2, loss 1",
-        "training 20/100 phase 2, 5 of 10, loss 0.5",
-        "training 23/100 crops, 4 of 10",
-        "training 24/100 fusion, 0 of 10, loss 0.3",
-        "training 40/100 fusion, 10 of 10, loss 0.25",
-        "training 100/100 defects, 256 of 256",
+        "training 14/100 phase 1, 2 of 2, loss 1",
+        "training 16/100 phase 2, 5 of 10, loss 0.5",
+        "training 18/100 crops, 4 of 10",
+        "training 19/100 fusion, 0 of 10, loss 0.3",
+        "training 31/100 fusion, 10 of 10, loss 0.25",
+        "training 100/100 defects, 384 of 384",
     ]

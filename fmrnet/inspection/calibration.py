@@ -115,10 +115,10 @@ class Calibration:
         level = self.early_exit.level(self.false_alarms)
         if level == 1:
             if found < 1 / LOST - 1:
-                reason = f"{found} synthetic defects found at level pixel are too few to promise that at most"
+                reason = f"{found} synthetic defects found at level pixel are too few to learn from"
             else:
-                reason = f"of {found} synthetic defects found at level pixel the early exit misses too many for at most"
-            return f"level auto lets no picture leave early: {reason} {_percent(LOST)} lost so"
+                reason = f"it would lose more than {_percent(LOST)} of {found} synthetic defects found at level pixel"
+            return f"level auto lets no picture leave early: {reason}"
         share = np.mean(self.patch.p_values(self.patch.surprises) > max(level, self.false_alarms))
         return (
             f"level auto lets {_percent(share)} of good pictures leave early; at most {_percent(LOST)} of what "

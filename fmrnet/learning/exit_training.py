@@ -23,7 +23,7 @@ __all__ = ["PHASE", "learn"]
 
 PHASE = 5
 PATCHES = 2  # a crop is so many patches wide
-CROPS = 256  # of which a hundred must be found at pixel level before anything can be promised
+CROPS = 384  # of which a hundred must be found at pixel level before anything can be promised
 
 
 @torch.no_grad()

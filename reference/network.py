@@ -162,7 +162,9 @@ def decode(
     if patch is None:
         z_hat = numbers("latent", latent, "(K,)")
         if z_hat.size % (h * w):
-            raise ValueError(f"latent has {z_hat.size} values; expected a multiple of {h * w}, (c5, {h}, {w})")
+            raise ValueError(
+                f"latent has {z_hat.size} values; expected a multiple of {h * w}, (c5, {h}, {w})"
+            )
         x = z_hat.reshape(-1, h, w)
     else:
         z_hat, side = numbers("latent", latent, "(rows, columns, K)"), patch // 32
@@ -211,7 +213,9 @@ def windows(x: npt.ArrayLike, side: int, step: int) -> Array:
     """
     x = numbers("x", x, "(C, H, W)")
     if any(length < side or (length - side) % step for length in x.shape[1:]):
-        raise ValueError(f"maps of {x.shape[1]} x {x.shape[2]}; expected {side} and a multiple of {step} more")
+        raise ValueError(
+            f"maps of {x.shape[1]} x {x.shape[2]}; expected {side} and a multiple of {step} more"
+        )
     starts = [range(0, length - side + 1, step) for length in x.shape[1:]]
     return np.array([[x[:, r : r + side, c : c + side] for c in starts[1]] for r in starts[0]])
 

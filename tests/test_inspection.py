@@ -73,7 +73,9 @@ def test_a_whole_picture_agrees_with_the_oracle(height, width, overlap):
     inspector = make(tile="picture", overlap=overlap)
     picture, step = noise(height, width, 1), inspector.config.stride
     weights = {k: v.numpy() for k, v in inspector.model.state_dict().items()}
-    filled = np.pad(picture, [(0, -(side - 64) % step) for side in (height, width)] + [(0, 0)], mode="reflect")
+    filled = np.pad(
+        picture, [(0, -(side - 64) % step) for side in (height, width)] + [(0, 0)], mode="reflect"
+    )
     steps = network.generate(filled, weights, patch=64, step=step)
     restored = steps["reconstruction"][:height, :width]
     assert np.abs(inspector.reconstruct(picture) - restored).max() < 1e-4

@@ -131,13 +131,15 @@ def test_a_whole_picture_agrees_with_oracle(seed, mixing, channels, size, window
 
 def test_a_picture_of_one_patch_is_the_papers():
     image = torch.rand(3, 1, 64, 64, dtype=torch.double, generator=torch.Generator().manual_seed(0))
-    paper, whole = (random_model(replace(SMALL, tile=tile, temperature=0.1), seed=4) for tile in ("patch", "picture"))
+    paper, whole = (
+        random_model(replace(SMALL, tile=tile, temperature=0.1), seed=4) for tile in ("patch", "picture")
+    )
     with torch.no_grad():
         assert torch.equal(whole(whole.filled(image)), paper(image))
 
 
 def test_what_lies_far_from_the_border_moves_with_the_picture():
-    """By multiples of 32 pixels, which windows lie apart. Layers and windows carry what is at a border 199 pixels far."""
+    """By multiples of 32 pixels, which windows lie apart. Layers and windows carry a border 199 pixels far."""
     model = random_model(replace(SMALL, tile="picture", temperature=0.1), seed=5)
     image = torch.rand(1, 1, 480, 512, dtype=torch.double, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

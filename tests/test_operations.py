@@ -61,7 +61,9 @@ def test_other_witnesses_count_too():
     instant = operations(FMRNet(replace(SMALL, general=True, iterations=(0, 0, 0))), 96, 96)
     assert (fused["patch"], instant["patch"]) == (alone["patch"], instant["pixel"])
     assert fused["pixel"] > alone["pixel"]
-    distances = 4 * SMALL.memory_entries * SMALL.latent_size  # of four patches, which general features do without
+    distances = (
+        4 * SMALL.memory_entries * SMALL.latent_size
+    )  # of four patches, which general features do without
     assert general["pixel"] == general["patch"] + alone["pixel"] - distances
     assert general["patch"] == instant["patch"]
 

@@ -398,7 +398,9 @@ def test_whole_pictures_are_learnt_from_crops_of_as_many_pixels(good, tmp_path, 
         return update(networks, optimisers, step, phase)
 
     monkeypatch.setattr(generator_training, "update", watch)
-    inspector = learn(good, tmp_path / "a", config=replace(WHOLE, overlap=0.5, iterations=(1, 1, 1), batch_size=9))
+    inspector = learn(
+        good, tmp_path / "a", config=replace(WHOLE, overlap=0.5, iterations=(1, 1, 1), batch_size=9)
+    )
     crops = (9, 1, 64, 64)  # the natural picture has 80 pixels a side, and a window more takes 96
     assert inspector.config.tile == "picture"
     assert {shape for _, *shapes, _ in seen for shape in shapes} == {crops}

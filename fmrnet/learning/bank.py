@@ -74,8 +74,8 @@ def establish_bank(model: FMRNet, pool: PicturePool) -> Tensor:
             batches = some(patches).split(BATCH)
             latents.extend(model.encode(batch.to(model.memory.device)).z.cpu() for batch in batches)
         else:
-            for moved in _moved(picture, config, stride):
-                latents.append(some(model.encode(model.filled(moved[None].to(model.memory.device))).z.cpu()))
+            views = (model.filled(moved[None]) for moved in _moved(picture, config, stride))
+            latents.extend(some(model.encode(view.to(model.memory.device)).z.cpu()) for view in views)
     points = torch.cat(latents).numpy()
     with threadpool_limits(1):
         means = KMeans(config.memory_entries, n_init=1, max_iter=50, random_state=config.seed).fit(points)
@@ -83,7 +83,7 @@ def establish_bank(model: FMRNet, pool: PicturePool) -> Tensor:
 
 
 def _moved(picture: Tensor, config: Config, stride: int) -> Iterator[Tensor]:
-    """A picture (C, H, W) without its first rows and columns, so that all windows of these lie `stride` pixels apart."""
+    """A picture (C, H, W) less its first rows and columns, so that all windows together lie `stride` pixels apart."""
     starts = range(0, config.stride, min(stride, config.stride))
     for row, column in product(starts, repeat=2):
         rest = picture[:, row:, column:]

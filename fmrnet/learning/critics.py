@@ -14,7 +14,7 @@ __all__ = ["AuxiliaryClassifier", "Discriminator", "Judgement"]
 
 
 class Judgement(NamedTuple):
-    """The discriminator's logits (N,), one for each window, and its 3rd and 4th blocks' feature maps, which Eq 13 compares."""
+    """The discriminator's logits (N,) of all windows and its 3rd and 4th blocks' feature maps, which Eq 13 compares."""
 
     logit: Tensor
     features: tuple[Tensor, Tensor]

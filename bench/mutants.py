@@ -196,6 +196,16 @@ FAULTS = [
           "model.decode(features.z, features.skips)", ALGORITHM),
     Fault("mean and deviation of the natural pictures", "learning/training.py", "= good_pool.statistics()",
           "= natural_pool.statistics()", ALGORITHM),
+    # A whole picture at once
+    Fault("sum of windows in place of their mean", "network/model.py", "(total / count)", "(total / 1)", "tests/test_model.py"),
+    Fault("windows of a level out of step with the deepest", "network/model.py", "self.config.stride // scale", "max(1, self.config.stride // scale // 2)",
+          "tests/test_model.py"),
+    Fault("pictures filled with the last row", "network/model.py", 'mode="reflect"', 'mode="replicate"', "tests/test_model.py"),
+    Fault("every window counts as defective", GENERATOR, "(held >= held.amax(1, keepdim=True) / 2)", "(held >= 0)", "tests/test_training.py"),
+    Fault("as many crops as patches", GENERATOR, "round(config.batch_size * (size / wide) ** 2)", "config.batch_size", "tests/test_training.py"),
+    Fault("the bank sees whole pictures from one corner only", "learning/bank.py", "range(0, config.stride, min(stride, config.stride))", "range(1)",
+          "tests/test_training.py"),
+    Fault("half of the operations", "inspection/operations.py", "sum(counts)", "max(counts)", "tests/test_operations.py"),
     # Eq 10 to 16
     Fault("penalty on biases", GENERATOR, "networks.generator_parameters(phase) if p.ndim > 1)",
           "networks.generator_parameters(phase))", ALGORITHM),

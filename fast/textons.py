@@ -231,7 +231,9 @@ def _unblock(blocks: Tensor, like: Tensor, size: int) -> Tensor:
 
 def _no_autocast(device: str) -> AbstractContextManager[object]:
     """Sums stay in float32 under autocast too."""
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
 
 
 # The fused backends as operators of torch: `torch.compile` and `torch.export` take them as they are.

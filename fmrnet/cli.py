@@ -339,8 +339,10 @@ def info(
     """Show what a model file holds: settings, thresholds, where it comes from."""
     import fmrnet
     from fmrnet.errors import shown
+    from fmrnet.inspection.operations import operations
 
     inspector = fmrnet.load(model, "cpu")
+    counted = operations(inspector.model, 512, 512)
     weights = inspector.model.state_dict().values()
     sections: dict[str, dict[str, Any]] = {
         "settings": inspector.config.to_dict(),
@@ -351,6 +353,9 @@ def info(
             "tensors": len(weights),
             "values": sum(tensor.numel() for tensor in weights),
             "megabytes": round(model.stat().st_size / 1e6, 2),
+        },
+        "billion multiply-adds for a picture of 512x512": {
+            f"{level} level": round(count / 1e9, 3) for level, count in counted.items()
         },
     }
     if as_json:

@@ -16,6 +16,7 @@ SLOPE = 0.2  # of every leaky ReLU
 MOST = 2**16  # of anything that is counted; what a network of many costs is bounded as a whole:
 MOST_WEIGHTS = 2**28  # 1 GiB; settings that come with a file are not to fill the memory
 
+Tile = Literal["patch", "picture"]
 Mixing = Literal["dense", "shared", "none"]
 Schedule = Literal["constant", "cosine"]
 
@@ -33,6 +34,7 @@ class Config:
     # Network (section III)
     image_channels: int = 1  # 1 grey, 3 colour; training sets it from the pictures
     patch_size: int = 64  # pixels; a multiple of 32
+    tile: Tile = "patch"  # what passes through the generator at once
     channels: tuple[int, ...] = (64, 128, 256, 512, 512)  # of the five blocks
     memory_entries: int = 512  # L
     addressing_width: int = 256  # hidden width of A_N
@@ -86,6 +88,7 @@ class Config:
             check(0 < getattr(self, field) <= MOST, field, f"a count from 1 to {MOST}")
         check(self.texton_size in (1, 2, 4), "texton_size", "1, 2 or 4, which divide the two deepest skips")
         check(self.mixing in get_args(Mixing), "mixing", "one of " + ", ".join(get_args(Mixing)))
+        check(self.tile in get_args(Tile), "tile", "one of " + ", ".join(get_args(Tile)))
         check(self.schedule in get_args(Schedule), "schedule", "one of " + ", ".join(get_args(Schedule)))
         check(0.01 <= self.temperature <= 100, "temperature", "a number from 0.01 to 100")
         check(
@@ -110,6 +113,12 @@ class Config:
         check(0 <= self.speckle <= 1, "speckle", "a share from 0 to 1")
         check(0 <= self.seed < 2**31, "seed", "an integer from 0 to 2147483647")
         check(0 <= self.overlap <= 0.9, "overlap", "a share from 0 to 0.9 of the patch size")
+        check(
+            self.tile == "patch" or (self.stride % 32 == 0 and self.patch_size % self.stride == 0),
+            "overlap",
+            "with tile = picture, a share that sets patches a multiple of 32 pixels apart which divides the patch "
+            "size, such as 0.5 or 0 for patches of 64",
+        )
         check(
             self.median == 0 or (self.median % 2 == 1 and 0 < self.median <= 31),
             "median",

@@ -174,7 +174,15 @@ def test_evaluate(model, tmp_path):
 def test_info(model):
     seen = run("info", model)
     assert seen.exit_code == 0
-    for word in ("patch_size", "pixel_threshold", "promise", "provenance", "1 entries, see --json"):
+    for word in (
+        "patch_size",
+        "pixel_threshold",
+        "promise",
+        "provenance",
+        "1 entries, see --json",
+        "billion multiply-adds for a picture of 512x512",
+        "patch level",
+    ):
         assert word in seen.output
     content = json.loads(run("info", model, "--json").output)
     assert content["settings"] == artifact.load(model).config.to_dict()

@@ -61,6 +61,7 @@ INTEGERS = [field.name for field in fields(Config) if field.type == "int"]
         ("memory_entries", 10**9),
         ("texton_size", 3),
         ("mixing", "some"),
+        ("tile", "whole"),
         ("schedule", "linear"),
         ("temperature", 0.0),
         ("temperature", 0.009),
@@ -90,6 +91,19 @@ INTEGERS = [field.name for field in fields(Config) if field.type == "int"]
 def test_bad_values_are_named(field, value):
     with pytest.raises(ConfigError, match=field):
         replace(Config(), **{field: value})
+
+
+@pytest.mark.parametrize(("patch", "overlap"), [(64, 0.25), (64, 0.75), (96, 0.5), (128, 0.25)])
+def test_whole_pictures_need_windows_that_lie_on_the_deepest_maps(patch, overlap):
+    """These are of 32 pixels' step, and what windows have in common is to be of whole steps between them."""
+    replace(Config(), patch_size=patch, overlap=overlap)
+    with pytest.raises(ConfigError, match=f"overlap = {overlap}: expected with tile = picture.* 0.5 or 0"):
+        replace(Config(), patch_size=patch, overlap=overlap, tile="picture")
+
+
+@pytest.mark.parametrize(("patch", "overlap"), [(64, 0.5), (64, 0), (96, 2 / 3), (128, 0.5), (128, 0.75)])
+def test_whole_pictures_may_have_these_windows(patch, overlap):
+    assert replace(Config(), patch_size=patch, overlap=overlap, tile="picture").stride % 32 == 0
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,17 @@ def test_the_discriminator_is_the_encoder_and_a_linear_layer():
         torch.testing.assert_close(found, expected)
 
 
+def test_a_larger_picture_is_judged_window_by_window():
+    discriminator = Discriminator(replace(CONFIG, overlap=0.5))
+    picture = torch.randn(2, 3, 128, 96)
+    logit = discriminator(picture).logit
+    assert logit.shape == (2 * 3 * 2,)
+    changed = torch.cat((picture[:1], torch.randn(1, 3, 128, 96)))
+    discriminator.eval()  # else the batch norms let the other picture through
+    assert torch.allclose(discriminator(picture).logit[:6], discriminator(changed).logit[:6], atol=1e-6)
+    assert not torch.allclose(discriminator(picture).logit[6:], discriminator(changed).logit[6:], atol=1e-3)
+
+
 def test_the_classifier_has_512_256_and_1_neurons():
     torch.manual_seed(0)
     classifier = AuxiliaryClassifier(CONFIG)

@@ -42,7 +42,9 @@ def looks_of(values):
 def calibration_of(looks, scores=(1.0,), parts=1.0):
     """A calibration with these looks and scores of good pictures."""
     made = with_thresholds(picture=1.0, patch=1.0, pixel=0.5, limits=Limits.around(looks, [1.0], [0.0]))
-    return dataclasses.replace(made, looks=tuple(looks), patch=GoodScores(tuple((score,) for score in scores), parts=parts))
+    return dataclasses.replace(
+        made, looks=tuple(looks), patch=GoodScores(tuple((score,) for score in scores), parts=parts)
+    )
 
 
 def known(values, scores=(1.0,), parts=1.0):

@@ -68,6 +68,36 @@ def test_whole_path_agrees_with_the_oracle(height, width, overlap):
     assert found.patch_scores[-1, -1] == pytest.approx(distance, rel=1e-4)
 
 
+@settings(max_examples=6, deadline=None)
+@given(height=st.integers(64, 150), width=st.integers(64, 150), overlap=st.sampled_from([0.0, 0.5]))
+def test_a_whole_picture_agrees_with_the_oracle(height, width, overlap):
+    """Mirror, encode, address, decode and cut in NumPy; scores of as many patches as a sliding window has."""
+    inspector = make(tile="picture", overlap=overlap)
+    picture, step = noise(height, width, 1), inspector.config.stride
+    weights = {k: v.numpy() for k, v in inspector.model.state_dict().items()}
+    filled = np.pad(
+        picture, [(0, -(side - 64) % step) for side in (height, width)] + [(0, 0)], mode="reflect"
+    )
+    steps = network.generate(filled, weights, patch=64, step=step)
+    restored = steps["reconstruction"][:height, :width]
+    assert np.abs(inspector.reconstruct(picture) - restored).max() < 1e-4
+    found = inspector.inspect(picture, level="pixel")
+    assert np.abs(found.anomaly_map - fusion.anomaly_map(picture, restored, median=5)).max() < 1e-3
+    distances = np.linalg.norm(steps["z"][:, :, None] - weights["memory"], axis=3).min(2)
+    assert found.patch_scores == pytest.approx(distances, rel=1e-4)
+    assert found.patch_scores.size == len(patches.slice_patches(picture, 64, step)[0])
+
+
+def test_crops_are_restored_as_pictures_are():
+    for tile in ("patch", "picture"):
+        model = make(tile=tile).model
+        crops = torch.from_numpy(noise(3, 1, 100, 100))
+        with torch.no_grad():
+            together = background.restore_crops(model, crops)
+            alone = [background.restore(model, background.encode(model, crop)) for crop in crops]
+        assert torch.allclose(together, torch.stack(alone), atol=1e-5)
+
+
 def test_learned_fusion_gives_the_map_and_agrees_with_its_oracle():
     inspector = make(iterations=(1, 1, 1))
     picture = noise(70, 90, 1)

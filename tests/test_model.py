@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fmrnet.config import Config
 from fmrnet.learning.critics import AuxiliaryClassifier, Discriminator
-from fmrnet.network.model import FMRNet
+from fmrnet.network.model import FMRNet, joined, windows
 from fmrnet.reference import network
 
 SMALL = Config(channels=(4, 6, 8, 10, 12), memory_entries=20, addressing_width=9)
@@ -63,6 +63,99 @@ def test_forward_agrees_with_oracle(seed, mixing, channels, size, texton, temper
         }
     for name, value in found.items():
         assert np.abs(value.numpy() - expected[name]).max() < 1e-9, name
+
+
+@given(
+    seed=st.integers(0, 2**20),
+    step=st.integers(1, 3),
+    parts=st.integers(1, 3),
+    more=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+)
+def test_windows_agree_with_oracle(seed, step, parts, more):
+    side = step * parts
+    size = tuple(side + step * count for count in more)
+    rng = np.random.default_rng(seed)
+    maps, values = rng.random((2, 3, *size)), rng.random((2, more[0] + 1, more[1] + 1, 3, side, side))
+    expected = np.stack([network.windows(one, side, step) for one in maps])
+    cut = windows(torch.from_numpy(maps), side, step)
+    assert np.array_equal(cut.numpy(), expected.reshape(-1, 3, side, side))
+    assert np.allclose(joined(cut, size, step), maps, rtol=0, atol=1e-15)
+    expected = np.stack([network.joined(one, step) for one in values])
+    found = joined(torch.from_numpy(values).flatten(0, 2), size, step)
+    assert np.allclose(found, expected, rtol=0, atol=1e-15)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    seed=st.integers(0, 2**20),
+    mixing=st.sampled_from(["shared", "dense", "none"]),
+    channels=st.sampled_from([1, 3]),
+    size=st.sampled_from([(64, 96), (128, 96), (160, 128), (64, 64)]),
+    window=st.sampled_from([(64, 0.5), (64, 0.0), (96, 2 / 3)]),
+    texton=st.sampled_from([1, 2]),
+)
+def test_a_whole_picture_agrees_with_oracle(seed, mixing, channels, size, window, texton):
+    config = replace(
+        SMALL,
+        mixing=mixing,
+        image_channels=channels,
+        patch_size=window[0],
+        tile="picture",
+        overlap=window[1],
+        texton_size=texton,
+        temperature=0.1,
+    )
+    model = random_model(config, seed)
+    given_ = torch.from_numpy(np.random.default_rng(seed).random((2, channels, *size)))
+    if min(size) < config.patch_size:
+        given_ = given_.repeat(1, 1, 2, 2)
+    image = model.filled(given_)
+    weights = {name: value.numpy() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        features, restored = model.encode(image), model(image)
+        latents = model.restore(features.z)
+        decoded = model.decode(latents, features.skips)
+    for number, picture in enumerate(image.permute(0, 2, 3, 1).numpy()):
+        expected = network.generate(
+            picture, weights, patch=config.patch_size, step=config.stride, texton_size=texton, temperature=0.1
+        )
+        found = {
+            "z": features.z.chunk(2)[number].reshape(expected["z"].shape),
+            "recalled": latents.chunk(2)[number].reshape(expected["z"].shape),
+            "y": decoded[number],
+            "reconstruction": restored[number].permute(1, 2, 0),
+        }
+        for name, value in found.items():
+            assert np.abs(value.numpy() - expected[name]).max() < 1e-9, name
+
+
+def test_a_picture_of_one_patch_is_the_papers():
+    image = torch.rand(3, 1, 64, 64, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    paper, whole = (
+        random_model(replace(SMALL, tile=tile, temperature=0.1), seed=4) for tile in ("patch", "picture")
+    )
+    with torch.no_grad():
+        assert torch.equal(whole(whole.filled(image)), paper(image))
+
+
+def test_what_lies_far_from_the_border_moves_with_the_picture():
+    """By multiples of 32 pixels, which windows lie apart. Layers and windows carry a border 199 pixels far."""
+    model = random_model(replace(SMALL, tile="picture", temperature=0.1), seed=5)
+    image = torch.rand(1, 1, 480, 512, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        whole, moved = model(image), model(image[:, :, 32:, 64:])
+    inside = (slice(None), slice(None), slice(200, -200), slice(200, -200))
+    assert whole[:, :, 32:, 64:][inside].std() > 0.01
+    assert (whole[:, :, 32:, 64:][inside] - moved[inside]).abs().max() < 1e-12
+
+
+def test_pictures_are_mirrored_until_windows_fill_them():
+    model = random_model(replace(SMALL, tile="picture"), seed=6)
+    picture = torch.rand(1, 1, 70, 96, dtype=torch.double)
+    filled = model.filled(picture)
+    assert filled.shape == (1, 1, 96, 96)
+    assert torch.equal(filled[:, :, :70], picture)
+    assert torch.equal(filled[:, :, 70:], picture[:, :, 43:69].flip(2))
 
 
 @pytest.mark.parametrize("name", ["edge", "paper"])

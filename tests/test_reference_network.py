@@ -136,6 +136,26 @@ def test_generate_says_every_step(seed, colours):
     assert not {"query", "recalled"} & set(without_memory)
 
 
+@given(seeds, st.integers(1, 3), st.integers(1, 3), st.integers(0, 3), st.integers(0, 3))
+def test_windows_of_a_constant_step_join_to_what_was_cut(seed, step, parts, down, across):
+    side = step * parts
+    x = np.random.default_rng(seed).normal(size=(2, side + down * step, side + across * step))
+    cut = network.windows(x, side, step)
+    views = np.lib.stride_tricks.sliding_window_view(x, (2, side, side))[0, ::step, ::step]
+    assert np.array_equal(cut, views)
+    assert np.allclose(network.joined(cut, step), x, rtol=0, atol=1e-14)
+
+
+@settings(max_examples=3)
+@given(seeds, st.sampled_from(["none", "shared", "dense"]))
+def test_a_picture_of_one_patch_is_the_papers(seed, mixing):
+    weights = random_weights(seed, 1, mixing)
+    patch = np.random.default_rng(seed).random((64, 64, 1))
+    paper, windowed = network.generate(patch, weights), network.generate(patch, weights, patch=64)
+    for name, value in paper.items():
+        assert np.array_equal(value, windowed[name].reshape(value.shape)), name
+
+
 @settings(max_examples=5)
 @given(seeds)
 def test_the_picture_reaches_the_decoder_through_the_two_deepest_skips_only(seed):

@@ -17,7 +17,7 @@ from weave import TINY, learn, make_pictures, weights_of
 import fmrnet
 from fmrnet.artifact import read_tensors, write_tensors
 from fmrnet.errors import ArtifactError, ConfigError, DatasetError, FmrnetError, PictureError
-from fmrnet.learning import fusion_training, generator_training, losses, training
+from fmrnet.learning import data, fusion_training, generator_training, losses, training
 from fmrnet.learning.checkpoint import checkpoint_path
 from fmrnet.learning.critics import Discriminator
 from fmrnet.learning.training import Interrupted
@@ -384,6 +384,74 @@ def test_memory_entries_are_means_of_normal_latents(whole):
     bank = inspector.model.memory
     assert bank.shape == (16, inspector.config.latent_size)
     assert torch.isfinite(bank).all()
+
+
+WHOLE = replace(TINY, tile="picture")
+
+
+def test_whole_pictures_are_learnt_from_crops_of_as_many_pixels(good, tmp_path, monkeypatch):
+    seen = []
+    update = generator_training.update
+
+    def watch(networks, optimisers, step, phase):
+        seen.append((phase, step.normal.shape, step.synthetic.shape, step.support.shape))
+        return update(networks, optimisers, step, phase)
+
+    monkeypatch.setattr(generator_training, "update", watch)
+    inspector = learn(
+        good, tmp_path / "a", config=replace(WHOLE, overlap=0.5, iterations=(1, 1, 1), batch_size=9)
+    )
+    crops = (9, 1, 64, 64)  # the natural picture has 80 pixels a side, and a window more takes 96
+    assert inspector.config.tile == "picture"
+    assert {shape for _, *shapes, _ in seen for shape in shapes} == {crops}
+
+
+@pytest.mark.parametrize(
+    ("batch", "largest", "expected"),
+    [(32, 500, (8, 128)), (32, 103, (14, 96)), (32, 64, (32, 64)), (1, 500, (1, 128)), (32, 128, (8, 128))],
+)
+def test_crops_of_whole_pictures(batch, largest, expected):
+    config = replace(WHOLE, overlap=0.5, batch_size=batch)
+    assert generator_training._crops(config, largest) == expected
+    assert generator_training._crops(replace(config, tile="patch"), largest) == (batch, 64)
+
+
+def test_windows_with_most_of_a_defect_count_as_defective():
+    support = torch.zeros(3, 128, 128)
+    support[0, :30, :30] = 1  # in the first window alone
+    support[1, 40:60, 40:60] = 1  # in four, all of it in each
+    support[1, 0, 0] = 1
+    found = generator_training._defective(support, replace(WHOLE, overlap=0.5)).view(3, 3, 3)
+    assert found[0].nonzero().tolist() == [[0, 0]]
+    assert found[1].nonzero().tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    assert found[2].all()  # where nothing can be seen, no window is left out: there is always one
+    assert generator_training._defective(support[:, :64, :64], WHOLE).tolist() == [True] * 3
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.5])
+def test_the_bank_of_whole_pictures_is_of_their_windows(good, tmp_path, overlap):
+    """A fixed point of K-means on all windows, 8 pixels apart, of pictures that pass at once."""
+    torch.manual_seed(0)
+    model = FMRNet(replace(WHOLE, overlap=overlap)).eval()
+    pictures = data.load_good_pictures(good, 64)[0]
+    entries = training.bank.establish_bank(model, data.PicturePool(pictures))
+    latents = []
+    step = model.config.stride
+    for picture in data.PicturePool(pictures).whole():
+        for row, column in [(a, b) for a in range(0, step, 8) for b in range(0, step, 8)]:
+            if row <= picture.shape[1] - 64 and column <= picture.shape[2] - 64:
+                latents.append(model.encode(model.filled(picture[None, :, row:, column:])).z.detach())
+    every = torch.cat(latents)
+    nearest = torch.cdist(every, entries).argmin(1)
+    for number, entry in enumerate(entries):
+        torch.testing.assert_close(entry, every[nearest == number].mean(0), rtol=1e-3, atol=1e-4)
+
+
+def test_a_training_of_patches_does_not_go_on_with_whole_pictures(good, tmp_path):
+    with pytest.raises(Interrupted):
+        learn(good, tmp_path / "a", progress=StopAt("phase 1"))
+    with pytest.raises(ArtifactError, match="setting tile differs"):
+        learn(good, tmp_path / "a", config=WHOLE, resume=True)
 
 
 def test_resume_without_a_checkpoint_begins(good, whole, tmp_path):

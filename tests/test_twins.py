@@ -54,6 +54,8 @@ TWINS = {
     "network.generate": ("model.FMRNet", FORWARD),
     "network.encode": ("model.FMRNet", FORWARD),
     "network.decode": ("model.FMRNet", FORWARD),
+    "network.windows": ("model.windows", "test_model::test_windows_agree_with_oracle"),
+    "network.joined": ("model.joined", "test_model::test_windows_agree_with_oracle"),
     "network.conv": ("model.encoder_blocks", FORWARD),
     "network.deconv": ("model.ConvBlock", FORWARD),
     "blurs.blurred": ("learned_fusion._blurred", FUSION),

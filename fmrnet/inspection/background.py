@@ -47,19 +47,19 @@ BREADTH = 4.0  # of its slope there: few pixels are to come so near to 1 that th
 
 @dataclass(frozen=True)
 class Encoded:
-    """A picture cut into patches, and what the encoder makes of them.
+    """A picture, whole or cut into patches, and what the encoder makes of it.
 
     Attributes
     ----------
     picture : Tensor, (C, H, W) in [0, 1]
-    origins : Tensor, (N, 2)
-        Row and column of each patch's upper left pixel.
+    origins : Tensor, (N, 2), or None
+        Row and column of each patch's upper left pixel; None for a whole picture.
     features : list of Features
-        Latents and skips of the patches, BATCH of them at a time.
+        Latents and skips of the patches, BATCH of them at a time; or those of the whole picture.
     """
 
     picture: Tensor
-    origins: Tensor
+    origins: Tensor | None
     features: list[Features]
 
 
@@ -114,14 +114,17 @@ class Comparison:
 
 @torch.no_grad()
 def encode(model: FMRNet, picture: Tensor) -> Encoded:
-    """Cut a picture (C, H, W) into overlapping patches and encode them.
+    """Encode a picture (C, H, W), whole or cut into overlapping patches, as `Config.tile` says.
 
     Raises
     ------
     ArtifactError
         If the model's weights are such that a latent is not finite.
     """
-    patches, origins = fast.slice_patches(picture, model.config.patch_size, model.config.stride)
+    if model.config.tile == "patch":
+        patches, origins = fast.slice_patches(picture, model.config.patch_size, model.config.stride)
+    else:
+        patches, origins = model.filled(picture[None]), None
     features = [model.encode(batch) for batch in patches.split(BATCH)]
     if not all(batch.z.isfinite().all() for batch in features):
         raise ArtifactError(DAMAGED)
@@ -132,26 +135,33 @@ def encode(model: FMRNet, picture: Tensor) -> Encoded:
 def patch_distances(model: FMRNet, encoded: Encoded) -> Tensor:
     """Distance of each patch's latent to the nearest memory entry: the early exit's score, (rows, columns)."""
     distances = [fast.nearest_distance(features.z, model.memory)[0] for features in encoded.features]
-    rows = len(encoded.origins[:, 0].unique())
-    return torch.cat(distances).view(rows, -1)
+    beyond = encoded.picture.shape[1] - model.config.patch_size
+    return torch.cat(distances).view(1 + -(-beyond // model.config.stride), -1)
 
 
 @torch.no_grad()
 def restore(model: FMRNet, encoded: Encoded) -> Tensor:
     """The picture as it would look without defects: (C, H, W) in [0, 1]."""
-    patches = [model.decode(model.restore(features.z), features.skips) for features in encoded.features]
-    stitched = fast.stitch_patches(torch.cat(patches), encoded.origins, encoded.picture.shape[1:])
+    decoded = torch.cat([model.decode(model.restore(batch.z), batch.skips) for batch in encoded.features])
+    height, width = encoded.picture.shape[1:]
+    if encoded.origins is None:
+        stitched = decoded[0, :, :height, :width]
+    else:
+        stitched = fast.stitch_patches(decoded, encoded.origins, (height, width))
     return model.denormalise(stitched).clamp(0, 1)
 
 
 @torch.no_grad()
 def restore_crops(model: FMRNet, crops: Tensor) -> Tensor:
     """`restore` for a batch of crops of one size, (B, C, S, S), in one pass of the network."""
+    height, width = crops.shape[2:]
+    if model.config.tile == "picture":
+        whole: Tensor = model(model.filled(crops))
+        return whole[:, :, :height, :width]
     cut = [fast.slice_patches(crop, model.config.patch_size, model.config.stride) for crop in crops]
     z, skips = model.encode(torch.cat([patches for patches, _ in cut]))
     decoded = model.decode(model.restore(z), skips).chunk(len(crops))
-    size = (crops.shape[2], crops.shape[3])
-    stitched = [fast.stitch_patches(patches, cut[0][1], size) for patches in decoded]
+    stitched = [fast.stitch_patches(patches, cut[0][1], (height, width)) for patches in decoded]
     return model.denormalise(torch.stack(stitched)).clamp(0, 1)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import product
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fmrnet import fast
+from fmrnet.config import Config
 from fmrnet.errors import DatasetError
 from fmrnet.learning.data import PicturePool
 from fmrnet.network.model import FMRNet
@@ -48,8 +51,8 @@ def check_enough_patches(pool: PicturePool, size: int, entries: int) -> None:
 def establish_bank(model: FMRNet, pool: PicturePool) -> Tensor:
     """K-means centroids of the latents of the normal patches: M (L, K).
 
-    Patches are cut by a sliding window that overlaps as much as the bank needs; of more than 16,384 patches a
-    random part is taken. One thread sums the centroids, so that a seed gives the same bank each time.
+    Patches overlap as much as the bank needs; of more than 16,384 of them a random part is taken, about as many. One
+    thread sums the centroids, so that a seed gives the same bank each time.
     """
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
@@ -57,19 +60,32 @@ def establish_bank(model: FMRNet, pool: PicturePool) -> Tensor:
     config = model.config
     check_enough_patches(pool, config.patch_size, config.memory_entries)
     stride = _stride(pool, config.patch_size, config.memory_entries)
-    total = _count(pool, config.patch_size, stride)
-    keep = np.zeros(total, dtype=bool)
-    keep[np.random.default_rng(config.seed).permutation(total)[:MOST_PATCHES]] = True
+    share = MOST_PATCHES / _count(pool, config.patch_size, stride)
+    random = np.random.default_rng(config.seed)
+
+    def some(rows: Tensor) -> Tensor:
+        return rows[torch.from_numpy(random.random(len(rows)) < share)]
+
     model.encoder.eval()
     latents: list[Tensor] = []
-    start = 0
     for picture in pool.whole():
-        patches, _ = fast.slice_patches(picture, config.patch_size, stride)
-        kept = torch.from_numpy(keep[start : start + len(patches)])
-        start += len(patches)
-        batches = patches[kept].split(BATCH)
-        latents.extend(model.encode(batch.to(model.memory.device)).z.cpu() for batch in batches)
+        if config.tile == "patch":
+            patches, _ = fast.slice_patches(picture, config.patch_size, stride)
+            batches = some(patches).split(BATCH)
+            latents.extend(model.encode(batch.to(model.memory.device)).z.cpu() for batch in batches)
+        else:
+            views = (model.filled(moved[None]) for moved in _moved(picture, config, stride))
+            latents.extend(some(model.encode(view.to(model.memory.device)).z.cpu()) for view in views)
     points = torch.cat(latents).numpy()
     with threadpool_limits(1):
         means = KMeans(config.memory_entries, n_init=1, max_iter=50, random_state=config.seed).fit(points)
     return torch.from_numpy(means.cluster_centers_)
+
+
+def _moved(picture: Tensor, config: Config, stride: int) -> Iterator[Tensor]:
+    """A picture (C, H, W) less its first rows and columns, so that all windows together lie `stride` pixels apart."""
+    starts = range(0, config.stride, min(stride, config.stride))
+    for row, column in product(starts, repeat=2):
+        rest = picture[:, row:, column:]
+        if min(rest.shape[1:]) >= config.patch_size:
+            yield rest

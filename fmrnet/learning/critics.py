@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from fmrnet.config import SLOPE, Config
-from fmrnet.network.model import encoder_blocks
+from fmrnet.network.model import encoder_blocks, windows
 
 __all__ = ["AuxiliaryClassifier", "Discriminator", "Judgement"]
 
 
 class Judgement(NamedTuple):
-    """The discriminator's logit (B,) and its 3rd and 4th blocks' feature maps, which Eq 13 compares."""
+    """The discriminator's logits (N,) of all windows and its 3rd and 4th blocks' feature maps, which Eq 13 compares."""
 
     logit: Tensor
     features: tuple[Tensor, Tensor]
@@ -27,13 +27,15 @@ class Discriminator(nn.Module):
         super().__init__()
         self.blocks = encoder_blocks(config.image_channels, config.channels)
         self.head = nn.Linear(config.latent_size, 1)
+        self.window = config.patch_size // 32, config.stride // 32
 
     def forward(self, image: Tensor) -> Judgement:
-        """(B, C, patch_size, patch_size) in the network's own scale -> Judgement."""
+        """(B, C, H, W) in the network's own scale -> Judgement, of windows as large as a patch."""
         layers = [image]
         for block in self.blocks:
             layers.append(block(layers[-1]))
-        return Judgement(self.head(layers[5].flatten(1)).squeeze(1), (layers[3], layers[4]))
+        latents = windows(layers[5], *self.window).flatten(1)
+        return Judgement(self.head(latents).squeeze(1), (layers[3], layers[4]))
 
 
 class AuxiliaryClassifier(nn.Module):

@@ -20,7 +20,7 @@ from fmrnet.config import Config
 from fmrnet.learning import data, losses
 from fmrnet.learning.critics import AuxiliaryClassifier, Discriminator
 from fmrnet.learning.synthesis import speckled, synthetic_defects
-from fmrnet.network.model import FMRNet
+from fmrnet.network.model import FMRNet, windows
 
 __all__ = ["Networks", "Optimisers", "Step", "steps", "update"]
 
@@ -92,7 +92,7 @@ def steps(
     device: torch.device,
 ) -> Iterator[Step]:
     """The pictures of each step of the phase from `start` on, cut and synthesised from that step's own seed."""
-    count, size = config.batch_size, config.patch_size
+    count, size = _crops(config, min(good.largest_crop, natural.largest_crop))
     for number in range(start, config.iterations[phase - 1]):
         generator = data.step_generator(config.seed, phase, number)
         normal, positive = good.crops(2 * count, size, generator).to(device).chunk(2)
@@ -101,6 +101,23 @@ def steps(
         if phase == 2:
             synthetic = speckled(synthetic, config.speckle, generator)
         yield Step(normal, positive, synthetic, support)
+
+
+def _crops(config: Config, largest: int) -> tuple[int, int]:
+    """How many crops a step sees, and their side: patches or, of whole pictures, as many pixels in crops of two
+    patches' width, where pictures are as large.
+    """
+    size = config.patch_size
+    if config.tile == "patch":
+        return config.batch_size, size
+    wide = min(2 * size, size + (largest - size) // config.stride * config.stride)
+    return max(1, round(config.batch_size * (size / wide) ** 2)), wide
+
+
+def _defective(support: Tensor, config: Config) -> Tensor:
+    """The windows of crops that hold a defect, or at least half as much of it as the one with most: (N,) bool."""
+    held = windows(support[:, None], config.patch_size, config.stride).sum((1, 2, 3)).view(len(support), -1)
+    return (held >= held.amax(1, keepdim=True) / 2).flatten()
 
 
 def update(networks: Networks, optimisers: Optimisers, step: Step, phase: int) -> Tensor:
@@ -115,6 +132,7 @@ def update(networks: Networks, optimisers: Optimisers, step: Step, phase: int) -
             skips = tuple(skip.chunk(3)[0] for skip in features.skips)
             reconstruction = model.decode(r0, (skips[0], skips[1]))
             logit_pos, logit_neg = networks.classifier(torch.cat((r_pos, r_neg))).chunk(2)
+            logit_neg = logit_neg[_defective(step.support, config)]
         else:
             with torch.no_grad():
                 features = model.encode(step.synthetic)

@@ -5,14 +5,16 @@
     M    memory bank, L x K          A_N   addressing network, Eq 4
     F    memory-generated feature    G     rearranged skip feature, Eq 9
 
-For a 64 x 64 patch the encoder's maps are 32, 16, 8, 4 and 2 pixels wide. `fmrnet.reference.network` is
-the same forward pass in NumPy, from this module's `state_dict`.
+For a 64 x 64 patch the encoder's maps are 32, 16, 8, 4 and 2 pixels wide. A larger picture passes through every layer
+once; what the paper does with a patch, its latent, its memory and its textons, is then done in windows of that size on
+the maps, and their mean is taken where they overlap. A patch is its own window. `fmrnet.reference.network` is the same
+forward pass in NumPy, from this module's `state_dict`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import NamedTuple
 
 import torch
@@ -23,7 +25,7 @@ from fmrnet.config import SLOPE, Config
 from fmrnet.network.general import General
 from fmrnet.network.learned_fusion import LearnedFusion
 
-__all__ = ["ConvBlock", "FMRNet", "Features", "encoder_blocks"]
+__all__ = ["ConvBlock", "FMRNet", "Features", "encoder_blocks", "joined", "windows"]
 
 
 class ConvBlock(nn.Module):
@@ -60,14 +62,19 @@ class Addressing(nn.Module):
 
 
 class Features(NamedTuple):
-    """What the encoder gives: the latent z (B, K) and the skips EL_4 and EL_3, deepest first."""
+    """What the encoder gives: the latents z (N, K) of all windows, and the skips EL_4 and EL_3, deepest first.
+
+    The windows come picture by picture and row by row; of patches there is one each, N = B.
+    """
 
     z: Tensor
     skips: tuple[Tensor, Tensor]
 
 
 class FMRNet(nn.Module):
-    """The generator. Pictures go in and come out in [0, 1], as (B, C, patch_size, patch_size).
+    """The generator. Pictures go in and come out in [0, 1], as (B, C, H, W).
+
+    H and W are `patch_size`, or larger by multiples of `stride`, if that is one of 32: see `filled`.
 
     Parameters
     ----------
@@ -121,12 +128,18 @@ class FMRNet(nn.Module):
         """The opposite of `normalise`; not clipped."""
         return image * self.std[:, None, None] + self.mean[:, None, None]
 
+    def filled(self, image: Tensor) -> Tensor:
+        """Pictures (B, C, H, W), mirrored at the lower and right border until windows fill them."""
+        missing = [-(side - self.config.patch_size) % self.config.stride for side in image.shape[2:]]
+        return nn.functional.pad(image, (0, missing[1], 0, missing[0]), mode="reflect")
+
     def encode(self, image: Tensor) -> Features:
-        """Latent and the two deepest skips of patches (B, C, patch_size, patch_size) in [0, 1]."""
+        """Latents and the two deepest skips of pictures (B, C, H, W) in [0, 1]."""
         layers = [self.normalise(image)]
         for block in self.encoder:
             layers.append(block(layers[-1]))
-        return Features(layers[5].flatten(1), (layers[4], layers[3]))
+        latents = windows(layers[5], *self._window(32)).flatten(1)
+        return Features(latents, (layers[4], layers[3]))
 
     def restore(self, z: Tensor) -> Tensor:
         """Eq 4 and 5: the latent's replacement, a convex combination of the memory entries. (B, K) -> (B, K)."""
@@ -143,25 +156,55 @@ class FMRNet(nn.Module):
         )
 
     def decode(self, latent: Tensor, skips: tuple[Tensor, Tensor]) -> Tensor:
-        """Picture in the network's own scale, (B, C, patch_size, patch_size), from a latent and the skips.
+        """Pictures in the network's own scale, (B, C, H, W), from the latents of their windows and the skips.
 
-        Each of the two deepest skips is rebuilt from the textons of the decoder's own feature map (Eq 6-9)
-        before it is concatenated to that map.
+        Each of the two deepest skips is rebuilt, window by window, from the textons of the decoder's own feature map
+        (Eq 6-9) before it is concatenated to that map.
         """
-        config = self.config
-        side = config.patch_size // 32
-        x = latent.unflatten(1, (config.channels[4], side, side))
+        height, width = (length // 2 for length in skips[0].shape[2:])
+        side, step = self._window(32)
+        x = joined(latent.unflatten(1, (-1, side, side)), (height, width), step)
         for level, block in enumerate(self.decoder):
             x = block(x)
             if level < 2:
-                x = torch.cat((x, self.rearrange(level, skips[level], x)), dim=1)
+                side, step = self._window(16 // 2**level)
+                rebuilt = self.rearrange(level, windows(skips[level], side, step), windows(x, side, step))
+                x = torch.cat((x, joined(rebuilt, (x.shape[2], x.shape[3]), step)), dim=1)
         decoded: Tensor = self.output(x)
         return decoded
 
+    def _window(self, scale: int) -> tuple[int, int]:
+        """Side and step of a patch's window of features that lie `scale` pixels apart."""
+        return self.config.patch_size // scale, self.config.stride // scale
+
     def forward(self, image: Tensor) -> Tensor:
-        """The restored background of patches, in [0, 1]: phase 2 and inspection."""
+        """The restored background of pictures, in [0, 1]: phase 2 and inspection."""
         z, skips = self.encode(image)
         return self.denormalise(self.decode(self.restore(z), skips)).clamp(0, 1)
+
+
+def windows(x: Tensor, side: int, step: int) -> Tensor:
+    """Square windows of maps, `step` apart: (B, C, H, W) -> (N, C, side, side), picture by picture and row by row."""
+    if x.shape[2:] == (side, side):
+        return x
+    cut = x.unfold(2, side, step).unfold(3, side, step)  # (B, C, rows, columns, side, side), a view
+    return cut.permute(0, 2, 3, 4, 5, 1).flatten(0, 2).permute(0, 3, 1, 2)
+
+
+def joined(cut: Tensor, size: tuple[int, int], step: int) -> Tensor:
+    """Maps (B, C, *size) of such windows, (N, C, side, side): their mean where they overlap. `step` divides `side`."""
+    channels, side = cut.shape[1:3]
+    if size == (side, side):
+        return cut
+    rows, columns = ((length - side) // step + 1 for length in size)
+    parts = side // step  # a window is a square of so many blocks, and a map has a block more for each window
+    blocks = cut.permute(0, 2, 3, 1).reshape(-1, rows, columns, parts, step, parts, step, channels)
+    total = cut.new_zeros(len(blocks), size[0] // step, step, size[1] // step, step, channels)
+    count = cut.new_zeros(size[0] // step, 1, size[1] // step, 1, 1)
+    for i, j in product(range(parts), repeat=2):
+        total[:, i : i + rows, :, j : j + columns] += blocks[:, :, :, i, :, j].transpose(2, 3)
+        count[i : i + rows, :, j : j + columns] += 1
+    return (total / count).reshape(len(blocks), *size, channels).permute(0, 3, 1, 2)
 
 
 def _mixing(config: Config, side: int) -> nn.Parameter:

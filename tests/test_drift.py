@@ -42,7 +42,9 @@ def looks_of(values):
 def calibration_of(looks, scores=(1.0,), parts=1.0):
     """A calibration with these looks and scores of good pictures."""
     made = with_thresholds(picture=1.0, patch=1.0, pixel=0.5, limits=Limits.around(looks, [1.0], [0.0]))
-    return dataclasses.replace(made, looks=tuple(looks), patch=GoodScores(tuple(scores), parts=parts))
+    return dataclasses.replace(
+        made, looks=tuple(looks), patch=GoodScores(tuple((score,) for score in scores), parts=parts)
+    )
 
 
 def known(values, scores=(1.0,), parts=1.0):
@@ -114,9 +116,8 @@ def test_a_shift_is_told_by_name_and_the_order_says_nothing(seed, shift, good):
     calibration = known(draw.normal(0, 1, (good, 6)), draw.gamma(9, size=good))
     looks, scores = looks_of(values), draw.gamma(9, size=30)
     found = drift(calibration, looks, scores.tolist())
-    change = found.changes[0]
-    assert change.measure == "brightness"
-    assert change.p_value == found.p_value <= FALSE_RATE
+    (change,) = (change for change in found.changes if change.measure == "brightness")
+    assert found.p_value <= change.p_value <= FALSE_RATE
     assert f"brightness is {'higher' if shift > 0 else 'lower'} than in the good pictures" in str(change)
     order = draw.permutation(30)
     assert found == drift(calibration, [looks[i] for i in order], scores[order].tolist())

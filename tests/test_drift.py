@@ -116,9 +116,8 @@ def test_a_shift_is_told_by_name_and_the_order_says_nothing(seed, shift, good):
     calibration = known(draw.normal(0, 1, (good, 6)), draw.gamma(9, size=good))
     looks, scores = looks_of(values), draw.gamma(9, size=30)
     found = drift(calibration, looks, scores.tolist())
-    change = found.changes[0]
-    assert change.measure == "brightness"
-    assert change.p_value == found.p_value <= FALSE_RATE
+    (change,) = (change for change in found.changes if change.measure == "brightness")
+    assert found.p_value <= change.p_value <= FALSE_RATE
     assert f"brightness is {'higher' if shift > 0 else 'lower'} than in the good pictures" in str(change)
     order = draw.permutation(30)
     assert found == drift(calibration, [looks[i] for i in order], scores[order].tolist())

@@ -137,7 +137,7 @@ def compare(good: Sequence[Seen], batch: Sequence[Seen], with_scores: bool) -> D
     level = good[0].look.level
     known = SimpleNamespace(
         looks=tuple(seen.look for seen in good),
-        patch=GoodScores(tuple(s.score for s in good))
+        patch=GoodScores(tuple((s.score,) for s in good))
         if with_scores
         else GoodScores((), parts=2.0),  # of parts, which are not compared
         limits=SimpleNamespace(level=level),

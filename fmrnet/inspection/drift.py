@@ -161,7 +161,7 @@ def drift(calibration: Calibration, looks: Sequence[Look], scores: Sequence[floa
     measures = _measures(channels)
     groups = [(tuple(measures), _values(measures, looks), _values(measures, known), LEFT_OUT)]
     if whole:
-        good = np.array(calibration.patch.held_out)[:, :1].T  # the first reading is the patch score
+        good = np.array([[readings[0] for readings in calibration.patch.held_out]])  # as `scores` are
         groups.append(((SCORE,), np.array([scores], dtype=np.float64), good, LEFT_OUT_OF_SCORES))
     tests = 2 * sum(len(names) for names, *_ in groups)
     sizes = {(good.shape[1], left_out) for _, _, good, left_out in groups}

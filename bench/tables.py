@@ -62,6 +62,35 @@ def presets() -> str:
     return "\n".join([*lines, "", machine(found)])
 
 
+def verdicts() -> str:
+    """One line for each set: what verdicts at one false alarm in twenty flag, let go early, and mark."""
+    found = json.loads((RESULTS / "verdicts.json").read_text())
+    rate = str(found["rate"])
+    lines = [
+        "| set | held-out good pictures | flagged at `pixel`: defective, good | at `patch` | good ones that leave "
+        "early; lost so | mask: precision, recall, F1 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, part in found["parts"].items():
+        if name.startswith("drawn"):
+            continue
+        flagged = [_shares(part["flagged"][level][rate]) for level in ("pixel", "patch")]
+        early, mask = part["early_exit"], part["mask"]
+        marked = [mask[key] for key in ("precision", "recall", "f1")]
+        lines.append(
+            f"| {name} | {part['pictures']['held_out']} | {flagged[0]} of {part['pictures']['defective']}, "
+            f"{part['pictures']['good']} | {flagged[1]} | {early['left']['good']:.0%}; {early['lost_of_flagged']:.1%} "
+            f"| {', '.join('-' if value is None else f'{value:.2f}' for value in marked)} |"
+        )
+    return "\n".join([*lines, "", machine(found)])
+
+
+def _shares(shares: dict[str, float | None]) -> str:
+    return ", ".join(
+        "-" if value is None else f"{value:.0%}" for value in (shares["defective"], shares["good"])
+    )
+
+
 def _figures(part: dict[str, Any] | None) -> str:
     """Pixel ROC-AUC, AU-PRO, picture ROC-AUC; patch level."""
     if part is None:
@@ -125,7 +154,7 @@ def _time(line: dict[str, Any]) -> str:
     return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
-TABLES = {"accuracy": accuracy, "presets": presets, "speed": speed}
+TABLES = {"accuracy": accuracy, "presets": presets, "verdicts": verdicts, "speed": speed}
 
 
 def filled(text: str) -> str:

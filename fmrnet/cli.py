@@ -204,7 +204,9 @@ def calibrate(
     ] = False,
     defective: Annotated[
         Path | None,
-        PathOption(help="Folder of known defective pictures: says which are found; nothing is learnt from them."),
+        PathOption(
+            help="Folder of known defective pictures: says which are found; nothing is learnt from them."
+        ),
     ] = None,
     masks: Annotated[
         Path | None, PathOption(help="With --defective: folder of their masks, named as they are.")
@@ -252,14 +254,19 @@ def _print_known(known: Evaluation) -> None:
     with Bar() as bar:
         known.run(bar.counter("inspecting"))
     figures = known.figures()
+    _name_errors(figures)
     print_known(figures)
     _end_with_errors(figures)
 
 
-def _end_with_errors(figures: dict[str, Any]) -> None:
-    """Name the pictures that could not be inspected, and end with the exit code of the graver fault."""
+def _name_errors(figures: dict[str, Any]) -> None:
+    """Name the pictures that could not be inspected, and why."""
     for failure in figures["errors"]:
         say(failure["error"])
+
+
+def _end_with_errors(figures: dict[str, Any]) -> None:
+    """End with the exit code of the graver fault, if pictures could not be inspected."""
     if figures["pictures"]["failed"]:
         raise typer.Exit(1)
     if figures["pictures"]["unreadable"]:
@@ -341,7 +348,8 @@ def evaluate(
     drawn: Annotated[
         bool,
         typer.Option(
-            "--drawn", help="Draw defects of graded size and contrast on good pictures that training has not seen."
+            "--drawn",
+            help="Draw defects of graded size and contrast on good pictures that training has not seen.",
         ),
     ] = False,
     false_alarms: FalseAlarms = None,
@@ -376,6 +384,7 @@ def evaluate(
                 raise
             stopped = error
     figures = evaluation.figures()
+    _name_errors(figures)
     (print_drawn if drawn else print_figures)(figures)
     if out is not None and not (stopped and out.exists()):  # figures of some pictures replace none of all
         write_json(out, figures)

@@ -1,11 +1,11 @@
 """The probability of detection of a defect against its size, as non-destructive testing states it: a90 and a90/95.
 
-A picture's defect is found or missed. The logarithm of the odds of a hit is taken to be linear in the logarithm of the
-size (MIL-HDBK-1823A, hit/miss); a90 is the size found nine times in ten. Its bound with 95 % confidence, a90/95, comes of
-the profile of the likelihood ratio, one-sided. The likelihood is penalised as Firth does it (Heinze and Schemper, 2002):
-the plain one has no greatest value where every defect above some size is found and every one below missed, and its bound
-is too low for the few dozen defects that anybody has. Where all are found no curve is needed: the chances of as many
-hits do it.
+A picture's defect is found or missed. The logarithm of the odds of a hit is taken to be linear in the logarithm of
+the size (MIL-HDBK-1823A, hit/miss); a90 is the size found nine times in ten. Its bound with 95 % confidence, a90/95,
+comes of the profile of the likelihood ratio, one-sided. The likelihood is penalised as Firth does it (Heinze and
+Schemper, 2002): the plain one has no greatest value where every defect above some size is found and every one below
+missed, and its bound is too low for the few dozen defects that anybody has. Where all are found no curve is needed: the
+chance of as many hits does it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from scipy.special import log_expit, logit
 __all__ = ["CONFIDENCE", "FEWEST", "SHARE", "Detection", "detection"]
 
 SHARE, CONFIDENCE = 0.9, 0.95
-FEWEST = math.ceil(math.log(1 - CONFIDENCE) / math.log(SHARE))  # 29 hits of 29, for 0.9 ** 28 is more than 5 %
+FEWEST = math.ceil(
+    math.log(1 - CONFIDENCE) / math.log(SHARE)
+)  # 29 hits of 29, for 0.9 ** 28 is more than 5 %
 ALLOWED = float(stats.norm.ppf(CONFIDENCE)) ** 2 / 2  # below the greatest log-likelihood, one-sided
 STEEPEST = math.log(1e3)  # logarithm of a slope in standard deviations of the logarithms of the sizes
 
@@ -42,7 +44,8 @@ class Detection:
         What is found nine times in ten, by estimate; `least`, if that or less. None if it is not known or more than
         `greatest`.
     a90_95 : float
-        What is found nine times in ten or more with 95 % confidence; `least`, if that or less. None if none can be named.
+        What is found nine times in ten or more with 95 % confidence; `least`, if that or less. None if none can be
+        named.
     remark : str
         Why there is no `a90_95`, or what it rests on but the curve; else empty.
     """
@@ -80,14 +83,16 @@ def detection(measures: Sequence[float], found: Sequence[bool]) -> Detection:
     few = f"{count} are too few: {FEWEST} found of {FEWEST} are the least that show it"
     if number == count:
         enough = float(np.sort(values)[FEWEST - 1]) if count >= FEWEST else None
-        remark = f"all are found, and {FEWEST} of them are no larger" if enough else f"all are found, but {few}"
+        remark = (
+            f"all are found, and {FEWEST} of them are no larger" if enough else f"all are found, but {few}"
+        )
         return Detection(count, number, least, greatest, a90=least, a90_95=enough, remark=remark)
     if not number or least == greatest:
         remark = "none is found" if not number else "all are of one size"
         return Detection(count, number, least, greatest, remark=remark)
     logs = np.log(values)
     curve = _Curve(logs, hits)
-    typical = dict(intercept=curve.intercept, slope=curve.slope)
+    typical = {"intercept": curve.intercept, "slope": curve.slope}
     if curve.slope <= 0:
         remark = "larger ones are not found more often"
         return Detection(count, number, least, greatest, **typical, remark=remark)
@@ -95,7 +100,9 @@ def detection(measures: Sequence[float], found: Sequence[bool]) -> Detection:
     a90 = math.exp(max(estimate, logs.min())) if estimate <= logs.max() else None
     bound = curve.bound() if count >= FEWEST else None
     a90_95 = None if bound is None else math.exp(max(bound, logs.min()))
-    remark = "" if bound is not None else few if count < FEWEST else "the greatest are not found surely enough"
+    remark = (
+        "" if bound is not None else few if count < FEWEST else "the greatest are not found surely enough"
+    )
     return Detection(count, number, least, greatest, **typical, a90=a90, a90_95=a90_95, remark=remark)
 
 
@@ -117,14 +124,16 @@ class _Curve:
         top = float(self._sizes.max())
         if self._estimate >= top or self._lack(top) <= ALLOWED:
             return None
-        return float(optimize.brentq(lambda size: self._lack(size) - ALLOWED, self._estimate, top)) * self._spread + (
-            self._centre
-        )
+        return float(
+            optimize.brentq(lambda size: self._lack(size) - ALLOWED, self._estimate, top)
+        ) * self._spread + (self._centre)
 
     def _lack(self, size: float) -> float:
-        """By how much the likelihood is less if this size is to have the chance SHARE, with the slope that suits best."""
+        """By how much the likelihood is less if this size has the chance SHARE, with the slope that suits best."""
         best = optimize.minimize_scalar(
-            lambda steepness: -self._likelihood(float(logit(SHARE)) - math.exp(steepness) * size, math.exp(steepness)),
+            lambda steepness: (
+                -self._likelihood(float(logit(SHARE)) - math.exp(steepness) * size, math.exp(steepness))
+            ),
             bounds=(-STEEPEST, STEEPEST),
             method="bounded",
         )

@@ -32,7 +32,9 @@ __all__ = ["STRENGTHS", "DrawnEvaluation"]
 DRAWS = 30  # of each kind and strength: one more than the least that may show 90 % found with 95 % confidence
 STRENGTHS = (1.0, 0.5, 0.25)
 SIDES = 64, 512  # pixels of the windows, evenly spaced in their logarithm
-GOLDEN = (5**0.5 - 1) / 2  # multiples of it, without their whole part, are evenly spaced however many there are
+GOLDEN = (
+    5**0.5 - 1
+) / 2  # multiples of it, without their whole part, are evenly spaced however many there are
 
 
 class DrawnEvaluation:
@@ -119,10 +121,10 @@ class DrawnEvaluation:
 
         Returns
         -------
-        `drawn` (true), `false_alarms` (the rate in force), `pictures` (how many), `kinds` (of each kind and strength, how
-        many are found, the typical contrast, and `area`, the probability of detection against the area in pixels; and of
-        each kind `contrast`, the same against the contrast, over all sizes), `flagged` (good pictures that are called
-        defective as they are, and left out), `each` (every drawing), `errors`, and what the model is.
+        `drawn` (true), `false_alarms` (the rate in force), `pictures` (how many), `kinds` (of each kind and strength,
+        how many are found, the typical contrast, and `area`, the probability of detection against the area in pixels;
+        and of each kind `contrast`, the same against the contrast, over all sizes), `flagged` (good pictures that are
+        called defective as they are, and left out), `each` (every drawing), `errors`, and what the model is.
         """
         unreadable = sum(error["fault"] == "picture" for error in self.errors)
         return {
@@ -160,7 +162,11 @@ class DrawnEvaluation:
     def _strength(self, kind: str, strength: float) -> dict[str, Any]:
         these = [entry for entry in self._of(kind) if entry["strength"] == strength]
         typical = float(np.median([entry["contrast"] for entry in these])) if these else None
-        return {"strength": strength, "contrast": typical, "area": dataclasses.asdict(_against("area", these))}
+        return {
+            "strength": strength,
+            "contrast": typical,
+            "area": dataclasses.asdict(_against("area", these)),
+        }
 
     def _add_error(self, path: Path, error: Exception) -> None:
         self.errors.append({"picture": str(path), **explained(error, path)})

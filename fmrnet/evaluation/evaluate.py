@@ -114,10 +114,10 @@ class Evaluation:
         -------
         `pictures` (how many), `pixel` and `picture` (ROC-AUC, AU-PRO, precision, recall, F1 at the calibrated
         thresholds), `patch_level` (pictures decided without the decoder), `classes` (the same for each kind of defect
-        against the good pictures), `known` and `detection` (what of the known defects is found at the rate of
-        `false_alarms`, and by which size and contrast), `each` (every picture), `errors` (pictures that could not be inspected), `notes`
-        (sentences: what is left out, and why a figure is None), `seconds`, and what the model is. `pixel` counts the
-        good pictures and the defective ones that have masks.
+        against the good pictures), `known` and `detection` (what of the known defects is found at the rate
+        `false_alarms`, and by which area and contrast), `each` (every picture), `errors` (pictures that could not be
+        inspected), `notes` (sentences: what is left out, and why a figure is None), `seconds`, and what the model is.
+        `pixel` counts the good pictures and the defective ones that have masks.
         """
         kinds = sorted({entry["class"] for entry in self.each} - {GOOD})
         unreadable = sum(error["fault"] == "picture" for error in self.errors)

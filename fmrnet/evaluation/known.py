@@ -66,7 +66,9 @@ class Known:
             f"pictures are found: {self.found / self.pictures:.0%} (95 % interval {low:.0%} to {high:.0%})"
         ]
         if self.rate is None:
-            said.append("no rate of false alarms misses none of them: one scores no more than any good picture")
+            said.append(
+                "no rate of false alarms misses none of them: one scores no more than any good picture"
+            )
             return said
         least = "would still miss none of them" if not self.missed else "would miss none of them"
         said.append(
@@ -82,7 +84,9 @@ def known_defects(each: Iterable[dict[str, Any]], calibration: Calibration) -> K
 
     defective = [entry for entry in each if entry["class"] != GOOD]
     found = sum(entry["defective"] for entry in defective)
-    missed = [(str(entry["picture"]), float(entry["p_value"])) for entry in defective if not entry["defective"]]
+    missed = [
+        (str(entry["picture"]), float(entry["p_value"])) for entry in defective if not entry["defective"]
+    ]
     greatest = max((float(entry["p_value"]) for entry in defective), default=1.0)
     rate = _rounded_up(greatest)
     interval = None
@@ -116,7 +120,8 @@ def check_not_good(defective: Sequence[Example], good: Iterable[Path]) -> None:
                 break
     if both:
         raise DatasetError(
-            f"{len(both)} defective pictures are given as good, too: {few(both, 3)}; take them out of one of the folders"
+            f"{len(both)} defective pictures are given as good, too: {few(both, 3)}; "
+            "take them out of one of the folders"
         )
 
 

@@ -152,7 +152,9 @@ def load_defective(folder: str | Path, masks: str | Path | None = None) -> list[
         listed = list(filter(_is_picture, _below(marks)))
         used = {path for example in examples for path in (example.picture, *example.masks)}
         if lonely := [str(path) for path in listed if path not in used]:
-            raise DatasetError(f"masks without their picture in {root}: {few(lonely)}; expected the same names")
+            raise DatasetError(
+                f"masks without their picture in {root}: {few(lonely)}; expected the same names"
+            )
         if not listed:
             raise DatasetError(f"{marks} holds no masks")
     return examples

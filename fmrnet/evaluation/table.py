@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from fmrnet.errors import printable
+from fmrnet.evaluation.known import Known
+from fmrnet.evaluation.layouts import few
 from fmrnet.terminal import show
 
-__all__ = ["detected", "print_drawn", "print_figures"]
+__all__ = ["print_drawn", "print_figures", "print_known"]
 
 
 def print_figures(figures: dict[str, Any]) -> None:
@@ -41,21 +42,37 @@ def print_figures(figures: dict[str, Any]) -> None:
             "precision, recall and F1 at the calibrated thresholds; "
             f"{seconds['median']:.2f} s per picture, {seconds['patch_level_median']:.2f} s at patch level"
         )
-    for line in (*figures["known"], *detected(figures["detection"])):
-        show(line)
+    _print_detection(figures)
     for note in figures["notes"]:
         show(note)
 
 
-def detected(detection: dict[str, dict[str, Any]]) -> list[str]:
-    """In a sentence for each measure, from where on known defects are found nine times in ten; none without masks."""
-    return [_sentence(measure, found) for measure, found in detection.items() if found["defects"]]
+def print_known(figures: dict[str, Any]) -> None:
+    """What an evaluation's figures say of known defects alone: which are found and missed, and by which size."""
+    _print_detection(figures)
+    if missed := figures["known"]["missed"]:
+        print("missed:")
+    for name, p_value in missed:
+        show(f"  {name}: p-value {p_value:.3g}")
+    for note in figures["notes"]:
+        show(note)
+
+
+def _print_detection(figures: dict[str, Any]) -> None:
+    """How many known defects are found, what missing none would cost, and by which size and contrast they are found."""
+    for line in Known(**figures["known"]).sentences():
+        show(line)
+    for measure, found in figures["detection"].items():
+        if found["defects"]:
+            show(_sentence(measure, found))
 
 
 def print_drawn(figures: dict[str, Any]) -> None:
     """The figures of drawn defects as a small table."""
     kinds, pictures = figures["kinds"], figures["pictures"]
-    table = Table(title=f"Drawn defects on {pictures['good']} good pictures, found of all", title_justify="left")
+    table = Table(
+        title=f"Drawn defects on {pictures['good']} good pictures, found of all", title_justify="left"
+    )
     table.add_column("")
     strengths = [one["strength"] for one in next(iter(kinds.values()))["strengths"]] if kinds else []
     for strength in strengths:
@@ -69,29 +86,32 @@ def print_drawn(figures: dict[str, Any]) -> None:
         table.add_row(kind.replace("_", " "), *cells, _least(found["contrast"], "contrast"))
     Console(markup=False, emoji=False).print(table)
     print(
-        "after the comma, the area in pixels from which nine in ten are found with 95 % confidence; in the last column the\n"
-        "contrast from which they are, whatever the size, in standard deviations of the surface around; - where none of\n"
-        "those tried is. The defects are drawn: they show what is missed for its size or contrast, real ones may differ."
+        "after the comma, the area in pixels from which nine in ten are found with 95 % confidence; in the last column\n"
+        "the contrast from which they are, over all sizes, in standard deviations of the surface around; - where none\n"
+        "can be named. The defects are drawn: real ones may be easier or harder to find."
     )
     if figures["flagged"]:
         show(
             f"{pictures['flagged']} good pictures are called defective as they are, and left out: "
-            + _few(figures["flagged"])
+            + few(figures["flagged"])
         )
 
 
 def _sentence(measure: str, found: dict[str, Any]) -> str:
-    tried = f"{found['found']} of {found['defects']} found, of {measure} {_shown(found['least'], measure)} to {_shown(found['greatest'], measure)}"
+    """From where on defects are found nine times in ten."""
+
     def at(value: float) -> str:
         return f"{_shown(value, measure)}{' or less' if value == found['least'] else ''}"
+
     said = []
     if found["a90"] is not None:
-        said.append(f"about nine in ten are found from {at(found['a90'])} (a90)")
+        said.append(f"about nine in ten are found from {at(found['a90'])} on (a90)")
     if found["a90_95"] is not None:
-        said.append(f"with 95 % confidence from {at(found['a90_95'])} (a90/95)")
+        said.append(f"with 95 % confidence from {at(found['a90_95'])} on (a90/95)")
     else:
-        said.append(f"no {measure} can be named from which they are with 95 % confidence: {found['remark']}")
-    return f"{measure}: {', '.join(said)}; {tried}"
+        said.append(f"from where on with 95 % confidence (a90/95) cannot be said: {found['remark']}")
+    tried = f"{_shown(found['least'], measure)} to {_shown(found['greatest'], measure)}"
+    return f"{measure}: {', '.join(said)}; {found['found']} of {found['defects']} found, {tried}"
 
 
 def _shown(value: float, measure: str) -> str:

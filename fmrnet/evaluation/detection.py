@@ -112,7 +112,7 @@ class _Curve:
     def __init__(self, logs: NDArray[np.float64], hits: NDArray[np.bool_]) -> None:
         self._centre, self._spread = float(logs.mean()), float(logs.std())
         self._sizes, self._hits = (logs - self._centre) / self._spread, hits
-        fitted = optimize.minimize(lambda line: -self._likelihood(*line), np.zeros(2), method="Nelder-Mead")
+        fitted = optimize.minimize(self._loss, np.zeros(2), method="Nelder-Mead")
         level, self._steepness = (float(value) for value in fitted.x)
         self._greatest = -float(fitted.fun)
         self._estimate = (float(logit(SHARE)) - level) / self._steepness
@@ -138,6 +138,9 @@ class _Curve:
             method="bounded",
         )
         return self._greatest + float(best.fun)
+
+    def _loss(self, line: NDArray[np.float64]) -> float:
+        return -self._likelihood(float(line[0]), float(line[1]))
 
     def _likelihood(self, level: float, steepness: float) -> float:
         """Firth's: the logarithm, and half that of the determinant of the information."""

@@ -86,9 +86,9 @@ def print_drawn(figures: dict[str, Any]) -> None:
         table.add_row(kind.replace("_", " "), *cells, _least(found["contrast"], "contrast"))
     Console(markup=False, emoji=False).print(table)
     print(
-        "after the comma, the area in pixels from which nine in ten are found with 95 % confidence; in the last column\n"
-        "the contrast from which they are, over all sizes, in standard deviations of the surface around; - where none\n"
-        "can be named. The defects are drawn: real ones may be easier or harder to find."
+        "after the comma, the area in pixels from which nine in ten are found with 95 % confidence; in the last\n"
+        "column the contrast from which they are, over all sizes, in standard deviations of the surface around;\n"
+        "- where none can be named. The defects are drawn: real ones may be easier or harder to find."
     )
     if figures["flagged"]:
         show(

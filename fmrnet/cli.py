@@ -18,6 +18,7 @@ from fmrnet import streams
 from fmrnet.terminal import errors_in_one_line, exit_code, fail, note, say, show, signals_as_errors
 
 if TYPE_CHECKING:
+    from fmrnet.evaluation.evaluate import Evaluation
     from fmrnet.inspection.calibration import Calibration
     from fmrnet.inspection.inspector import Inspector
     from fmrnet.inspection.report import Report
@@ -201,6 +202,15 @@ def calibrate(
     keep_suspects: Annotated[
         bool, typer.Option("--keep-suspects", help="Count pictures that are unlike the others as good, too.")
     ] = False,
+    defective: Annotated[
+        Path | None,
+        PathOption(
+            help="Folder of known defective pictures: says which are found; nothing is learnt from them."
+        ),
+    ] = None,
+    masks: Annotated[
+        Path | None, PathOption(help="With --defective: folder of their masks, named as they are.")
+    ] = None,
     bits: Bits = None,
     device: Device = "auto",
 ) -> None:
@@ -209,14 +219,58 @@ def calibrate(
     from fmrnet.files import check_writable
     from fmrnet.listing import list_pictures
 
+    if masks is not None and defective is None:
+        raise fail("--masks are those of the pictures in --defective; give both", 2)
     target = model if out is None else out
     inspector = _load(model, device, bits, calibrated=False)
     check_writable(target)
     check_replaceable(target)
-    inspector.calibrate(list_pictures(good), false_alarms=false_alarms, k=k, keep_suspects=keep_suspects)
+    pictures = list_pictures(good)
+    known = None if defective is None else _known(inspector, defective, masks, pictures)
+    inspector.calibrate(pictures, false_alarms=false_alarms, k=k, keep_suspects=keep_suspects)
     inspector.save(target)
     _print_calibration(inspector.calibration)
     show(f"wrote {target}")
+    if known is not None:
+        _print_known(known)
+
+
+def _known(inspector: Inspector, defective: Path, masks: Path | None, good: list[Path]) -> Evaluation:
+    """The known defective pictures, which are not among the good ones and whose masks fit."""
+    from fmrnet.evaluation.evaluate import Evaluation
+    from fmrnet.evaluation.known import check_not_good
+    from fmrnet.evaluation.layouts import load_defective
+
+    examples = load_defective(defective, masks)
+    check_not_good(examples, good)
+    return Evaluation(inspector, defective, examples=examples)
+
+
+def _print_known(known: Evaluation) -> None:
+    """Inspect the known defective pictures, and say which are found, and what missing none would cost."""
+    from fmrnet.evaluation.table import print_known
+    from fmrnet.progress import Bar
+
+    with Bar() as bar:
+        known.run(bar.counter("inspecting"))
+    figures = known.figures()
+    _name_errors(figures)
+    print_known(figures)
+    _end_with_errors(figures)
+
+
+def _name_errors(figures: dict[str, Any]) -> None:
+    """Name the pictures that could not be inspected, and why."""
+    for failure in figures["errors"]:
+        say(failure["error"])
+
+
+def _end_with_errors(figures: dict[str, Any]) -> None:
+    """End with the exit code of the graver fault, if pictures could not be inspected."""
+    if figures["pictures"]["failed"]:
+        raise typer.Exit(1)
+    if figures["pictures"]["unreadable"]:
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -286,28 +340,43 @@ def inspect(
 def evaluate(
     model: Model,
     dataset: Annotated[
-        Path, PathArgument(metavar="DATASET", help="Folder in the layout of MVTec AD, MVTec LOCO or BTAD.")
+        Path,
+        PathArgument(
+            metavar="DATASET",
+            help="Folder in the layout of MVTec AD, MVTec LOCO or BTAD; with --drawn, of good pictures.",
+        ),
     ],
     out: Annotated[Path | None, PathOption(help="JSON file for all figures.")] = None,
+    drawn: Annotated[
+        bool,
+        typer.Option(
+            "--drawn",
+            help="Draw defects of graded size and contrast on good pictures that training has not seen.",
+        ),
+    ] = False,
+    false_alarms: FalseAlarms = None,
     bits: Bits = None,
     device: Device = "auto",
 ) -> None:
-    """Compare a model's findings with known defects: ROC-AUC, AU-PRO, precision, recall, F1.
+    """Compare a model's findings with known defects: ROC-AUC, AU-PRO, precision, recall, F1, size and contrast found.
 
     Pictures that cannot be inspected are named and left out (exit code 2 at the end). Ctrl-C gives the figures of
     the pictures inspected until then.
     """
+    from fmrnet.evaluation.drawn import DrawnEvaluation
     from fmrnet.evaluation.evaluate import Evaluation
-    from fmrnet.evaluation.table import print_figures
+    from fmrnet.evaluation.table import print_drawn, print_figures
     from fmrnet.files import check_writable, write_json
     from fmrnet.inspection.folder import check_replaceable
     from fmrnet.progress import Bar
 
     inspector = _load(model, device, bits)
+    if false_alarms is not None:
+        inspector.false_alarms = false_alarms
     if out is not None:
         check_writable(out)
         check_replaceable(out, "name another file")
-    evaluation = Evaluation(inspector, dataset)
+    evaluation = DrawnEvaluation(inspector, dataset) if drawn else Evaluation(inspector, dataset)
     stopped: KeyboardInterrupt | None = None
     with Bar() as bar:
         try:
@@ -317,18 +386,14 @@ def evaluate(
                 raise
             stopped = error
     figures = evaluation.figures()
-    for failure in figures["errors"]:
-        say(failure["error"])
-    print_figures(figures)
+    _name_errors(figures)
+    (print_drawn if drawn else print_figures)(figures)
     if out is not None and not (stopped and out.exists()):  # figures of some pictures replace none of all
         write_json(out, figures)
         show(f"wrote {out}")
     if stopped:
         raise fail("stopped; the same command starts again from the beginning", exit_code(stopped))
-    if figures["pictures"]["failed"]:
-        raise typer.Exit(1)
-    if figures["pictures"]["unreadable"]:
-        raise typer.Exit(2)
+    _end_with_errors(figures)
 
 
 @app.command()

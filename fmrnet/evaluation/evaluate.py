@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,14 +12,17 @@ import numpy as np
 
 import fmrnet
 from fmrnet.errors import ConfigError, DatasetError, FmrnetError, PictureError, is_out_of_memory
+from fmrnet.evaluation.defect import largest_area, largest_contrast
+from fmrnet.evaluation.detection import detection
+from fmrnet.evaluation.known import known_defects
 from fmrnet.evaluation.layouts import GOOD, Example, few, load_dataset, unused_pictures
 from fmrnet.evaluation.metrics import Confusion, PixelCounts, roc_auc
-from fmrnet.pictures import read_size
+from fmrnet.pictures import read_picture, read_size
 
 if TYPE_CHECKING:
     from fmrnet.inspection.inspector import Inspector
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "explained"]
 
 
 def evaluate(
@@ -58,6 +62,7 @@ class Evaluation:
     inspector : a calibrated model.
     dataset : folder in a layout of `fmrnet.evaluation.layouts`.
     limit : greatest false positive rate of AU-PRO, above 0 and at most 1.
+    examples : pictures in the folder and what is known of them; those that `load_dataset` finds by default.
 
     Raises
     ------
@@ -66,14 +71,21 @@ class Evaluation:
         All masks are read before the first inspection, one at a time.
     """
 
-    def __init__(self, inspector: Inspector, dataset: str | Path, *, limit: float = 0.3) -> None:
+    def __init__(
+        self,
+        inspector: Inspector,
+        dataset: str | Path,
+        *,
+        limit: float = 0.3,
+        examples: Sequence[Example] | None = None,
+    ) -> None:
         if not 0 < limit <= 1:
             raise ConfigError(f"limit {limit}: expected a false positive rate above 0, at most 1")
         self.inspector = inspector
         self.limit = limit
         self.dataset = Path(dataset)
-        self.examples = load_dataset(dataset)
-        self.unused = unused_pictures(dataset, self.examples)
+        self.examples = load_dataset(dataset) if examples is None else examples
+        self.unused = unused_pictures(dataset, self.examples) if examples is None else []
         self.each: list[dict[str, Any]] = []
         self.errors: list[dict[str, str]] = []
         self._pixels: dict[str, PixelCounts] = {}
@@ -90,16 +102,8 @@ class Evaluation:
                 progress(done, len(order))
             try:
                 self._add(example)
-            except ConfigError:
-                raise
-            except FmrnetError as error:
-                self._add_error(example, error, "picture")
             except Exception as error:  # no single picture ends the comparison, whatever it raises
-                if str(error).startswith("FMRNET_BACKEND"):  # a setting, checked where it is used
-                    raise
-                reason = "not enough memory for a picture of this size; cut it into pieces"
-                named = reason if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
-                self._add_error(example, named, "machine")
+                self.errors.append({"picture": self._name(example), **explained(error, example.picture)})
         if progress is not None:
             progress(len(order), len(order))
 
@@ -110,9 +114,10 @@ class Evaluation:
         -------
         `pictures` (how many), `pixel` and `picture` (ROC-AUC, AU-PRO, precision, recall, F1 at the calibrated
         thresholds), `patch_level` (pictures decided without the decoder), `classes` (the same for each kind of defect
-        against the good pictures), `each` (every picture), `errors` (pictures that could not be inspected), `notes`
-        (sentences: what is left out, and why a figure is None), `seconds`, and what the model is. `pixel` counts the
-        good pictures and the defective ones that have masks.
+        against the good pictures), `known` and `detection` (what of the known defects is found at the rate
+        `false_alarms`, and by which area and contrast), `each` (every picture), `errors` (pictures that could not be
+        inspected), `notes` (sentences: what is left out, and why a figure is None), `seconds`, and what the model is.
+        `pixel` counts the good pictures and the defective ones that have masks.
         """
         kinds = sorted({entry["class"] for entry in self.each} - {GOOD})
         unreadable = sum(error["fault"] == "picture" for error in self.errors)
@@ -126,6 +131,7 @@ class Evaluation:
                 "not_reached": len(self.examples) - len(self.each) - len(self.errors),
             },
             "pixel": {**self._pixel_figures(kinds), "au_pro_limit": self.limit},
+            "false_alarms": self.inspector.calibration.false_alarms,
             "picture": _picture_figures(self.each),
             "patch_level": _picture_figures(self.each, "patch_level_"),
             "classes": {
@@ -135,6 +141,8 @@ class Evaluation:
                 }
                 for kind in kinds
             },
+            "known": known_defects(self.each, self.inspector.calibration).to_dict(),
+            "detection": self._detection(),
             "seconds": {
                 "total": round(sum(e["seconds"] for e in self.each), 3),
                 "median": _median([e["seconds"] for e in self.each]),
@@ -157,7 +165,11 @@ class Evaluation:
         if result.anomaly_map is None or result.mask is None:
             raise RuntimeError("inspection at pixel level gave no map")
         truth = example.truth(result.anomaly_map.shape)
+        measured: dict[str, float] = {}
         if truth is not None:
+            if not example.good:
+                picture = read_picture(example.picture, self.inspector.bits)
+                measured = {"area": largest_area(truth), "contrast": largest_contrast(picture, truth)}
             self._pixels.setdefault(example.defect, PixelCounts()).add(result.anomaly_map, result.mask, truth)
         self.each.append(
             {
@@ -166,17 +178,14 @@ class Evaluation:
                 "masks": len(example.masks),
                 "score": float(result.score),
                 "defective": bool(result.defective),
+                "p_value": float(result.p_value),
+                **measured,
                 "patch_level_score": float(fast.score),
                 "patch_level_defective": bool(fast.defective),
                 "seconds": round(float(result.seconds), 4),
                 "patch_level_seconds": round(float(fast.seconds), 4),
             }
         )
-
-    def _add_error(self, example: Example, error: object, fault: str) -> None:
-        """Note a picture that cannot be read ("picture"), or at which memory or the program fails ("machine")."""
-        named = str(error) if str(example.picture) in str(error) else f"{example.picture}: {error}"
-        self.errors.append({"picture": self._name(example), "error": named, "fault": fault})
 
     def _name(self, example: Example) -> str:
         return str(example.picture.relative_to(self.dataset))
@@ -186,6 +195,15 @@ class Evaluation:
         marked = [self._pixels[kind] for kind in kinds if kind in self._pixels]
         figures = sum(marked, self._pixels.get(GOOD, PixelCounts())).figures(self.limit)
         return figures if marked else _without(figures, "precision", "recall", "f1")
+
+    def _detection(self) -> dict[str, Any]:
+        """The probability of detection against the area and the contrast of the defects that have masks."""
+        marked = [entry for entry in self.each if "area" in entry]
+        found = [entry["defective"] for entry in marked]
+        return {
+            measure: dataclasses.asdict(detection([entry[measure] for entry in marked], found))
+            for measure in ("area", "contrast")
+        }
 
     def _notes(self) -> list[str]:
         """What the figures leave out, and why some are None."""
@@ -218,6 +236,25 @@ class Evaluation:
                 "figures of pixels leave them out"
             )
         return notes
+
+
+def explained(error: Exception, picture: Path) -> dict[str, str]:
+    """The `error` that a picture's inspection raised, in words, and whose `fault` it is: "picture" or "machine".
+
+    An error that no other picture would be spared, of a setting, is raised again.
+    """
+    if isinstance(error, ConfigError) or str(error).startswith("FMRNET_BACKEND"):  # checked where it is used
+        raise error
+    if isinstance(error, FmrnetError):
+        named = str(error)
+    elif is_out_of_memory(error):
+        named = "not enough memory for a picture of this size; cut it into pieces"
+    else:
+        named = f"{type(error).__name__}: {error}"
+    return {
+        "error": named if str(picture) in named else f"{picture}: {named}",
+        "fault": "picture" if isinstance(error, FmrnetError) else "machine",
+    }
 
 
 def _check_masks(examples: Sequence[Example]) -> None:

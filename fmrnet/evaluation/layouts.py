@@ -16,7 +16,7 @@ DATASET/test/<defect>/<name>_mask.png            beside the picture
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +27,10 @@ from fmrnet.errors import DatasetError, PictureError
 from fmrnet.listing import EXTENSIONS, GOOD_FOLDERS
 from fmrnet.pictures import read_mask
 
-__all__ = ["GOOD", "Example", "few", "load_dataset", "unused_pictures"]
+__all__ = ["GOOD", "Example", "few", "load_dataset", "load_defective", "unused_pictures"]
 
 GOOD = "good"
+DEFECTIVE = "defective"  # the class of pictures that lie in no folder of a class
 MASK_FOLDERS = ("ground_truth", "masks")
 MASK_ENDING = "_mask"
 
@@ -107,28 +108,55 @@ def load_dataset(dataset: str | Path) -> list[Example]:
             f"{root} has no folder test; expected test/good, test/<defect> and "
             f"ground_truth/<defect>/<name>_mask.png{_hint(root)}"
         )
-    examples: list[Example] = []
-    unclear: list[str] = []
-    for folder in filter(Path.is_dir, _visible(test)):
-        kind = GOOD if folder.name.casefold() in GOOD_FOLDERS else folder.name
-        pictures, masks = _pictures_and_masks(root, folder)
-        stems = Counter(picture.stem for picture in pictures)
-        for picture in pictures:
-            candidates = masks.get(picture.stem, [])
-            if candidates and stems[picture.stem] > 1:
-                unclear.append(
-                    f"{picture} shares its mask with another picture of this name; rename one of them"
-                )
-            elif len(candidates) > 1:
-                named = few(str(files[0]) for files in candidates)
-                unclear.append(f"{picture} has several masks: {named}; put them into a folder {picture.stem}")
-            examples.append(Example(picture, kind, candidates[0] if candidates else ()))
-    if unclear:
-        raise DatasetError(few(unclear, 3))
+    classes = {
+        folder: GOOD if folder.name.casefold() in GOOD_FOLDERS else folder.name
+        for folder in filter(Path.is_dir, _visible(test))
+    }
+    examples = [
+        example
+        for folder, kind in classes.items()
+        for example in _examples(kind, folder, [root / name / folder.name for name in MASK_FOLDERS])
+    ]
     if not examples:
         raise DatasetError(
             f"{test} holds no pictures; expected them in {test / 'good'} and {test / '<defect>'}"
         )
+    return examples
+
+
+def load_defective(folder: str | Path, masks: str | Path | None = None) -> list[Example]:
+    """Find known defective pictures and their masks; no file is opened.
+
+    Parameters
+    ----------
+    folder : pictures, or folders of them by the kind of defect. One of the folders GOOD_FOLDERS is left out.
+    masks : laid out alike, a mask named as its picture or with `_mask` after the name. Masks may also lie beside the
+        pictures.
+
+    Raises
+    ------
+    DatasetError : a folder is missing or holds nothing; a mask has no picture; it is not clear which mask belongs to
+        which picture.
+    """
+    root, marks = Path(folder), None if masks is None else Path(masks)
+    for given in (root, marks):
+        if given is not None and not given.is_dir():
+            raise DatasetError(f"{given} is no folder; name one with pictures of defects, or their masks")
+    examples = _examples(DEFECTIVE, root, [] if marks is None else [marks])
+    for kind in filter(Path.is_dir, _visible(root)):
+        if kind.name.casefold() not in GOOD_FOLDERS and not (marks and kind.samefile(marks)):
+            examples += _examples(kind.name, kind, [] if marks is None else [marks / kind.name])
+    if not examples:
+        raise DatasetError(f"{root} holds no pictures of defects (.png .jpg .tif .bmp and others)")
+    if marks is not None:
+        listed = list(filter(_is_picture, _below(marks)))
+        used = {path for example in examples for path in (example.picture, *example.masks)}
+        if lonely := [str(path) for path in listed if path not in used]:
+            raise DatasetError(
+                f"masks without their picture in {root}: {few(lonely)}; expected the same names"
+            )
+        if not listed:
+            raise DatasetError(f"{marks} holds no masks")
     return examples
 
 
@@ -149,13 +177,33 @@ def few(texts: Iterable[str], count: int = 5) -> str:
     return "; ".join(texts[:count] + ([f"and {len(texts) - count} more"] if len(texts) > count else []))
 
 
-def _pictures_and_masks(root: Path, folder: Path) -> tuple[list[Path], dict[str, list[tuple[Path, ...]]]]:
+def _examples(kind: str, folder: Path, mask_folders: Sequence[Path]) -> list[Example]:
+    """The pictures of a class with their masks; DatasetError if it is not clear which belongs to which."""
+    examples, unclear = [], []
+    pictures, masks = _pictures_and_masks(folder, mask_folders)
+    stems = Counter(picture.stem for picture in pictures)
+    for picture in pictures:
+        candidates = masks.get(picture.stem, [])
+        if candidates and stems[picture.stem] > 1:
+            unclear.append(f"{picture} shares its mask with another picture of this name; rename one of them")
+        elif len(candidates) > 1:
+            named = few(str(files[0]) for files in candidates)
+            unclear.append(f"{picture} has several masks: {named}; put them into a folder {picture.stem}")
+        examples.append(Example(picture, kind, candidates[0] if candidates else ()))
+    if unclear:
+        raise DatasetError(few(unclear, 3))
+    return examples
+
+
+def _pictures_and_masks(
+    folder: Path, mask_folders: Sequence[Path]
+) -> tuple[list[Path], dict[str, list[tuple[Path, ...]]]]:
     """The pictures of a class, and by the stem of a picture the masks that may be meant: of a file or a folder."""
     listed = [path for path in _visible(folder) if _is_picture(path)]
     stems = {path.stem for path in listed}
     beside = [path for path in listed if path.stem != _marked(path) and _marked(path) in stems]
     masks: dict[str, list[tuple[Path, ...]]] = defaultdict(list)
-    for path in [*beside, *(path for name in MASK_FOLDERS for path in _visible(root / name / folder.name))]:
+    for path in [*beside, *(path for marks in mask_folders for path in _visible(marks))]:
         if _is_picture(path):
             masks[_marked(path)].append((path,))
         elif inside := tuple(filter(_is_picture, _visible(path))):

@@ -2,7 +2,7 @@
 
 fine      distance of the features of strides 4 and 8 from those of good pictures
 coarse    the same of all features, of the picture at half its size
-head      what both are made of, and a distance of all features beside, weighted; a model may have none
+head      logit of a small network on all features; a model may have none
 p         share of good values that are as great as a value; its surprise is -log10 p
 
 The first two are Mahalanobis' distance (1936), with one Gaussian for every place of a picture. That logarithms of
@@ -18,13 +18,14 @@ from scipy.linalg import solve
 
 from . import backbone
 from ._checks import Array, numbers, picture
+from .fusion_network import conv
+from .network import batch_norm, leaky_relu
 
 GRIDS = (4, 16, 8)  # pixels of a side of a cell of each witness's map
 LEVELS = 1024  # of a witness's good values, evenly spaced in rank
 TAIL = 0.99  # share of good values that are no greater than the last level
 FEWEST = 10  # values beyond the last level whose mean is taken
 LEAST_RATE = 1e-6
-MOST = 6.0  # of a component's value, either way
 
 Weights = Mapping[str, npt.ArrayLike]
 Gaussian = tuple[npt.ArrayLike, npt.ArrayLike]  # mean and covariance
@@ -105,54 +106,32 @@ def distance(features: npt.ArrayLike, mean: npt.ArrayLike, covariance: npt.Array
     return np.asarray(np.sqrt(np.maximum(square, 0)).reshape(x.shape[1:]))
 
 
-def components(features: npt.ArrayLike, mean: npt.ArrayLike, whitening: npt.ArrayLike) -> Array:
-    """The features of each cell, made uncorrelated over good ones, with mean 0 and deviation 1.
+def head(features: npt.ArrayLike, weights: Weights) -> Array:
+    """Logit of each cell being defective: batch norm, a 1 x 1 and a 3 x 3 convolution, and a weighted sum.
 
     Parameters
     ----------
-    features : (F, h, w)
-    mean : (F,)
-    whitening : (F, F)
-        W with W W^T = covariance^-1, so that the squares of the components add up to that of `distance`. Its columns
-        are the covariance's axes; their signs are whichever come.
-
-    Returns
-    -------
-    (F, h, w)
-    """
-    x = numbers("features", features, "(F, h, w)")
-    mu, W = numbers("mean", mean, "(F,)"), numbers("whitening", whitening, "(F, F)")
-    if mu.shape != x.shape[:1] or W.shape != (len(x), len(x)):
-        raise ValueError(f"features {x.shape}, mean {mu.shape} and whitening {W.shape}; expected one F")
-    return np.asarray(np.einsum("fk, fhw -> khw", W, x - mu[:, None, None]))
-
-
-def head(
-    fine: npt.ArrayLike, coarse: npt.ArrayLike, every: npt.ArrayLike, weight: npt.ArrayLike, bias: float
-) -> Array:
-    """Logit of each cell of 8 x 8 pixels being defective: of each component z, z and ln(1 + z^2) are weighted.
-
-    Parameters
-    ----------
-    fine : (64, 2 h, 2 w)
-        From `components`, as all three; z counts for no more than MOST either way. 2 x 2 cells are averaged.
-    coarse : (176, H, W)
-        On a grid of 16 pixels; drawn twice as large, and cut off where it reaches beyond the others.
-    every : (176, h, w)
-    weight : (832,)
-        Of the 64 values, their logarithms, the 176 values, their logarithms, and so on.
-    bias : float
+    features : (176, h, w)
+    weights : mapping of str to array
+        head.scale.{weight, bias, running_mean, running_var} (176,); head.narrow.{weight (64, 176, 1, 1), bias (64,)};
+        head.around.{weight (64, 64, 3, 3), bias (64,)}, its borders repeated; head.norm.* (64,) as head.scale.*;
+        head.output.{weight (1, 64, 1, 1), bias (1,)}.
 
     Returns
     -------
     (h, w)
+
+    Raises
+    ------
+    ValueError
+        A weight is missing.
     """
-    z = numbers("every", every, "(176, h, w)")
-    height, width = z.shape[1:]
-    small = backbone.halved(_said(numbers("fine", fine, "(64, h, w)")))
-    large = backbone.larger(_said(numbers("coarse", coarse, "(176, h, w)")), 2)[:, :height, :width]
-    said = np.concatenate((small, large, _said(z)))
-    return np.asarray(np.tensordot(numbers("weight", weight, "(832,)"), said, axes=1) + bias)
+    statistics = ("weight", "bias", "running_mean", "running_var")
+    x = batch_norm(features, *(_weight(weights, f"head.scale.{part}") for part in statistics))
+    x = leaky_relu(_weighted_sums(x, weights, "head.narrow"))
+    x = conv(x, _weight(weights, "head.around.weight")) + _weight(weights, "head.around.bias")[:, None, None]
+    x = leaky_relu(batch_norm(x, *(_weight(weights, f"head.norm.{part}") for part in statistics)))
+    return np.asarray(_weighted_sums(x, weights, "head.output")[0])
 
 
 def evidence(image: npt.ArrayLike, weights: Weights, fine: Gaussian, coarse: Gaussian) -> list[Array]:
@@ -162,8 +141,7 @@ def evidence(image: npt.ArrayLike, weights: Weights, fine: Gaussian, coarse: Gau
     ----------
     image : (H, W, C) in [0, 1]
     weights : mapping of str to array
-        As `features`; and, unless there is no head, {fine, coarse, head.good}.{mean, whitening} of `components`,
-        head.sum.weight (1, 832) and head.sum.bias (1,).
+        As `features`, and `head` unless there is none.
     fine, coarse : (mean, covariance)
         From `gaussian`, of 64 and 176 features.
 
@@ -179,14 +157,7 @@ def evidence(image: npt.ArrayLike, weights: Weights, fine: Gaussian, coarse: Gau
     """
     seen = features(image, weights)
     found = [distance(seen[0], *fine), distance(seen[1], *coarse)]
-    if "head.sum.weight" not in weights:
-        return found
-    parts = [
-        components(x, weights[f"{name}.mean"], weights[f"{name}.whitening"])
-        for name, x in zip(("fine", "coarse", "head.good"), seen, strict=True)
-    ]
-    weight, bias = (np.asarray(weights[f"head.sum.{part}"])[0] for part in ("weight", "bias"))
-    return [*found, head(*parts, weight, float(bias))]
+    return [*found, head(seen[2], weights)] if "head.output.weight" in weights else found
 
 
 def levels(values: npt.ArrayLike) -> tuple[Array, float]:
@@ -282,5 +253,13 @@ def joined(
     return total
 
 
-def _said(z: Array) -> Array:
-    return np.concatenate((z.clip(-MOST, MOST), np.log(1 + z**2)))
+def _weighted_sums(x: Array, weights: Weights, name: str) -> Array:
+    """A 1 x 1 convolution with its bias."""
+    summed = np.tensordot(_weight(weights, f"{name}.weight")[:, :, 0, 0], x, axes=1)
+    return np.asarray(summed + _weight(weights, f"{name}.bias")[:, None, None])
+
+
+def _weight(weights: Weights, name: str) -> Array:
+    if name not in weights:
+        raise ValueError(f"weights have no {name!r}; expected the names that `head` lists")
+    return np.asarray(weights[name], dtype=np.float64)

@@ -16,11 +16,10 @@ from fmrnet.artifact import read_tensors, write_tensors
 from fmrnet.config import preset
 from fmrnet.errors import ArtifactError, ConfigError, FmrnetError
 from fmrnet.inspection import background
-from fmrnet.learning import data, general_training
+from fmrnet.learning import general_training
 from fmrnet.learning.checkpoint import checkpoint_path
 from fmrnet.learning.training import Interrupted
 from fmrnet.network.backbone import Backbone
-from fmrnet.network.model import FMRNet
 
 BOTH = replace(TINY, general=True, head_iterations=4)
 ALONE = replace(TINY, general=True, iterations=(0, 0, 0))
@@ -136,50 +135,6 @@ def test_without_a_generator_nothing_is_restored(alone, good):
     for call in (inspector.reconstruct, inspector.modality_maps):
         with pytest.raises(ConfigError, match="no generator"):
             call(good / "0.png")
-
-
-def with_head(steps):
-    return FMRNet(replace(TINY, general=True, iterations=(0, 0, 0), head_iterations=steps))
-
-
-def test_cells_count_as_their_crops_do(good):
-    """All defective cells and a share of the good ones, which stand for the others."""
-    model = with_head(40)
-    model.mean, model.std = torch.tensor([0.5]), torch.tensor([0.2])
-    general_training.load_weights(model.general.backbone)
-    pictures, channels = data.load_good_pictures(good, 64)
-    natural = data.load_natural_pictures(None, channels, 64)
-    calls = []
-    cells = general_training.make_cells(
-        model, data.PicturePool(pictures), natural, torch.device("cpu"), lambda *call: calls.append(call)
-    )
-    assert {total for _, total in calls} == {160}
-    assert cells.inputs.shape == (len(cells.label), 832)
-    assert cells.weight.mean().item() == pytest.approx(1)
-    assert set(cells.label.tolist()) == {0, 1}
-    of_good = cells.weight[cells.label == 0]
-    assert of_good.min() == of_good.max()
-    of_defective = cells.weight[cells.label == 1] / (of_good[0] * general_training.GOOD_SHARE)
-    assert 1 / 12 - 1e-4 < of_defective.min() < of_defective.max() < 12 + 1e-4
-
-
-def test_the_head_finds_the_component_that_tells():
-    """And holds its weights back, though a surer answer would cost less."""
-    model = with_head(150)
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(3000, 832, generator=generator)
-    label = (inputs[:, 5] > 1).float()
-    cells = general_training.Cells(inputs.half(), label, torch.ones(3000))
-    optimiser = torch.optim.Adam(model.general.head.parameters(), general_training.RATE)
-    lost = [
-        general_training.update(model, optimiser, batch).item()
-        for batch in general_training.batches(model, cells, 0, torch.device("cpu"))
-    ]
-    weight = model.general.head.sum.weight[0]
-    assert weight.argmax() == 5
-    assert weight[5] > 5 * weight[torch.arange(832) != 5].abs().max()
-    assert lost[-1] < lost[0] / 2
-    assert weight.norm() < 2
 
 
 def test_presets_share_what_they_share():

@@ -412,13 +412,12 @@ GENERAL_ORACLES = (reference.backbone, reference.general)
 def test_constants_of_the_general_features_are_the_twins():
     oracles, twins = constants(*GENERAL_ORACLES), constants(backbone, general)
     twins["NORM_EPS"] = general_training.NORM_EPS  # of the file; the convolutions hold the norms
-    assert len(oracles) == 13
+    assert len(oracles) == 12
     assert twins.keys() - oracles.keys() == {
         "CHANNELS",
-        "FINE",
-        "FINE_STAGES",
-        "WHOLE",
-    }  # which follow from STAGES
+        "WIDTH",
+        "SLOPE",
+    }  # below; the head's width is its own
     assert oracles == {name: twins[name] for name in oracles}
     assert tuple(reference.backbone.STAGES[s][3] for s in reference.backbone.GIVEN) == backbone.CHANNELS
 
@@ -426,7 +425,7 @@ def test_constants_of_the_general_features_are_the_twins():
 @pytest.mark.parametrize(
     ("name", "oracle", "twins"),
     [
-        ("SLOPE", reference.network, (config, fast_memory, learned_fusion, model, reference.memory)),
+        ("SLOPE", reference.network, (config, fast_memory, general, learned_fusion, model, reference.memory)),
         ("EPS", reference.textons, (fast_textons, _textons_numba, _textons_triton)),
         ("C0", reference.fusion, (fast_fusion,)),
         ("MODALITIES", reference.fusion, (fast_fusion, background)),

@@ -22,7 +22,6 @@ from fmrnet.network.model import FMRNet
 __all__ = ["PHASE", "learn"]
 
 PHASE = 5
-PATCHES = 2  # a crop is so many patches wide
 CROPS = 384  # of which a hundred must be found at pixel level before anything can be promised
 
 
@@ -45,7 +44,7 @@ def learn(
     pixel: list[float] = []
     patch: list[float] = []
     levels = ((calibration.picture, pixel), (calibration.patch, patch))
-    for crops, label in labelled_crops(model, good, natural, PHASE, total, PATCHES, device, between):
+    for crops, label in labelled_crops(model, good, natural, PHASE, total, device, between):
         for crop in crops[(label == 1).flatten(1).any(1)]:
             seen = background.glance(model, crop)
             found = background.compare(model, seen)

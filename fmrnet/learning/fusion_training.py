@@ -13,20 +13,18 @@ import torch
 from torch import Tensor
 
 from fmrnet import devices
-from fmrnet.config import Config
 from fmrnet.inspection import background
 from fmrnet.learning import data, losses
 from fmrnet.learning.synthesis import lit, speckled, synthetic_defects
 from fmrnet.network.learned_fusion import defect_labels, fusion_inputs, size_weights, without_light
 from fmrnet.network.model import FMRNet
 
-__all__ = ["PHASE", "RATE", "Crops", "batches", "crop_side", "labelled_crops", "make_crops", "update"]
+__all__ = ["PHASE", "RATE", "Crops", "batches", "labelled_crops", "make_crops", "update"]
 
 PHASE = 3
 RATE = 3e-3  # learning rate
 LEAST_SPECKLE = 0.05  # of a crop's pixels, where the fusion is to take no notice: a lone speck is a defect
-PATCHES = 2  # of a crop's width
-PATCHES_AT_ONCE = 64  # of the crops that are made in one go
+CROPS_AT_ONCE = 16  # when they are restored
 
 
 @dataclass
@@ -53,7 +51,7 @@ def make_crops(
     """
     parts = []
     total = model.config.iterations[PHASE - 1]
-    for synthetic, label in labelled_crops(model, good, natural, PHASE, total, PATCHES, device, between):
+    for synthetic, label in labelled_crops(model, good, natural, PHASE, total, device, between):
         restored = background.restore_crops(model, synthetic)
         unlit = without_light(synthetic, restored, model.std)
         parts.append([tensor.half().cpu() for tensor in (unlit, restored, label)])
@@ -66,34 +64,27 @@ def labelled_crops(
     natural: data.PicturePool,
     phase: int,
     total: int,
-    patches: int,
     device: torch.device,
     between: Callable[[int, int], None],
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Crops of `patches` patches' width, under all kinds of light and some in noise, with a synthetic defect each.
+    """Crops of two patches' width, under all kinds of light and some in noise, with a synthetic defect each.
 
-    They come a few at a time, with their `defect_labels`; `between` is called before with the number of those
+    They come CROPS_AT_ONCE at a time, with their `defect_labels`; `between` is called before with the number of those
     that came and of all. Each lot is drawn from a generator of its own, fixed by seed, phase and number.
     """
     config = model.config
-    size = crop_side(config, good, natural, patches)
-    at_once = PATCHES_AT_ONCE // patches**2
+    size = min(config.patch_size * 2, good.largest_crop, natural.largest_crop)
     spread = good.light(config.patch_size).to(device)
-    for first in range(0, total, at_once):
+    for first in range(0, total, CROPS_AT_ONCE):
         between(first, total)
         generator = data.step_generator(config.seed, phase, 2**31 + first)
-        count = min(at_once, total - first)
+        count = min(CROPS_AT_ONCE, total - first)
         normal, own = good.crops(2 * count, size, generator).to(device).chunk(2)
         contents = natural.crops(count, size, generator).to(device)
         normal = lit(normal, config.light, spread, generator)
         synthetic, support = synthetic_defects(normal, contents, own, generator)
         label = defect_labels(normal, synthetic, support, model.std)
         yield speckled(synthetic, config.speckle, generator, least=LEAST_SPECKLE), label
-
-
-def crop_side(config: Config, good: data.PicturePool, natural: data.PicturePool, patches: int) -> int:
-    """Pixels of the side of a crop that is `patches` patches wide, or as large as every picture holds."""
-    return min(config.patch_size * patches, good.largest_crop, natural.largest_crop)
 
 
 def batches(model: FMRNet, crops: Crops, start: int, device: torch.device) -> Iterator[Crops]:

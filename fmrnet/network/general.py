@@ -2,8 +2,7 @@
 
     fine    how far the features of strides 4 and 8 lie from the Gaussian of good pictures' features
     coarse  the same of all features of the picture at half its size: broad defects, and those in the wrong place
-    head    what both are made of, and a distance of all features beside, weighted by synthetic defects; presets may
-            leave it out
+    head    a small network on all features, taught on synthetic defects; presets may leave it out
 
 What each says is a map of its own unit and grid. `Surprise` turns it into tail probabilities of good pictures, which
 may be added. `fmrnet.reference.general` is the oracle.
@@ -15,17 +14,15 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import interpolate, leaky_relu
 
-from fmrnet.config import Config
-from fmrnet.network.backbone import CHANNELS, FINE_STAGES, MULTIPLE, Backbone, filled_up, fine, whole
+from fmrnet.config import SLOPE, Config
+from fmrnet.network.backbone import CHANNELS, MULTIPLE, Backbone, filled_up, fine, whole
 
 __all__ = ["GRIDS", "Gaussian", "General", "Head", "Surprise", "drawn"]
 
 GRIDS = (4, 16, 8)  # pixels of a side of a cell of each witness's grid
-FINE = sum(CHANNELS[:2])  # features of strides 4 and 8
-WHOLE = sum(CHANNELS)
-MOST = 6.0  # deviations of good features, beyond which a component counts no more for its sign
+WIDTH = 64  # channels of the head
 LEVELS = 1024  # of each witness over good pictures, evenly spaced in rank up to TAIL
 TAIL = 0.99  # share of good values that the levels hold; beyond, an exponential tail
 FEWEST = 10  # values beyond the last level whose mean is taken
@@ -43,15 +40,11 @@ class Gaussian(nn.Module):
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("whitening", torch.eye(features))
 
-    def components(self, features: Tensor) -> Tensor:
-        """What the distance is made of, (B, F, H, W) -> (B, H, W, F): over good features without correlation, mean 0,
-        deviation 1."""
-        components: Tensor = (features.permute(0, 2, 3, 1) - self.mean) @ self.whitening
-        return components
-
     def forward(self, features: Tensor) -> Tensor:
         """(B, F, H, W) -> (B, H, W), 0 or more."""
-        return distance(self.components(features))
+        rows = features.permute(0, 2, 3, 1) - self.mean
+        distance: Tensor = torch.linalg.vector_norm(rows @ self.whitening, dim=3)
+        return distance
 
     @torch.no_grad()
     def fit(self, rows: Tensor, shrinkage: float = 0.01) -> None:
@@ -68,42 +61,22 @@ class Gaussian(nn.Module):
 
 
 class Head(nn.Module):
-    """Logit of each cell of 8 x 8 pixels being defective: a weighted sum of what the components of three distances say.
-
-    A distance counts every component alike, and either sign alike. Synthetic defects tell which matter: each has a
-    weight for its value, and one for the logarithm of its square. A sum of these and no network, as what a network
-    learns of synthetic defects beyond that does not hold of real ones (bench/decisions.md, thirteenth round).
-    """
+    """Logit of each cell of 8 x 8 pixels being defective, from all features (B, 176, H / 8, W / 8)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.good = Gaussian(WHOLE)
-        self.sum = nn.Linear(2 * (FINE + 2 * WHOLE), 1)
-        nn.init.zeros_(self.sum.weight)
-        nn.init.zeros_(self.sum.bias)
+        self.scale = nn.BatchNorm2d(sum(CHANNELS))
+        self.narrow = nn.Conv2d(sum(CHANNELS), WIDTH, 1)
+        self.around = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, padding_mode="replicate")
+        self.norm = nn.BatchNorm2d(WIDTH)
+        self.output = nn.Conv2d(WIDTH, 1, 1)
+        nn.init.constant_(self.output.bias, -4.0)  # type: ignore[arg-type]  # nearly everything is good
 
-    @staticmethod
-    def inputs(fine: Tensor, coarse: Tensor, all_features: Tensor) -> Tensor:
-        """What is weighted, (B, h, w, 832).
-
-        Parameters
-        ----------
-        fine : (B, 2 h, 2 w, 64)
-            Components of the fine witness, and so on.
-        coarse : (B, H, W, 176)
-            On a grid of 16 pixels, which may reach beyond the others'.
-        all_features : (B, h, w, 176)
-        """
-        small = avg_pool2d(_said(fine), 2)
-        large = interpolate(_said(coarse), scale_factor=2.0, mode="bilinear", align_corners=False)
-        middle = _said(all_features)
-        height, width = middle.shape[2:]
-        return torch.cat((small, large[:, :, :height, :width], middle), 1).permute(0, 2, 3, 1)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(..., 832) -> (...)."""
-        logit: Tensor = self.sum(inputs)
-        return logit.squeeze(-1)
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, 176, h, w) -> (B, h, w)."""
+        x = leaky_relu(self.narrow(self.scale(features)), SLOPE)
+        logit: Tensor = self.output(leaky_relu(self.norm(self.around(x)), SLOPE))
+        return logit.squeeze(1)
 
 
 class Surprise(nn.Module):
@@ -150,8 +123,8 @@ class General(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.backbone = Backbone()
-        self.fine = Gaussian(FINE)
-        self.coarse = Gaussian(WHOLE)
+        self.fine = Gaussian(sum(CHANNELS[:2]))
+        self.coarse = Gaussian(sum(CHANNELS))
         self.head = Head() if config.head_iterations else None
         self.surprise = Surprise(self.own + 2 * config.generator)
 
@@ -160,30 +133,17 @@ class General(nn.Module):
         """Number of the witness after those on general features: the network's own map, and after it its alarm map."""
         return 2 if self.head is None else 3
 
-    def features(self, image: Tensor) -> list[Tensor]:
-        """What fine witness, coarse witness and, if there is one, head see of pictures (B, C, H, W) in [0, 1]."""
-        halved = whole(self.backbone(avg_pool2d(filled_up(image, MULTIPLE), 2)))
-        if self.head is None:
-            return [fine(self.backbone(image, FINE_STAGES)), halved]
+    def features(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What fine witness, coarse witness and head see of pictures (B, C, H, W) in [0, 1]."""
         maps = self.backbone(image)
-        return [fine(maps), halved, whole(maps)]
-
-    @property
-    def gaussians(self) -> list[Gaussian]:
-        """What is known of the good pictures' `features`, of each."""
-        return [self.fine, self.coarse] if self.head is None else [self.fine, self.coarse, self.head.good]
-
-    def components(self, image: Tensor) -> list[Tensor]:
-        """What the distances of `features` are made of, (B, h, w, F) each."""
-        return [
-            known.components(seen) for known, seen in zip(self.gaussians, self.features(image), strict=True)
-        ]
+        halved = nn.functional.avg_pool2d(filled_up(image, MULTIPLE), 2)
+        return fine(maps), whole(self.backbone(halved)), whole(maps)
 
     def evidence(self, image: Tensor) -> list[Tensor]:
         """What each witness says of pictures (B, C, H, W), in its own unit and on its own grid (B, h, w)."""
-        components = self.components(image)
-        found = [distance(part) for part in components[:2]]
-        return found if self.head is None else [*found, self.head(self.head.inputs(*components))]
+        fine_features, coarse_features, all_features = self.features(image)
+        found = [self.fine(fine_features), self.coarse(coarse_features)]
+        return found if self.head is None else [*found, self.head(all_features)]
 
     def joined(self, evidence: list[Tensor], size: tuple[int, int]) -> Tensor:
         """The sum of the witnesses' surprises at each pixel, (B, H, W), from `evidence`."""
@@ -198,15 +158,3 @@ def drawn(values: Tensor, cell: int, size: tuple[int, int]) -> Tensor:
     """A map (B, h, w) of cells of so many pixels, at each pixel (B, H, W); what lies beyond the picture is cut off."""
     large = interpolate(values[:, None], scale_factor=float(cell), mode="bilinear", align_corners=False)
     return large[:, 0, : size[0], : size[1]]
-
-
-def distance(components: Tensor) -> Tensor:
-    """Mahalanobis' distance from its components, (B, h, w, F) -> (B, h, w)."""
-    length: Tensor = torch.linalg.vector_norm(components, dim=3)
-    return length
-
-
-def _said(components: Tensor) -> Tensor:
-    """Of each component (B, h, w, F) its value, cut off, and the logarithm of its square: (B, 2 F, h, w)."""
-    values = components.clamp(-MOST, MOST)
-    return torch.cat((values, components.square().log1p()), 3).permute(0, 3, 1, 2)

@@ -61,6 +61,12 @@ def surprise(readings: npt.ArrayLike, held_out: npt.ArrayLike, learnt: npt.Array
 def held_out_surprises(held_out: npt.ArrayLike, learnt: npt.ArrayLike = ()) -> Array:
     """`surprise` of each held-out picture to all the others; of a single one, which has none, that of an even chance.
 
+    Parameters
+    ----------
+    held_out : (n, K), 0 or more
+    learnt : (m, K), 0 or more
+        May be empty.
+
     Returns
     -------
     (n,)

@@ -87,7 +87,6 @@ TWINS = {
     "backbone.whole": ("backbone.whole", FEATURES),
     "general.features": ("general.General", WITNESSES),
     "general.gaussian": ("general.Gaussian", "test_general::test_distances_agree_with_oracle_and_scipy"),
-    "general.components": ("general.General", WITNESSES),
     "general.distance": ("general.Gaussian", "test_general::test_distances_agree_with_oracle_and_scipy"),
     "general.head": ("general.Head", WITNESSES),
     "general.evidence": ("general.General", WITNESSES),

@@ -119,7 +119,7 @@ class Calibration:
             else:
                 reason = f"it would lose more than {_percent(LOST)} of {found} synthetic defects found at level pixel"
             return f"level auto lets no picture leave early: {reason}"
-        share = np.mean(self.patch.p_values(self.patch.surprises) > max(level, self.false_alarms))
+        share = float(np.mean(self.patch.p_values(self.patch.surprises) > max(level, self.false_alarms)))
         return (
             f"level auto lets {_percent(share)} of good pictures leave early; at most {_percent(LOST)} of what "
             f"level pixel calls defective is lost so, for defects like the {found} synthetic ones this rests on"
@@ -222,7 +222,8 @@ def calibrate(
     seen = [*((one.name, one.look) for one in every), *looks]
     suspects = {} if keep_suspects else _odd(seen) | _loud((every, known), model.config.patch_size)
     every, known = ([one for one in group if one.name not in suspects] for group in (every, known))
-    parts = 1.0 if pixels is None else max(1.0, pixels / np.mean([math.prod(one.look.size) for one in every]))
+    typical = float(np.mean([math.prod(one.look.size) for one in every]))
+    parts = 1.0 if pixels is None else max(1.0, pixels / typical)
     rate = model.config.false_alarms if false_alarms is None else false_alarms
     k = model.config.k if k is None else k
     picture = _scores(every, known, parts, lambda one: one.readings.max((1, 2)))
@@ -298,8 +299,8 @@ def _scores(
     parts: float,
     readings: Callable[[_Evidence], NDArray[np.float64]],
 ) -> GoodScores:
-    groups = (tuple(tuple(readings(one).tolist()) for one in group) for group in (held_out, learnt))
-    return GoodScores(*groups, parts=parts)
+    unseen, seen = (tuple(tuple(readings(one).tolist()) for one in group) for group in (held_out, learnt))
+    return GoodScores(unseen, seen, parts)
 
 
 def _loud(groups: Iterable[Sequence[_Evidence]], size: int) -> dict[str, Suspect]:

@@ -13,7 +13,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -212,7 +212,8 @@ def _p_values(seen: NDArray[np.float64], good: NDArray[np.float64], left_out: fl
     count = _kept(ordered.shape[1], left_out)
     lower, upper = ordered[:, :count], ordered[:, -count:]
     either = _greater(np.vstack([lower, -upper]), np.vstack([good, -good])).reshape(2, -1)
-    return np.minimum(2 * either.min(0), 1.0)
+    p_values: NDArray[np.float64] = np.minimum(2 * either.min(0), 1.0)
+    return p_values
 
 
 def _kept(count: int, left_out: float) -> int:
@@ -223,12 +224,13 @@ def _greater(seen: NDArray[np.float64], good: NDArray[np.float64]) -> NDArray[np
     """The p-value of `seen` being greater, of each row; of values alike the good one counts as greater, to be safe."""
     count, pairs = seen.shape[1], seen.shape[1] * good.shape[1]
     order = np.argsort(np.hstack([seen, good]), axis=1, kind="stable")
-    ranks = np.argsort(order, axis=1)
-    method = "exact" if pairs <= PAIRS else "asymptotic"
+    ranks = np.argsort(order, axis=1).astype(np.float64)
+    method: Literal["exact", "asymptotic"] = "exact" if pairs <= PAIRS else "asymptotic"
     found = stats.mannwhitneyu(
         ranks[:, :count], ranks[:, count:], alternative="greater", method=method, axis=1
     )
-    return np.maximum(found.pvalue, LEAST_P)
+    p_values: NDArray[np.float64] = np.maximum(found.pvalue, LEAST_P)
+    return p_values
 
 
 def _holm(p_values: Sequence[float]) -> list[float]:

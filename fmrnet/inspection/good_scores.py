@@ -68,7 +68,8 @@ class GoodScores:
             raise ArtifactError(
                 "scores field held_out or learnt: expected rows of one length, at least one of each"
             )
-        return cls(*groups, parts=stored.number("parts", 1, GREATEST))
+        held_out, learnt = groups
+        return cls(held_out, learnt, stored.number("parts", 1, GREATEST))
 
     @property
     def promised(self) -> float:
@@ -150,8 +151,10 @@ def _most(deviations: Floats, freedom: float) -> Floats:
         each = -stats.t.logsf(deviations, freedom) / math.log(10)
     if len(each) > 1:
         each[1:] += math.log10((1 - FIRST) / (len(each) - 1) / FIRST)
-    return np.clip(each.max(0), 0.0, MOST_SURPRISE)
+    most: Floats = np.clip(each.max(0), 0.0, MOST_SURPRISE)
+    return most
 
 
 def _log(readings: NDArray[np.floating[Any]]) -> Floats:
-    return np.log(np.maximum(readings, LEAST, dtype=np.float64))
+    logs: Floats = np.log(np.maximum(readings, LEAST, dtype=np.float64))
+    return logs

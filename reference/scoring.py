@@ -177,7 +177,17 @@ def patch_alarms(alarm_map: npt.ArrayLike, size: int, cell: int = 1) -> Array:
 
 
 def patch_means(alarm_map: npt.ArrayLike, size: int, cell: int = 1) -> Array:
-    """The mean of each patch: what `patch_alarms` is for small defects, for those as large as a patch."""
+    """The mean of each patch: what `patch_alarms` is for small defects, for those as large as a patch.
+
+    Parameters
+    ----------
+    alarm_map, size, cell
+        As in `patch_alarms`.
+
+    Returns
+    -------
+    (rows, columns)
+    """
     return _of_patches(alarm_map, size // cell, np.mean)
 
 

@@ -93,17 +93,17 @@ def test_good_pictures_are_told_as_drift_hardly_ever(law, good):
 @pytest.mark.parametrize("high", [-9.0, 100.0])
 def test_a_quarter_of_defective_pictures_is_no_drift_whatever_they_look_like(law, high):
     draw = np.random.default_rng(2)
-    found = [told(law, 40, 40, draw, defective=10, high=high) for _ in range(20)]
+    found = [told(law, 200, 200, draw, defective=50, high=high) for _ in range(10)]
     assert not any(one.drifted for one in found)
 
 
 def test_half_of_the_pictures_may_score_high():
     draw = np.random.default_rng(3)
-    good, values = LAWS["normal"](draw, (40, 6)), LAWS["normal"](draw, (40, 6))
-    scores = draw.gamma(9, size=80)
-    for defective, is_told in ((20, False), (40, True)):
+    good, values = LAWS["normal"](draw, (200, 6)), LAWS["normal"](draw, (200, 6))
+    scores = draw.gamma(9, size=400)
+    for defective, is_told in ((100, False), (200, True)):
         scores[:defective] += 50
-        found = drift(known(good, scores[40:]), looks_of(values), scores[:40].tolist())
+        found = drift(known(good, scores[200:]), looks_of(values), scores[:200].tolist())
         assert [change.measure for change in found.changes] == ["score"] * is_told
 
 

@@ -181,7 +181,7 @@ def plot(parts: dict[str, Any], target: Path) -> None:
                 of_rate = part["false_alarms"][count]
                 rates = [float(rate) for rate in of_rate]
                 left.plot(rates, list(of_rate.values()), marker, label=f"{name[7:]}, {count}", alpha=0.7)
-        else:
+        elif part["split_anew"]:
             counts = [int(count) for count in part["split_anew"]]
             values = [entry["false_alarms"] for entry in part["split_anew"].values()]
             right.plot(counts, values, "o-", label=name, linewidth=1)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from tiny import CONFIG, ground
+from tiny import CONFIG, ground, without_names
 from typer.testing import CliRunner
 
 import fmrnet
@@ -45,12 +44,6 @@ def folders(tmp_path):
 def scores(model, pictures, out, *options):
     run("inspect", model, pictures, "--out", out, *options)
     return [entry["score"] for entry in json.loads((out / "report.json").read_text())["pictures"]]
-
-
-def without_names(calibration):
-    """Without the pictures' names, which differ."""
-    places = [(one.reason, one.row, one.column) for one in calibration.loudest]
-    return dataclasses.replace(calibration, loudest=()), places
 
 
 def test_a_model_inspects_with_the_bits_that_it_was_trained_with(tmp_path, folders):

@@ -24,7 +24,7 @@ from fmrnet.evaluation.metrics import Confusion, PixelCounts
 from fmrnet.files import write_json
 from fmrnet.inspection.folder import check_replaceable
 from fmrnet.inspection.inspector import Result
-from fmrnet.inspection.limits import Limits
+from fmrnet.inspection.limits import Limits, Look
 from fmrnet.pictures import read_picture
 from fmrnet.reference import scoring
 
@@ -62,6 +62,7 @@ class Brightness:
             anomaly_map=picture if decoded else None,
             mask=picture > 0.4 if decoded else None,
             seconds=0.01,
+            look=Look((0.5,), 0.1, (0.1,) * 4, picture.shape[:2]),
         )
 
 

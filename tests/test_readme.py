@@ -49,6 +49,7 @@ def factory(tmp_path, monkeypatch):
         write_picture(Path("good") / f"{index}.png", ground(seed=index))
     for folder in ("new_good", "panels", "dataset/test/good", "dataset/test/cut"):
         write_picture(Path(folder) / "7.png", ground(seed=7))
+    write_picture("new_good/8.png", ground(seed=8))
     mask = np.zeros((96, 112), bool)
     mask[40:44, 20:90] = True
     write_picture("dataset/ground_truth/cut/7_mask.png", mask)

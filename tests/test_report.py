@@ -93,10 +93,11 @@ def test_a_second_run_replaces_the_first_and_leaves_nothing_of_it(tmp_path, insp
 
 def test_patch_level_outlines_the_patches_beyond_the_threshold(tmp_path, inspector, model, pictures):
     picture = read_picture(pictures[0])
-    scores = inspector.inspect(picture, "patch").patch_scores
+    seen = inspector.inspect(picture, "patch")
+    scores = seen.patch_scores
     p_values = np.full(scores.shape, 0.01)
     p_values[0, 0] = 0.06
-    result = Result(2.0, True, 0.01, "patch", scores, p_values, None, None, 0.1)
+    result = Result(2.0, True, 0.01, "patch", scores, p_values, None, None, 0.1, seen.look)
     _, origins = fast.slice_patches(
         torch.zeros(1, *picture.shape), inspector.config.patch_size, inspector.config.stride
     )

@@ -96,7 +96,7 @@ def untrained(name: str, device: str) -> Inspector:
     torch.nn.init.normal_(model.memory)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     noise = torch.rand(3, 2 * config.patch_size, 2 * config.patch_size, device=device)
-    return Inspector(model, calibrate(model, [noise], pixels=noise[0].numel()), {})
+    return Inspector(model, calibrate(model, [("noise", noise)]), {})
 
 
 def measure(inspector: Inspector, size: str, rounds: int) -> dict[str, Any]:

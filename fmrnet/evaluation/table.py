@@ -54,8 +54,6 @@ def print_known(figures: dict[str, Any]) -> None:
         print("missed:")
     for name, p_value in missed:
         show(f"  {name}: p-value {p_value:.3g}")
-    for note in figures["notes"]:
-        show(note)
 
 
 def _print_detection(figures: dict[str, Any]) -> None:

@@ -92,7 +92,8 @@ class Bar:
         steps are in the same proportions; the bar shows hundredths of its time."""
         first, second, third, fourth = config.steps
         pictures = PICTURES if config.general else 0
-        steps_of = (first, second, third, third, fourth, fourth, pictures, DEFECTS)
+        defects = DEFECTS if config.generator else 0
+        steps_of = (first, second, third, third, fourth, fourth, pictures, defects)
         counts = dict(zip(STEP_TIMES, steps_of, strict=True))
         times = {phase: counts[phase] * STEP_TIMES[phase] for phase in STEP_TIMES}
         order = list(STEP_TIMES)

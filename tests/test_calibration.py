@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import with_thresholds
 
 from fmrnet.config import Config
 from fmrnet.errors import ArtifactError, ConfigError, DatasetError
@@ -15,7 +16,7 @@ from fmrnet.inspection import background
 from fmrnet.inspection.background import patch_alarms, patch_means
 from fmrnet.inspection.calibration import Calibration, calibrate
 from fmrnet.inspection.early_exit import EarlyExit
-from fmrnet.inspection.limits import look
+from fmrnet.inspection.limits import Limits, look
 from fmrnet.inspection.suspects import Suspect
 from fmrnet.network.model import FMRNet
 from fmrnet.reference import scoring
@@ -99,6 +100,8 @@ def test_the_promise_in_words(model, monkeypatch):
     for surprise in sure.patch.surprises:
         assert sure.is_settled(surprise) == (sure.patch.p_value(surprise) > 0.5)
     assert not many.is_settled(0.0), "nothing is known of the exit"
+    alike = replace(many, patch=many.picture)
+    assert alike.exit_promise == "all levels decide alike: this model has no generator"
 
 
 @settings(max_examples=30, deadline=None)
@@ -152,6 +155,22 @@ def test_a_flat_surface_gives_thresholds_that_can_be_divided_by(model, monkeypat
     assert found.pixel_threshold > 0
 
 
+@given(seed=st.integers(0, 10**6), k=st.sampled_from([0.0, 3.0]), threshold=st.floats(0.01, 0.9))
+def test_the_mask_is_beyond_the_threshold_and_near_the_strongest_evidence(seed, k, threshold):
+    evidence = np.random.default_rng(seed).normal(0, 4, (20, 30)).astype(np.float32)
+    values = 1 / (1 + np.exp(-evidence))
+    compared = background.Comparison(
+        torch.from_numpy(values), torch.from_numpy(evidence), torch.zeros(1, 1, 1)
+    )
+    limits = Limits(((0.0, 1.0),), 0.0, ((0.0, 0.5),) * 4, distance=1.0, share=1.0)
+    made = with_thresholds(picture=1.0, patch=1.0, pixel=threshold, limits=limits)
+    found = replace(made, k=k).mask(compared)
+    expected = values > np.float32(threshold)
+    if not k:
+        expected &= evidence > np.float32(0.4) * evidence.max()
+    assert np.array_equal(found, expected)
+
+
 def test_no_pictures(model):
     with pytest.raises(DatasetError, match="no good pictures"):
         calibrate(model, [])
@@ -162,9 +181,7 @@ def alarming(monkeypatch):
 
     def glance(_, picture):
         distances = 1 + picture[0, ::64, ::64]
-        return background.Glance(
-            picture, distances, distances[None], distances.quantile(0.5).item(), None, None
-        )
+        return background.Glance(picture, distances[None], distances.quantile(0.5).item(), None, None)
 
     monkeypatch.setattr(background, "glance", glance)
 
@@ -231,6 +248,18 @@ def test_a_defective_picture_that_was_learnt_from_is_named_too(model, monkeypatc
     assert suspect.picture == "3.png"
     assert len(found.picture.learnt) == 11
     assert len(found.picture.held_out) == 3
+
+
+def test_the_only_held_out_picture_is_kept_however_odd(model):
+    """As five good pictures give it: without it there would be nothing to go by."""
+    seen = [(f"{number}.png", look(image)) for number, image in enumerate(pictures(9))]
+    black = torch.zeros(1, 128, 96)
+    found = calibrate(model, [("black.png", black)], looks=[*seen, ("9.png", look(black))])
+    assert found.pictures == 1
+    assert found.loudest[0].picture == "black.png", "and it is named all the same"
+    found = calibrate(model, [("black.png", black)], looks=seen)
+    assert found.suspects == ()
+    assert found.limits.level[0][0] == 0
 
 
 def test_what_training_has_seen_widens_the_limits_of_light_and_contrast_alone(model):

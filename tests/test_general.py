@@ -107,7 +107,10 @@ def test_witnesses_agree_with_oracle_in_float64(seed, height, width, channels, h
         rates.append(generator.uniform(0.1, 1) * (high - low))
         network.surprise.levels[number] = torch.from_numpy(levels[-1])
         network.surprise.rate[number] = rates[-1]
-    agree(network.joined(found, (height, width))[0], oracle.joined(expected, levels, rates, (height, width)))
+    agree(
+        network.joined(network.surprises(found), (height, width))[0],
+        oracle.joined(expected, levels, rates, (height, width)),
+    )
 
 
 @settings(max_examples=20)
@@ -297,7 +300,7 @@ def test_the_sum_is_fishers_statistic():
     for row in values:
         fisher = scipy.stats.combine_pvalues(1 - row, method="fisher")
         maps = [torch.full((1, 1, 1), value, dtype=torch.double) for value in row]
-        found = network.joined(maps, (4, 4))
+        found = network.joined(network.surprises(maps), (4, 4))
         assert found.shape == (1, 4, 4)
         assert torch.allclose(2 * math.log(10) * found, torch.tensor(fisher.statistic), rtol=1e-9)
         expected = oracle.joined(maps_of(row), [exact] * 3, [1.0] * 3, (4, 4))

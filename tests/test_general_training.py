@@ -91,7 +91,7 @@ def test_the_map_is_the_sum_of_every_witness(both, good):
     assert seen.surprise.max() <= sum(part.max() for part in parts) + 1e-4
 
 
-@pytest.mark.parametrize("phase", ["fusion", "cells", "head", "features"])
+@pytest.mark.parametrize("phase", ["fusion", "cells", "head", "features", "defects"])
 def test_interrupted_and_resumed_is_bit_identical(good, both, tmp_path, phase):
     def stop(name, step, total, loss):
         if name == phase:

@@ -28,7 +28,7 @@ from fmrnet.evaluation.layouts import GOOD, load_dataset
 from fmrnet.evaluation.metrics import Confusion
 from fmrnet.inspection import background
 from fmrnet.inspection.good_scores import GoodScores
-from fmrnet.inspection.inspector import PEAK, Inspector
+from fmrnet.inspection.inspector import Inspector
 from fmrnet.progress import Bar
 
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
@@ -115,9 +115,7 @@ def measure(inspector: Inspector, dataset: Path, bar: Bar, label: str) -> dict[s
         patch.append(seen.readings.amax((1, 2)).double().numpy())
         defective.append(example.defect != GOOD)
         truth = example.truth(found.anomaly_map.shape)
-        evidence = found.evidence
-        mask = (found.anomaly_map > calibration.pixel_threshold) & (evidence > PEAK * evidence.max())
-        masks.append(None if truth is None else (mask.numpy(), truth))
+        masks.append(None if truth is None else (calibration.mask(found).numpy(), truth))
     bad, readings = np.array(defective), {"pixel": np.array(pixel), "patch": np.array(patch)}
     scores = {"pixel": calibration.picture, "patch": calibration.patch}
     surprises = {level: good.surprise(readings[level].T) for level, good in scores.items()}

@@ -22,9 +22,7 @@ from scipy.special import log_expit, logit
 __all__ = ["CONFIDENCE", "FEWEST", "SHARE", "Detection", "detection"]
 
 SHARE, CONFIDENCE = 0.9, 0.95
-FEWEST = math.ceil(
-    math.log(1 - CONFIDENCE) / math.log(SHARE)
-)  # 29 hits of 29, for 0.9 ** 28 is more than 5 %
+FEWEST = math.ceil(math.log(1 - CONFIDENCE) / math.log(SHARE))  # 29 hits of 29: 0.9 ** 28 is more than 5 %
 ALLOWED = float(stats.norm.ppf(CONFIDENCE)) ** 2 / 2  # below the greatest log-likelihood, one-sided
 STEEPEST = math.log(1e3)  # logarithm of a slope in standard deviations of the logarithms of the sizes
 

@@ -32,9 +32,8 @@ __all__ = ["STRENGTHS", "DrawnEvaluation"]
 DRAWS = 30  # of each kind and strength: one more than the least that may show 90 % found with 95 % confidence
 STRENGTHS = (1.0, 0.5, 0.25)
 SIDES = 64, 512  # pixels of the windows, evenly spaced in their logarithm
-GOLDEN = (
-    5**0.5 - 1
-) / 2  # multiples of it, without their whole part, are evenly spaced however many there are
+# Multiples of it, without their whole part, are evenly spaced however many there are.
+GOLDEN = (5**0.5 - 1) / 2
 
 
 class DrawnEvaluation:

@@ -41,8 +41,8 @@ BATCH = 256  # patches at a time: bounds the memory that the network's inner lay
 ALARM_PIXELS = 64  # of a patch, the greatest, whose mean is its alarm: a defect is no lone pixel
 DAMAGED = "the model gives no number for this picture: its weights are damaged; train it again"
 HALF = 6.0  # sum of the surprises, where the map is 1/2
-COARSE = 1  # number of the witness that looks from afar
 BREADTH = 4.0  # of its slope there: few pixels are to come so near to 1 that they cannot be told apart
+COARSE = 1  # number of the witness that looks from afar
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,9 @@ class Glance:
     Attributes
     ----------
     picture : Tensor, (C, H, W) in [0, 1]
-    patch_scores : Tensor, (rows, columns)
-        Distance of each patch's latent to the nearest memory entry, or `patch_alarms` of `surprise`.
     readings : Tensor, (K, rows, columns), 0 or more
-        What is known of each patch: `patch_scores`, and with general features what each witness says alone, and what
-        the coarse one says of the patch as a whole.
+        What is known of each patch: the distance of its latent to the nearest memory entry; or `patch_alarms` of
+        `surprise`, what each witness on general features says alone, and what the coarse one says of it as a whole.
     typical : float
         The median distance of the picture's patches to memory, or of its features to those of good pictures.
     encoded : Encoded, or None
@@ -84,11 +82,15 @@ class Glance:
     """
 
     picture: Tensor
-    patch_scores: Tensor
     readings: Tensor
     typical: float
     encoded: Encoded | None
     surprise: Tensor | None
+
+    @property
+    def patch_scores(self) -> Tensor:
+        """The first reading, (rows, columns)."""
+        return self.readings[0]
 
 
 @dataclass(frozen=True)
@@ -208,27 +210,26 @@ def glance(model: FMRNet, picture: Tensor) -> Glance:
         encoded = encode(model, picture)
         distances = patch_distances(model, encoded)
         typical = distances.flatten().quantile(0.5).item()
-        return Glance(picture, distances, distances[None], typical, encoded, None)
+        return Glance(picture, distances[None], typical, encoded, None)
     evidence = model.general.evidence(picture[None])
-    surprise = model.general.joined(evidence, (picture.shape[1], picture.shape[2]))[0]
+    each = model.general.surprises(evidence)
+    surprise = model.general.joined(each, (picture.shape[1], picture.shape[2]))[0]
     typical = evidence[1].flatten().quantile(0.5).item()
     if not (math.isfinite(typical) and surprise.isfinite().all()):
         raise ArtifactError(DAMAGED)
-    alarms = patch_alarms(surprise, model.config.patch_size)
-    readings = [alarms, *_alone(model, picture, evidence)]
-    return Glance(picture, alarms, torch.stack(readings), typical, None, surprise)
-
-
-def _alone(model: FMRNet, picture: Tensor, evidence: list[Tensor]) -> Iterator[Tensor]:
-    """What each witness on general features says of each patch, and the coarse one of the patch as a whole."""
-    assert model.general is not None
     size = model.config.patch_size
-    for number, (values, cell) in enumerate(zip(evidence, GRIDS)):
+    readings = [patch_alarms(surprise, size), *_alone(each, picture, size)]
+    return Glance(picture, torch.stack(readings), typical, None, surprise)
+
+
+def _alone(surprises: list[Tensor], picture: Tensor, size: int) -> Iterator[Tensor]:
+    """What each witness on general features says of each patch, and the coarse one of the patch as a whole."""
+    for number, (values, cell) in enumerate(zip(surprises, GRIDS)):
         rows, columns = (-(-side // cell) for side in picture.shape[1:])  # the backbone fills pictures up
-        surprise = model.general.surprise(number, values[0, :rows, :columns])
-        yield patch_alarms(surprise, size, cell)
+        seen = values[0, :rows, :columns]
+        yield patch_alarms(seen, size, cell)
         if number == COARSE:
-            yield patch_means(surprise, size, cell)
+            yield patch_means(seen, size, cell)
 
 
 @torch.no_grad()

@@ -35,6 +35,7 @@ LEAST = 1e-12  # a perfectly flat surface gives thresholds of 0, and scores are 
 GREATEST_MAP = 2.0  # of Eq 23, where 1 - SSIM is; a learned map ends at 1
 SURE = 1 - 2.0**-20  # no pixel threshold of a learned map lies above: float32 rounds what comes near to 1
 PIXELS = 1e-3  # share of good pictures' pixels that pass the pixel threshold; the mask of a good one is empty even so
+PEAK = 0.4  # of a picture's greatest evidence of a defect, what its mask takes in
 VALUES = 2**14 + 1  # of each map, kept to tell what share of it passes a threshold that comes from all maps
 
 
@@ -111,6 +112,8 @@ class Calibration:
     @property
     def exit_promise(self) -> str:
         """In a sentence, what leaving at the early exit rests on."""
+        if self.patch == self.picture:
+            return "all levels decide alike: this model has no generator"
         found = self.early_exit.flagged(self.false_alarms)
         level = self.early_exit.level(self.false_alarms)
         if level == 1:
@@ -124,6 +127,15 @@ class Calibration:
             f"level auto lets {_percent(share)} of good pictures leave early; at most {_percent(LOST)} of what "
             f"level pixel calls defective is lost so, for defects like the {found} synthetic ones this rests on"
         )
+
+    def mask(self, compared: background.Comparison) -> Tensor:
+        """The defective pixels of a picture that is defective, (H, W) bool.
+
+        They pass the pixel threshold and, unless it is one of k sigma, PEAK of the greatest evidence: around a strong
+        defect its own halo passes the threshold.
+        """
+        marked = compared.anomaly_map > self.pixel_threshold
+        return marked if self.k else marked & (compared.evidence > PEAK * compared.evidence.max())
 
     def is_settled(self, surprise: float) -> bool:
         """Whether a picture that surprises the early exit so much leaves there as good."""
@@ -221,6 +233,8 @@ def calibrate(
     known = [_evidence(model, name, picture) for name, picture in learnt]
     seen = [*((one.name, one.look) for one in every), *looks]
     suspects = {} if keep_suspects else _odd(seen) | _loud((every, known), model.config.patch_size)
+    if all(one.name in suspects for one in every):  # a single one, say: there is nothing else to go by
+        suspects = {name: one for name, one in suspects.items() if name not in {held.name for held in every}}
     every, known = ([one for one in group if one.name not in suspects] for group in (every, known))
     typical = float(np.mean([math.prod(one.look.size) for one in every]))
     parts = 1.0 if pixels is None else max(1.0, pixels / typical)

@@ -32,7 +32,6 @@ from fmrnet.pictures import as_picture, read_picture, to_channels
 
 __all__ = ["Inspector", "Level", "Result", "load"]
 
-PEAK = 0.4  # of a picture's greatest evidence of a defect, what its mask takes in
 FEWEST_GOOD = 2  # pictures to calibrate on
 Level = Literal["patch", "pixel", "auto"]
 
@@ -61,8 +60,7 @@ class Result:
         The share of good pictures with a patch as surprising as this one anywhere.
     anomaly_map : (H, W) float32, or None at patch level
     mask : (H, W) bool, or None at patch level
-        Pixels that pass the calibrated threshold and, unless it is one of k sigma, PEAK of the picture's greatest
-        evidence; none in a picture that is not defective.
+        `Calibration.mask`; none in a picture that is not defective.
     seconds : float
         Time the inspection took, reading the file included.
     look : Look
@@ -191,10 +189,9 @@ class Inspector:
             good = calibration.picture
             surprise = float(good.surprise(compared.readings.cpu().numpy()).max())
             found = compared.anomaly_map.cpu().numpy()
-            mask = found > calibration.pixel_threshold
-            passed = calibration.limits.passed_by(seen, glance.typical, float(mask.mean()))
-            if not calibration.k:  # around a strong defect its own halo passes the threshold
-                mask &= (compared.evidence > PEAK * compared.evidence.max()).cpu().numpy()
+            mask = calibration.mask(compared).cpu().numpy()
+            share = float((found > calibration.pixel_threshold).mean())
+            passed = calibration.limits.passed_by(seen, glance.typical, share)
         threshold = good.threshold(calibration.false_alarms)
         times = max(surprise / threshold, *(limit.times for limit in passed), 0.0)
         if not math.isfinite(times):

@@ -39,8 +39,7 @@ def learn(
     CROPS of them, or as many as the training has drawn in all its steps, if these are fewer. `between` is called
     with the number of crops done and of all.
     """
-    drawn = model.config.batch_size * sum(model.config.steps)
-    total = min(CROPS, drawn) if drawn else CROPS
+    total = min(CROPS, model.config.batch_size * sum(model.config.steps))
     pixel: list[float] = []
     patch: list[float] = []
     levels = ((calibration.picture, pixel), (calibration.patch, patch))

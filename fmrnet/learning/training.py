@@ -410,6 +410,8 @@ def _calibrate(
         looks=((name, look(picture)) for name, picture in tensors(learnt)),
         pixels=pixels,
     )
+    if not model.config.generator:
+        return found  # both levels say the same
     held_pool = data.PicturePool([picture for _, picture in held_out])
     early_exit = exit_training.learn(model, found, held_pool, natural, device, run.between_defects)
     return dataclasses.replace(found, early_exit=early_exit)

@@ -145,13 +145,13 @@ class General(nn.Module):
         found = [self.fine(fine_features), self.coarse(coarse_features)]
         return found if self.head is None else [*found, self.head(all_features)]
 
-    def joined(self, evidence: list[Tensor], size: tuple[int, int]) -> Tensor:
-        """The sum of the witnesses' surprises at each pixel, (B, H, W), from `evidence`."""
-        maps = [
-            drawn(self.surprise(number, values), cell, size)
-            for number, (values, cell) in enumerate(zip(evidence, GRIDS))
-        ]
-        return torch.stack(maps).sum(0)
+    def surprises(self, evidence: list[Tensor]) -> list[Tensor]:
+        """The surprise of each witness on general features, on its own grid (B, h, w), from `evidence`."""
+        return [self.surprise(number, values) for number, values in enumerate(evidence)]
+
+    def joined(self, surprises: list[Tensor], size: tuple[int, int]) -> Tensor:
+        """The sum of `surprises` at each pixel, (B, H, W)."""
+        return torch.stack([drawn(values, cell, size) for values, cell in zip(surprises, GRIDS)]).sum(0)
 
 
 def drawn(values: Tensor, cell: int, size: tuple[int, int]) -> Tensor:

@@ -71,6 +71,19 @@ def test_scores_are_those_of_the_pictures(model):
     assert whole.picture_threshold > found.picture_threshold
 
 
+def test_a_larger_picture_has_more_parts_that_may_stand_out(model):
+    images = pictures(3)
+    parts = calibrate(model, named(images), pixels=10 * 128 * 96)
+    assert parts.of_size(10 * 128 * 96) == parts
+    sizes = [64 * 64, 128 * 96, 10 * 128 * 96, 10**7]
+    thresholds = [parts.of_size(size).picture_threshold for size in sizes]
+    assert np.all(np.diff(thresholds) > 0)
+    doubled = calibrate(model, named(images), pixels=20 * 128 * 96)
+    assert parts.of_size(doubled.pixels).picture_threshold == pytest.approx(doubled.picture_threshold)
+    whole = calibrate(model, named(images))
+    assert whole.of_size(10**7) is whole, "a promise is for pictures like those it rests on"
+
+
 def test_another_rate_needs_no_pictures(model):
     images = pictures(4)
     strict, lax = (calibrate(model, named(images), false_alarms=rate) for rate in (0.01, 0.3))
@@ -300,6 +313,7 @@ BAD = {
     "false_alarms": [0, 1, np.nan, "0.05", None],
     "picture": [None, {}, {"held_out": [1.0]}],
     "patch": [None, {}, 3],
+    "pixels": [0, -1, 2.5, None],
     "k": [-5.0, np.nan, np.inf, 10**400, True, "3", None],
     "pixel_threshold": [0, -1, 3.0, 10**400, np.inf],
     "early_exit": [None, {}, {"pixel": [0.5], "patch": []}],

@@ -49,6 +49,7 @@ def with_thresholds(*, picture: float, patch: float, pixel: float, limits: Limit
         false_alarms=0.05,
         picture=same(picture),
         patch=same(patch),
+        pixels=1,
         k=3.0,
         pixel_threshold=pixel,
         early_exit=EarlyExit(),

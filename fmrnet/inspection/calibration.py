@@ -49,6 +49,8 @@ class Calibration:
         The rate in force: the share of good pictures that may be called defective.
     picture, patch : GoodScores
         Readings of good pictures at pixel level and at the early exit, the greatest over all patches of each.
+    pixels : int
+        Of a typical picture, where the readings are of parts of pictures: what `GoodScores.parts` is for.
     k : float
         Of the k-sigma pixel threshold; 0: the pixel threshold is what PIXELS of good pictures' pixels pass.
     pixel_threshold : float
@@ -68,6 +70,7 @@ class Calibration:
     false_alarms: float
     picture: GoodScores
     patch: GoodScores
+    pixels: int
     k: float
     pixel_threshold: float
     early_exit: EarlyExit
@@ -137,6 +140,14 @@ class Calibration:
         marked = compared.anomaly_map > self.pixel_threshold
         return marked if self.k else marked & (compared.evidence > PEAK * compared.evidence.max())
 
+    def of_size(self, pixels: int) -> Calibration:
+        """The same for a picture of so many pixels: the more parts it has, the more may one of them stand out."""
+        if self.picture.parts == 1:
+            return self
+        parts = self.picture.parts * pixels / self.pixels
+        picture, patch = (dataclasses.replace(good, parts=parts) for good in (self.picture, self.patch))
+        return dataclasses.replace(self, picture=picture, patch=patch, pixels=pixels)
+
     def is_settled(self, surprise: float) -> bool:
         """Whether a picture that surprises the early exit so much leaves there as good."""
         return self.patch.p_value(surprise) > max(self.early_exit.level(self.false_alarms), self.false_alarms)
@@ -177,6 +188,7 @@ class Calibration:
         return cls(
             false_alarms=stored.number("false_alarms", LEAST, 1 - LEAST),
             **scores,
+            pixels=stored.count("pixels", least=1),
             k=stored.number("k", 0, 100),
             pixel_threshold=stored.number("pixel_threshold", LEAST, GREATEST_MAP),
             early_exit=EarlyExit.from_dict(stored.values["early_exit"]),
@@ -251,6 +263,7 @@ def calibrate(
         false_alarms=rate,
         picture=picture,
         patch=_scores(every, known, parts, lambda one: one.patch_readings),
+        pixels=round(typical * parts),
         k=k,
         pixel_threshold=min(float(expit(threshold)), SURE)
         if model.config.standard_map

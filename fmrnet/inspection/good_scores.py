@@ -50,9 +50,9 @@ class GoodScores:
         Of pictures that nothing was learnt from, at least one, in the order of the pictures.
     learnt : (m, K), 0 or more
         Of pictures that training has seen. They are lower, by how much is not known beforehand; their spread counts.
-    parts : float, 1 or more
+    parts : float, above 0
         How many times larger a picture under inspection is than those of the readings, where these are of parts of
-        pictures.
+        pictures; 1 where they are of whole ones.
     """
 
     held_out: Readings
@@ -86,7 +86,7 @@ class GoodScores:
         """The share of good pictures that are as surprising, in (0, 1], of each of several surprises."""
         each = np.minimum(10.0 ** -np.asarray(surprises, dtype=np.float64) / FIRST, 1 - 1e-16)
         estimate = np.clip(-np.expm1(self.parts * np.log1p(-each)), 10**-MOST_SURPRISE, self.promised)
-        if self.parts > 1:
+        if self.parts != 1:
             return estimate
         ordered, count = self.surprises, len(self.held_out)
         at_least = count - np.searchsorted(ordered, surprises, side="left")

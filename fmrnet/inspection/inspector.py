@@ -174,8 +174,8 @@ class Inspector:
         if level not in get_args(Level):
             raise ConfigError(f"level {level!r}: expected one of {', '.join(get_args(Level))}")
         started = time.perf_counter()
-        calibration = self.calibration
         picture = self._picture(image)
+        calibration = self.calibration.of_size(picture[0].numel())
         glance = background.glance(self.model, picture)
         patch_scores = glance.patch_scores.cpu().numpy()
         seen = look(picture)

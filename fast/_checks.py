@@ -22,7 +22,7 @@ def shaped(name: str, tensor: torch.Tensor, *axes: str | int) -> None:
         raise TypeError(
             f"{name} has dtype {tensor.dtype}; expected a floating-point tensor (.float() makes one)"
         )
-    lengths = dict(zip(axes, tensor.shape))
+    lengths = {axis: length for axis, length in zip(axes, tensor.shape) if isinstance(axis, str)}
     fits = tensor.ndim == len(axes) and all(
         length == (lengths[axis] if isinstance(axis, str) else axis)
         for length, axis in zip(tensor.shape, axes)

@@ -205,7 +205,7 @@ FAULTS = [
     Fault("as many crops as patches", GENERATOR, "round(config.batch_size * (size / wide) ** 2)", "config.batch_size", "tests/test_training.py"),
     Fault("the bank sees whole pictures from one corner only", "learning/bank.py", "range(0, config.stride, min(stride, config.stride))", "range(1)",
           "tests/test_training.py"),
-    Fault("half of the operations", "inspection/operations.py", "sum(counts)", "max(counts)", "tests/test_operations.py"),
+    Fault("half of the operations", "engines/operations.py", "sum(counts)", "max(counts)", "tests/test_operations.py"),
     # Eq 10 to 16
     Fault("penalty on biases", GENERATOR, "networks.generator_parameters(phase) if p.ndim > 1)",
           "networks.generator_parameters(phase))", ALGORITHM),
@@ -267,9 +267,9 @@ FAULTS = [
     Fault("losses since the last mean forgotten", "learning/training.py", "for loss in self.position.recent]", "for loss in []]",
           f"{TRAINING}test_loss_curve_of_a_resumed_training"),
     # general features
-    Fault("the generator's map left out of the sum", "inspection/background.py", "            seen.surprise + model.general", "            model.general",
+    Fault("the generator's map left out of the sum", "engines/background.py", "            seen.surprise + model.general", "            model.general",
           f"{GENERAL_TRAINING}test_the_map_is_the_sum_of_every_witness"),
-    Fault("the alarm map is the map", "inspection/background.py", "model.general.own + number, values)", "model.general.own, values)",
+    Fault("the alarm map is the map", "engines/background.py", "model.general.own + number, values)", "model.general.own, values)",
           f"{GENERAL_TRAINING}test_the_map_is_the_sum_of_every_witness"),
     Fault("general features change the generator's first weights", "network/model.py", "with torch.random.fork_rng(devices=()):", "if True:",
           f"{GENERAL_TRAINING}test_each_phase_leaves_what_is_not_its_own"),

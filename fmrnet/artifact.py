@@ -18,13 +18,14 @@ import stat
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+import numpy as np
 import safetensors
-import safetensors.torch
-import torch
+import safetensors.numpy
+from numpy.typing import ArrayLike, NDArray
 
 from fmrnet.config import MOST_WEIGHTS, Config
 from fmrnet.errors import ArtifactError, ConfigError, shown
@@ -32,27 +33,34 @@ from fmrnet.files import KINDS, replacing
 
 __all__ = ["FORMAT_VERSION", "Artifact", "check_replaceable", "load", "read_tensors", "save", "write_tensors"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 LARGEST_HEADER = 2**20  # bytes; a model or a checkpoint takes some tens of thousands
-LARGEST_MODEL = 4 * MOST_WEIGHTS + 2**23  # bytes of a file; the rest is norms, biases and the learned fusion
-LARGEST_FILE = (
-    8 * LARGEST_MODEL
-)  # a checkpoint holds its model, a discriminator, and two moments of each weight
+# Bytes of a file: the weights, which the graphs hold once more; the rest is norms, biases, other networks, probes.
+LARGEST_MODEL = 2 * 4 * MOST_WEIGHTS + 2**25
+LARGEST_FILE = 4 * LARGEST_MODEL  # a checkpoint: its model, a discriminator, and two moments of each weight
 LONGEST_TEXT = 10_000  # characters of a text in the metadata, such as the command of the training
 DEEPEST = 16  # lists and objects within each other
 GREATEST_WEIGHT = 1e15  # whose square is finite in float32, many times over
-WIDTHS = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "F16": 2, "BF16": 2, "I32": 4, "F32": 4, "I64": 8, "F64": 8}
+WIDTHS = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "F16": 2, "I32": 4, "F32": 4, "I64": 8, "F64": 8}
+GRAPH = "graphs/"  # before the name of a tensor that holds a graph's bytes
+PROBE = "probes/"  # before that of what the probes of `fmrnet.engines.agreement` are made of
 _KEY = "fmrnet"
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """Everything a trained model is: settings, what counts as a defect, where it comes from, weights."""
+    """Everything a trained model is: settings, what counts as a defect, where it comes from, weights.
+
+    And, unless it is only for PyTorch, the same network once more as graphs for a small runtime (ONNX), with pictures
+    that tell whether two engines agree.
+    """
 
     config: Config
     calibration: dict[str, Any]  # the fields of `fmrnet.inspection.calibration.Calibration`
     provenance: dict[str, Any]
-    weights: dict[str, torch.Tensor]
+    weights: dict[str, NDArray[Any]]
+    graphs: dict[str, bytes] = field(default_factory=dict)
+    probes: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def save(artifact: Artifact, path: str | Path) -> None:
@@ -73,11 +81,13 @@ def save(artifact: Artifact, path: str | Path) -> None:
             "calibration": artifact.calibration,
             "provenance": _cut(artifact.provenance),
         }
-    write_tensors(path, artifact.weights, metadata, largest=LARGEST_MODEL)
+    graphs = {GRAPH + name: np.frombuffer(graph, np.uint8) for name, graph in artifact.graphs.items()}
+    probes = {PROBE + name: values for name, values in artifact.probes.items()}
+    write_tensors(path, artifact.weights | graphs | probes, metadata, largest=LARGEST_MODEL)
 
 
 def load(path: str | Path) -> Artifact:
-    """Read a model that `save` wrote; weights come on the CPU.
+    """Read a model that `save` wrote.
 
     Every weight is finite, and the settings are in their ranges; whether the weights fit the settings is for
     `fmrnet.network.weights` to say.
@@ -87,7 +97,7 @@ def load(path: str | Path) -> Artifact:
     ArtifactError : as `read_tensors`, or the file holds a training checkpoint rather than a model, settings
         that are not valid in this release, or weights that are not finite.
     """
-    weights, metadata = read_tensors(path, largest=LARGEST_MODEL)
+    tensors, metadata = read_tensors(path, largest=LARGEST_MODEL)
     if (kind := metadata.get("kind")) != "model":
         named = "checkpoint" if kind == "checkpoint" else f"file of the kind {shown(kind)}"
         raise ArtifactError(
@@ -101,9 +111,18 @@ def load(path: str | Path) -> Artifact:
         config = Config.from_dict(parts["config"])
     except ConfigError as error:
         raise ArtifactError(f"{path} holds settings that this release does not take: {error}") from error
+    graphs = {name: values.tobytes() for name, values in _taken(tensors, GRAPH).items()}
+    probes = _taken(tensors, PROBE)
     with _named(path):
-        _check_weights(weights)
-    return Artifact(config, parts["calibration"], parts["provenance"], weights)
+        _check_weights(tensors)
+        _check_weights(probes)
+    return Artifact(config, parts["calibration"], parts["provenance"], tensors, graphs, probes)
+
+
+def _taken(tensors: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    """The tensors whose names begin so, by the rest of the name; they are taken out of the others."""
+    names = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors.pop(name) for name in names}
 
 
 def check_replaceable(path: str | Path) -> None:
@@ -119,7 +138,7 @@ def check_replaceable(path: str | Path) -> None:
 
 def write_tensors(
     path: str | Path,
-    tensors: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, ArrayLike],
     metadata: Mapping[str, Any],
     *,
     largest: int = LARGEST_FILE,
@@ -129,7 +148,7 @@ def write_tensors(
     Parameters
     ----------
     path : the file; written to a temporary name in the same folder, flushed to the disk and renamed.
-    tensors : name -> tensor, any shape and device, boolean, integer or floating.
+    tensors : name -> array of any shape, boolean, integer or floating.
     metadata : whatever JSON can hold: numbers must be finite, integers fit 64 bits.
     largest : size in bytes that the file may have.
 
@@ -139,12 +158,12 @@ def write_tensors(
         `path` stays.
     OSError : the folder is missing or cannot be written, or the disk is full. What stood at `path` stays.
     """
-    content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    content = {name: _contiguous(tensor) for name, tensor in tensors.items()}
     header: dict[str, Any] = {"version": FORMAT_VERSION, "metadata": dict(metadata)}
     with _named(path):
         _parse(_canonical(header))
         header["sha256"] = _digest(content, header)
-        data = safetensors.torch.save(content, {_KEY: _canonical(header)})
+        data = safetensors.numpy.save(content, {_KEY: _canonical(header)})
     _read_header(io.BytesIO(data), len(data), path, largest)
     with replacing(path) as file:
         file.write(data)
@@ -152,7 +171,7 @@ def write_tensors(
 
 def read_tensors(
     path: str | Path, *, largest: int = LARGEST_FILE
-) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Read what `write_tensors` wrote, checked against its hash before anything is used.
 
     Parameters
@@ -162,7 +181,7 @@ def read_tensors(
 
     Returns
     -------
-    tensors : name -> tensor on the CPU
+    tensors : name -> array
     metadata : the JSON metadata: finite numbers, integers of 64 bits, texts up to LONGEST_TEXT
 
     Raises
@@ -181,7 +200,7 @@ def read_tensors(
         except MemoryError as error:
             raise OSError(errno.ENOMEM, f"no memory for its {size} bytes", os.fspath(path)) from error
     try:
-        tensors = safetensors.torch.load(data)
+        tensors = safetensors.numpy.load(data)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ArtifactError(f"{path} is damaged ({error}); copy or train it again") from error
     if _digest(tensors, header) != header["sha256"]:
@@ -234,6 +253,10 @@ def _read_header(file: BinaryIO, size: int, path: str | Path, largest: int) -> d
         raise ArtifactError(foreign) from error
     if type(version) is not int or version < 1:
         raise ArtifactError(foreign)
+    if version < FORMAT_VERSION:
+        raise ArtifactError(
+            f"{path} has format version {version}, this release reads {FORMAT_VERSION}; train it again"
+        )
     if version > FORMAT_VERSION:
         raise ArtifactError(
             f"{path} has format version {version}, this release reads up to {FORMAT_VERSION}; upgrade fmrnet"
@@ -315,12 +338,17 @@ def _cut(content: Any) -> Any:
     return [_cut(part) for part in content] if isinstance(content, list | tuple) else content
 
 
-def _check_weights(weights: Mapping[str, torch.Tensor]) -> None:
+def _contiguous(tensor: ArrayLike) -> NDArray[Any]:
+    array = np.asarray(tensor)
+    return array if array.flags.c_contiguous else array.copy()
+
+
+def _check_weights(weights: Mapping[str, NDArray[Any]]) -> None:
     """Raise ArtifactError if a weight is NaN, infinite or beyond all sense: with such, every picture is good."""
     for name, tensor in weights.items():
-        if tensor.is_floating_point() and tensor.numel():
+        if tensor.dtype.kind == "f" and tensor.size:
             # NaN is the least and the greatest of any numbers that hold one.
-            low, high = (limit.item() for limit in torch.aminmax(tensor.detach()))
+            low, high = float(tensor.min()), float(tensor.max())
             if not (low >= -GREATEST_WEIGHT and high <= GREATEST_WEIGHT):
                 raise ArtifactError(
                     f"the weights {shown(name)} go from {low:.3g} to {high:.3g}: expected finite "
@@ -337,13 +365,13 @@ def _named(path: str | Path) -> Iterator[None]:
         raise ArtifactError(f"{path}: {error}") from error
 
 
-def _digest(tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> str:
+def _digest(tensors: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> str:
     """SHA-256 over the header without its hash, then name, type, shape and bytes of every tensor by name."""
     digest = hashlib.sha256(_canonical({k: v for k, v in header.items() if k != "sha256"}).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(tensor.reshape(-1).data)
     return digest.hexdigest()
 
 

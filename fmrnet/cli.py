@@ -403,8 +403,8 @@ def info(
 ) -> None:
     """Show what a model file holds: settings, thresholds, where it comes from."""
     import fmrnet
+    from fmrnet.engines.operations import operations
     from fmrnet.errors import shown
-    from fmrnet.inspection.operations import operations
 
     inspector = fmrnet.load(model, "cpu")
     counted = operations(inspector.model, 512, 512)

@@ -16,6 +16,8 @@ SLOPE = 0.2  # of every leaky ReLU
 MOST = 2**16  # of anything that is counted; what a network of many costs is bounded as a whole:
 MOST_WEIGHTS = 2**28  # 1 GiB; settings that come with a file are not to fill the memory
 
+DEEPEST = 32  # pixels that a value of the deepest map stands for
+
 Tile = Literal["patch", "picture"]
 Mixing = Literal["dense", "shared", "none"]
 Schedule = Literal["constant", "cosine"]
@@ -170,6 +172,11 @@ class Config:
         textons = [(self.patch_size // side // self.texton_size) ** 2 for side in (16, 8)]
         mixing = 9 * sum(count**2 for count in textons) if self.mixing == "dense" else 0
         return 16 * (encoder + decoder) + addressing + memory + mixing
+
+    @property
+    def multiple(self) -> int:
+        """What divides the sides of a picture that is inspected, in pixels; it is filled up until it does."""
+        return self.stride if self.tile == "picture" else DEEPEST
 
     @property
     def stride(self) -> int:

@@ -24,7 +24,7 @@ STAGES = (  # expansion, kernel size, stride, channels, blocks
 )
 GIVEN = (1, 2, 4)  # stages whose maps are given
 STEM = 32  # channels of the first convolution
-MULTIPLE = 64  # pixels; pictures are filled up to a multiple of it
+MULTIPLE = 16  # pixels; the last stride
 MEAN = (0.485, 0.456, 0.406)  # taken off red, green and blue
 STD = (0.229, 0.224, 0.225)  # that they are divided by then
 NORM_EPS = 1e-3  # of every batch norm, in the network as it was published
@@ -38,26 +38,26 @@ def maps(image: npt.ArrayLike, weights: Weights) -> list[Array]:
     Parameters
     ----------
     image : (H, W, C) in [0, 1]
-        C is 1 or 3. The sides are filled up to a multiple of MULTIPLE (`filled_up`).
+        C is 1 or 3. The sides are multiples of MULTIPLE.
     weights : mapping of str to array
         stem (see `unit`), and stages.{s}.{b} (see `bottleneck`) for blocks b of stages s, as STAGES has them.
 
     Returns
     -------
     [(24, H / 4, W / 4), (40, H / 8, W / 8), (112, H / 16, W / 16)]
-        Of the filled sides.
 
     Raises
     ------
     ValueError
-        Two channels or more than three, a weight that is missing or does not fit.
+        Two channels or more than three, sides that are no multiples, a weight that is missing or does not fit.
     """
     I = picture("image", image)
     if I.shape[2] not in (1, 3):
         raise ValueError(f"image has shape {I.shape}; expected 1 or 3 channels")
+    if any(side % MULTIPLE for side in I.shape[:2]):
+        raise ValueError(f"image has shape {I.shape}; expected sides that are multiples of {MULTIPLE}")
     x = (np.broadcast_to(I, (*I.shape[:2], 3)) - MEAN) / STD
-    x = filled_up(x.transpose(2, 0, 1), MULTIPLE)
-    x = unit(x, weights, "stem", (STEM, 3, 3, 3), stride=2)
+    x = unit(x.transpose(2, 0, 1), weights, "stem", (STEM, 3, 3, 3), stride=2)
     given = []
     for s, (expansion, kernel, stride, channels, blocks) in enumerate(STAGES):
         for b in range(blocks):
@@ -186,23 +186,6 @@ def conv(x: npt.ArrayLike, weight: npt.ArrayLike, *, stride: int = 1) -> Array:
             ]
             y += W[:, 0, m, n, None, None] * tap if alone else np.tensordot(W[:, :, m, n], tap, axes=1)
     return y
-
-
-def filled_up(x: npt.ArrayLike, multiple: int) -> Array:
-    """Repeat the last row and the last column until the sides are multiples.
-
-    Parameters
-    ----------
-    x : (C, H, W)
-    multiple : int, positive
-
-    Returns
-    -------
-    (C, H', W')
-    """
-    x = numbers("x", x, "(C, H, W)")
-    _, height, width = x.shape
-    return np.pad(x, ((0, 0), (0, -height % multiple), (0, -width % multiple)), mode="edge")
 
 
 def halved(x: npt.ArrayLike) -> Array:

@@ -37,14 +37,13 @@ def features(image: npt.ArrayLike, weights: Weights) -> list[Array]:
     Parameters
     ----------
     image : (H, W, C) in [0, 1]
-        C is 1 or 3.
+        C is 1 or 3; the sides are multiples of 32, see `patches.filled`.
     weights : mapping of str to array
         backbone. before each name of `backbone.maps`.
 
     Returns
     -------
-    [(64, H / 4, W / 4), (176, H'' / 8, W'' / 8), (176, H / 8, W / 8)]
-        H and W filled up to a multiple of 64, and H'' and W'' half of that, filled up again.
+    [(64, H / 4, W / 4), (176, H / 16, W / 16), (176, H / 8, W / 8)]
 
     Raises
     ------
@@ -58,7 +57,7 @@ def features(image: npt.ArrayLike, weights: Weights) -> list[Array]:
     }
     I = picture("image", image)
     maps = backbone.maps(I, own)
-    half = backbone.halved(backbone.filled_up(I.transpose(2, 0, 1), backbone.MULTIPLE)).transpose(1, 2, 0)
+    half = backbone.halved(I.transpose(2, 0, 1)).transpose(1, 2, 0)
     return [backbone.fine(maps), backbone.whole(backbone.maps(half, own)), backbone.whole(maps)]
 
 
@@ -148,7 +147,6 @@ def evidence(image: npt.ArrayLike, weights: Weights, fine: Gaussian, coarse: Gau
     Returns
     -------
     [(H / 4, W / 4), (H / 16, W / 16), (H / 8, W / 8)], the last one absent without a head
-        Of the filled sides; the second is (H'' / 8, W'' / 8) of `features`.
 
     Raises
     ------
@@ -211,28 +209,26 @@ def surprise(values: npt.ArrayLike, levels: npt.ArrayLike, rate: float) -> Array
     return np.asarray(np.where(x > q[-1], tail, -np.log10(share)))
 
 
-def drawn(values: npt.ArrayLike, cell: int, size: tuple[int, int]) -> Array:
-    """A map of cells at each pixel (`backbone.larger`); what lies beyond the picture is cut off.
+def drawn(values: npt.ArrayLike, cell: int) -> Array:
+    """A map of cells at each pixel (`backbone.larger`).
 
     Parameters
     ----------
     values : (h, w)
     cell : int, pixels of a side
-    size : H, W
 
     Returns
     -------
-    (H, W)
+    (h * cell, w * cell)
     """
     each = numbers("values", values, "(h, w)")
-    return backbone.larger(each[None], cell)[0, : size[0], : size[1]]
+    return np.asarray(backbone.larger(each[None], cell)[0])
 
 
 def joined(
     evidence: Sequence[npt.ArrayLike],
     levels: Sequence[npt.ArrayLike],
     rates: Sequence[float],
-    size: tuple[int, int],
 ) -> Array:
     """The sum of the witnesses' surprises at each pixel.
 
@@ -240,17 +236,17 @@ def joined(
     ----------
     evidence : of each witness (h, w), as `evidence` gives it
     levels, rates : of each witness, from `levels`
-    size : H, W of the picture
 
     Returns
     -------
     (H, W), 0 or more
         Of independent witnesses it is Fisher's statistic -2 (ln p_1 + ln p_2 + ...) divided by 2 ln 10.
     """
-    total = np.zeros(size)
-    for values, good, rate, cell in zip(evidence, levels, rates, GRIDS):
-        total += drawn(surprise(values, good, rate), cell, size)
-    return total
+    each = [
+        drawn(surprise(values, good, rate), cell)
+        for values, good, rate, cell in zip(evidence, levels, rates, GRIDS)
+    ]
+    return np.asarray(np.sum(each, axis=0))
 
 
 def _weighted_sums(x: Array, weights: Weights, name: str) -> Array:

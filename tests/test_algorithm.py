@@ -13,7 +13,7 @@ import pytest
 import torch
 from weave import TINY, learn, make_pictures
 
-from fmrnet.inspection import background
+from fmrnet.engines import background
 from fmrnet.learning import data, fusion_training, generator_training, training
 from fmrnet.learning.critics import AuxiliaryClassifier, Discriminator
 from fmrnet.learning.generator_training import Networks

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tiny import with_thresholds
 
 from fmrnet.config import Config
+from fmrnet.engines import background
+from fmrnet.engines.background import patch_alarms, patch_means
 from fmrnet.errors import ArtifactError, ConfigError, DatasetError
-from fmrnet.inspection import background
-from fmrnet.inspection.background import patch_alarms, patch_means
 from fmrnet.inspection.calibration import Calibration, calibrate
 from fmrnet.inspection.early_exit import EarlyExit
 from fmrnet.inspection.limits import Limits, look

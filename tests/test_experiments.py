@@ -22,7 +22,7 @@ import torch
 from tiny import CONFIG, ground
 
 from fmrnet import config
-from fmrnet.inspection import background
+from fmrnet.engines import background
 from fmrnet.learning import generator_training, training
 from fmrnet.learning.synthesis import synthetic_defects
 from fmrnet.pictures import write_picture

@@ -14,8 +14,8 @@ from weave import TINY, learn, make_pictures, weights_of
 import fmrnet
 from fmrnet.artifact import read_tensors, write_tensors
 from fmrnet.config import preset
+from fmrnet.engines import background
 from fmrnet.errors import ArtifactError, ConfigError, FmrnetError
-from fmrnet.inspection import background
 from fmrnet.learning import general_training
 from fmrnet.learning.checkpoint import checkpoint_path
 from fmrnet.learning.training import Interrupted

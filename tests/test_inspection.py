@@ -14,8 +14,8 @@ from PIL import Image
 import fmrnet
 from fmrnet import artifact
 from fmrnet.config import Config
+from fmrnet.engines import background
 from fmrnet.errors import ArtifactError, ConfigError, DatasetError, PictureError
-from fmrnet.inspection import background
 from fmrnet.inspection.early_exit import EarlyExit
 from fmrnet.inspection.good_scores import GoodScores
 from fmrnet.inspection.inspector import Inspector
@@ -129,12 +129,12 @@ def test_auto_exits_early_only_when_every_patch_is_near(inspector):
     largest = inspector.inspect(picture, level="patch").patch_scores.max()
     for factor, level in ((1.001, "patch"), (0.999, "pixel")):
         good = tiny.same(float(largest) * factor)
-        result = Inspector(inspector.model, replace(THRESHOLDS, patch=good, early_exit=SURE), {}).inspect(
+        result = Inspector(inspector.engine, replace(THRESHOLDS, patch=good, early_exit=SURE), {}).inspect(
             picture, level="auto"
         )
         assert result.level == level
         assert result.level == "pixel" or not result.defective
-        unsure = Inspector(inspector.model, replace(THRESHOLDS, patch=good), {}).inspect(
+        unsure = Inspector(inspector.engine, replace(THRESHOLDS, patch=good), {}).inspect(
             picture, level="auto"
         )
         assert unsure.level == "pixel", "of an exit that nothing is known of, nothing is taken"
@@ -151,7 +151,7 @@ def test_a_picture_is_defective_where_its_p_value_is_at_most_the_rate(inspector,
     scores = GoodScores(tuple(good))
     limits = replace(NO_LIMITS, level=((0.6, 1.0),)) if dark else NO_LIMITS
     calibration = replace(THRESHOLDS, picture=scores, patch=scores, limits=limits)
-    asked = Inspector(inspector.model, calibration, {})
+    asked = Inspector(inspector.engine, calibration, {})
     before = asked.inspect(noise(70, 90), level)
     asked.false_alarms = rate
     found = asked.inspect(noise(70, 90), level)
@@ -173,7 +173,7 @@ def test_pixel_level_gives_map_and_mask_at_the_pictures_size(inspector):
     assert result.defective
     assert np.array_equal(result.mask, result.anomaly_map > THRESHOLDS.pixel_threshold)
     assert result.mask.any()
-    lax = Inspector(inspector.model, replace(THRESHOLDS, picture=tiny.same(1e9)), {})
+    lax = Inspector(inspector.engine, replace(THRESHOLDS, picture=tiny.same(1e9)), {})
     good = lax.inspect(noise(77, 131))
     assert np.array_equal(good.anomaly_map, result.anomaly_map)
     assert not good.defective
@@ -230,7 +230,7 @@ def test_small_picture_and_bad_level(inspector, tmp_path):
 
 
 def test_calibrate_anew(inspector):
-    fresh = Inspector(inspector.model, THRESHOLDS, {})
+    fresh = Inspector(inspector.engine, THRESHOLDS, {})
     fresh.calibrate([noise(128, 96, seed=i) for i in range(3)], k=4.0)
     assert fresh.calibration.k == 4.0
     assert fresh.calibration.pictures == 3
@@ -245,7 +245,7 @@ def test_calibrate_anew(inspector):
 
 
 def test_a_model_that_is_not_calibrated_says_so(inspector, tmp_path):
-    fresh = Inspector(inspector.model, None, {})
+    fresh = Inspector(inspector.engine, None, {})
     with pytest.raises(ArtifactError, match="run `fmrnet calibrate` with good pictures"):
         fresh.inspect(noise(70, 90))
     found = fresh.calibrate([noise(70, 90, seed=seed) for seed in range(3)])
@@ -274,7 +274,7 @@ def test_unknown_device_and_unfit_weights(inspector, tmp_path, monkeypatch):
     for device in ("tpu", "meta", "cuda:99"):
         with pytest.raises(ConfigError, match=device):
             fmrnet.load(tmp_path / "a.fmr", device=device)
-    odd = Inspector(inspector.model, THRESHOLDS, {})
+    odd = Inspector(inspector.engine, THRESHOLDS, {})
     monkeypatch.setattr(odd.model, "config", replace(TINY, memory_entries=8))
     with pytest.raises(ArtifactError, match="not written"):
         odd.save(tmp_path / "b.fmr")
@@ -309,8 +309,8 @@ def test_defective_is_a_score_above_one_and_a_limit_only_raises_it(
     good = tiny.same(threshold)
     thresholds = replace(THRESHOLDS, picture=good, patch=good)
     picture = noise(64, 96, seed=seed)
-    found = Inspector(inspector.model, replace(thresholds, limits=limits), {}).inspect(picture, level)
-    without = Inspector(inspector.model, thresholds, {}).inspect(picture, found.level)
+    found = Inspector(inspector.engine, replace(thresholds, limits=limits), {}).inspect(picture, level)
+    without = Inspector(inspector.engine, thresholds, {}).inspect(picture, found.level)
     assert found.defective == (found.score > 1)
     assert without.reasons == ()
     if found.reasons:
@@ -331,7 +331,7 @@ def test_what_is_wholly_unlike_the_good_pictures_is_never_good(level):
     good = tiny.ground(256, 256, seed=3)
     good_scores = tiny.same(1e9)
     thresholds = replace(inspector.calibration, patch=good_scores, picture=good_scores, early_exit=SURE)
-    inspector = Inspector(inspector.model, thresholds, {})
+    inspector = Inspector(inspector.engine, thresholds, {})
     assert inspector.inspect(good, level).reasons == ()
     twelve_bits = (good.astype(np.uint32) * 4095 // 255).astype(np.uint16)
     for name, picture, reason in (
@@ -346,19 +346,19 @@ def test_what_is_wholly_unlike_the_good_pictures_is_never_good(level):
         assert found.score > 1
         assert any(text.startswith(reason) for text in found.reasons), (name, found.reasons)
     everywhere = replace(thresholds, pixel_threshold=1e-12)
-    found = Inspector(inspector.model, everywhere, {}).inspect(good, "pixel")
+    found = Inspector(inspector.engine, everywhere, {}).inspect(good, "pixel")
     assert found.reasons == (f"mask of 100% of the picture, above {thresholds.limits.share:.0%}",)
     far = replace(thresholds, limits=replace(thresholds.limits, distance=1e-3))
-    found = Inspector(inspector.model, far, {}).inspect(good, level)
+    found = Inspector(inspector.engine, far, {}).inspect(good, level)
     assert found.score == pytest.approx(np.median(found.patch_scores) / 1e-3)
     assert [reason.split(",")[0][:25] for reason in found.reasons] == ["median distance to good p"]
 
 
 def test_auto_goes_on_to_the_map_of_a_picture_beyond_a_limit(inspector):
     sure = replace(THRESHOLDS, early_exit=SURE)
-    assert Inspector(inspector.model, sure, {}).inspect(noise(64, 64), "auto").level == "patch"
+    assert Inspector(inspector.engine, sure, {}).inspect(noise(64, 64), "auto").level == "patch"
     limits = replace(NO_LIMITS, level=((0.9, 1.0),))
-    found = Inspector(inspector.model, replace(sure, limits=limits), {}).inspect(noise(64, 64), "auto")
+    found = Inspector(inspector.engine, replace(sure, limits=limits), {}).inspect(noise(64, 64), "auto")
     assert found.level == "pixel"
     assert found.defective
 
@@ -366,7 +366,7 @@ def test_auto_goes_on_to_the_map_of_a_picture_beyond_a_limit(inspector):
 def test_limits_are_of_the_models_channels(inspector):
     limits = replace(NO_LIMITS, level=NO_LIMITS.level * 3)
     with pytest.raises(ArtifactError, match="limits of 3 channels for a model of 1"):
-        Inspector(inspector.model, replace(THRESHOLDS, limits=limits), {})
+        Inspector(inspector.engine, replace(THRESHOLDS, limits=limits), {})
 
 
 @pytest.mark.parametrize("level", ["patch", "pixel"])
@@ -418,7 +418,7 @@ def test_calibration_with_settings_out_of_range_is_refused_before_any_work(inspe
         def __iter__(self):
             pytest.fail("the pictures were looked at")
 
-    fresh = Inspector(inspector.model, THRESHOLDS, {})
+    fresh = Inspector(inspector.engine, THRESHOLDS, {})
     with pytest.raises(ConfigError, match=next(iter(setting))):
         fresh.calibrate(Untouched(), **setting)
     assert fresh.calibration == THRESHOLDS
@@ -429,7 +429,7 @@ def test_calibration_names_every_picture_it_cannot_use(inspector, tmp_path, monk
     Image.new("L", (10, 10)).save(tmp_path / "small.png")
     (tmp_path / "text.png").write_text("no picture")
     given = [noise(70, 70), tmp_path / "small.png", noise(70, 80), tmp_path / "text.png", np.zeros(3)]
-    fresh = Inspector(inspector.model, THRESHOLDS, {})
+    fresh = Inspector(inspector.engine, THRESHOLDS, {})
     with pytest.raises(PictureError) as caught:
         fresh.calibrate(given)
     for named in ("small.png: 10x10 pixels", "text.png", "picture 4"):
@@ -442,7 +442,7 @@ def test_calibration_names_its_suspects_by_their_files(inspector, tmp_path):
     for number in range(9):
         values = np.random.default_rng(number).integers(100, 150, (70, 90), dtype=np.uint8)
         Image.fromarray(values if number != 4 else values // 50).save(tmp_path / f"{number}.png")
-    fresh = Inspector(inspector.model, THRESHOLDS, {})
+    fresh = Inspector(inspector.engine, THRESHOLDS, {})
     found = fresh.calibrate(sorted(tmp_path.iterdir()))
     assert [suspect.picture for suspect in found.suspects] == [str(tmp_path / "4.png")]
     assert found.pictures == 8

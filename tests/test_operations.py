@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from fmrnet.config import Config
-from fmrnet.inspection.operations import operations
+from fmrnet.engines.operations import operations
 from fmrnet.network.model import FMRNet
 
 SMALL = Config(channels=(2, 3, 4, 5, 6), memory_entries=7, addressing_width=8)

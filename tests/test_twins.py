@@ -16,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmrnet import config, fast, reference
+from fmrnet.engines import background
 from fmrnet.fast import _textons_numba, _textons_triton
 from fmrnet.fast import fusion as fast_fusion
 from fmrnet.fast import memory as fast_memory
 from fmrnet.fast import textons as fast_textons
-from fmrnet.inspection import background, good_scores
+from fmrnet.inspection import good_scores
 from fmrnet.learning import general_training, losses
 from fmrnet.network import backbone, general, learned_fusion, model
 

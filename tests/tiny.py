@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fmrnet import files
 from fmrnet.config import Config, preset
+from fmrnet.engines.torch_engine import TorchEngine
 from fmrnet.inspection.calibration import Calibration, calibrate
 from fmrnet.inspection.early_exit import EarlyExit
 from fmrnet.inspection.good_scores import GoodScores
@@ -65,10 +66,11 @@ def make_inspector(channels: int = 1) -> Inspector:
     model.mean.fill_(0.5)
     model.std.fill_(0.1)
     torch.nn.init.normal_(model.memory)
-    good = torch.from_numpy(ground(channels=channels).astype(np.float32) / 255)
-    good = good[None] if channels == 1 else good.permute(2, 0, 1)
-    calibration = calibrate(model, [("good.png", good)])
-    return Inspector(model, calibration, {"command": "none", "seed": 0, "loss_curve": [[1, 10, 0.5]]})
+    good = ground(channels=channels).astype(np.float32) / 255
+    good = good[None] if channels == 1 else good.transpose(2, 0, 1)
+    engine = TorchEngine(model)
+    calibration = calibrate(engine, [("good.png", good)])
+    return Inspector(engine, calibration, {"command": "none", "seed": 0, "loss_curve": [[1, 10, 0.5]]})
 
 
 def without_names(calibration: Calibration) -> Calibration:

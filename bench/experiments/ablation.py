@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from fmrnet import fast
+from fmrnet.engines import background
 from fmrnet.errors import DatasetError, PictureError
-from fmrnet.inspection import background
 from fmrnet.inspection.inspector import Inspector
 from fmrnet.learning import data
 from fmrnet.learning.synthesis import synthetic_defects

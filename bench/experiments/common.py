@@ -28,10 +28,10 @@ import rows
 import fmrnet
 from fmrnet import fast
 from fmrnet.config import Config, preset
+from fmrnet.engines import background
 from fmrnet.errors import ConfigError, DatasetError, FmrnetError
 from fmrnet.evaluation.layouts import Example, load_dataset
 from fmrnet.evaluation.metrics import PixelCounts
-from fmrnet.inspection import background
 from fmrnet.inspection.inspector import Inspector
 from fmrnet.learning import training
 from fmrnet.pictures import read_picture, to_channels

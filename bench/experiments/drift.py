@@ -28,8 +28,8 @@ from scipy import ndimage
 
 import fmrnet
 from fmrnet.config import preset
+from fmrnet.engines import background
 from fmrnet.evaluation.layouts import load_dataset
-from fmrnet.inspection import background
 from fmrnet.inspection.drift import FALSE_RATE, Drift, drift
 from fmrnet.inspection.good_scores import GoodScores
 from fmrnet.inspection.inspector import Inspector

@@ -24,7 +24,7 @@ import common
 import torch
 from torch import Tensor
 
-from fmrnet.inspection import background
+from fmrnet.engines import background
 from fmrnet.progress import Bar
 
 LEVELS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)

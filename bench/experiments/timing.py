@@ -34,7 +34,7 @@ import torch
 
 import fmrnet
 from fmrnet.config import preset
-from fmrnet.inspection import background
+from fmrnet.engines import background
 from fmrnet.inspection.calibration import calibrate
 from fmrnet.inspection.inspector import Inspector
 from fmrnet.network.model import FMRNet

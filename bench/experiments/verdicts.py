@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fmrnet
+from fmrnet.engines import background
 from fmrnet.evaluation.layouts import GOOD, load_dataset
 from fmrnet.evaluation.metrics import Confusion
-from fmrnet.inspection import background
 from fmrnet.inspection.good_scores import GoodScores
 from fmrnet.inspection.inspector import Inspector
 from fmrnet.progress import Bar

@@ -13,19 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy.special import expit
-from torch import Tensor
+from scipy.special import expit, logit
 
+from fmrnet.engines.engine import Engine, Found
 from fmrnet.errors import ArtifactError, ConfigError, DatasetError
-from fmrnet.inspection import background
 from fmrnet.inspection.early_exit import LOST, EarlyExit
 from fmrnet.inspection.good_scores import GoodScores
 from fmrnet.inspection.limits import Limits, Look, look
 from fmrnet.inspection.stored import Stored
 from fmrnet.inspection.suspects import FEWEST, Suspect, loud, odd
-from fmrnet.network.model import FMRNet
 
 __all__ = ["Calibration", "calibrate"]
 
@@ -131,14 +128,14 @@ class Calibration:
             f"level pixel calls defective is lost so, for defects like the {found} synthetic ones this rests on"
         )
 
-    def mask(self, compared: background.Comparison) -> Tensor:
+    def mask(self, found: Found) -> NDArray[np.bool_]:
         """The defective pixels of a picture that is defective, (H, W) bool.
 
         They pass the pixel threshold and, unless it is one of k sigma, PEAK of the greatest evidence: around a strong
         defect its own halo passes the threshold.
         """
-        marked = compared.anomaly_map > self.pixel_threshold
-        return marked if self.k else marked & (compared.evidence > PEAK * compared.evidence.max())
+        marked = found.anomaly_map > self.pixel_threshold
+        return marked if self.k else marked & (found.evidence > PEAK * found.evidence.max())
 
     def of_size(self, pixels: int) -> Calibration:
         """The same for a picture of so many pixels: the more parts it has, the more may one of them stand out."""
@@ -200,10 +197,10 @@ class Calibration:
 
 
 def calibrate(
-    model: FMRNet,
-    held_out: Iterable[tuple[str, Tensor]],
+    engine: Engine,
+    held_out: Iterable[tuple[str, NDArray[np.float32]]],
     *,
-    learnt: Iterable[tuple[str, Tensor]] = (),
+    learnt: Iterable[tuple[str, NDArray[np.float32]]] = (),
     looks: Iterable[tuple[str, Look]] = (),
     early_exit: EarlyExit = EarlyExit(),  # noqa: B008 (it cannot change)
     pixels: int | None = None,
@@ -217,8 +214,8 @@ def calibrate(
 
     Parameters
     ----------
-    model : FMRNet
-    held_out : iterable of (str, Tensor), (C, H, W) in [0, 1]
+    engine : Engine
+    held_out : iterable of (str, array (C, H, W) in [0, 1])
         Good pictures not used in training, and what to call them.
     learnt : the same
         Good pictures that training has seen, of whose scores the spread counts.
@@ -239,19 +236,20 @@ def calibrate(
     DatasetError
         If there is no picture.
     """
-    every = [_evidence(model, name, picture) for name, picture in held_out]
+    config = engine.config
+    every = [_evidence(engine, name, picture) for name, picture in held_out]
     if not every:
         raise DatasetError("no good pictures to calibrate on")
-    known = [_evidence(model, name, picture) for name, picture in learnt]
+    known = [_evidence(engine, name, picture) for name, picture in learnt]
     seen = [*((one.name, one.look) for one in every), *looks]
-    suspects = {} if keep_suspects else _odd(seen) | _loud((every, known), model.config.patch_size)
+    suspects = {} if keep_suspects else _odd(seen) | _loud((every, known), config.patch_size)
     if all(one.name in suspects for one in every):  # a single one, say: there is nothing else to go by
         suspects = {name: one for name, one in suspects.items() if name not in {held.name for held in every}}
     every, known = ([one for one in group if one.name not in suspects] for group in (every, known))
     typical = float(np.mean([math.prod(one.look.size) for one in every]))
     parts = 1.0 if pixels is None else max(1.0, pixels / typical)
-    rate = model.config.false_alarms if false_alarms is None else false_alarms
-    k = model.config.k if k is None else k
+    rate = config.false_alarms if false_alarms is None else false_alarms
+    k = config.k if k is None else k
     picture = _scores(every, known, parts, lambda one: one.readings.max((1, 2)))
     threshold = _pixel_threshold(every, k)
     limits = Limits.around(
@@ -265,14 +263,12 @@ def calibrate(
         patch=_scores(every, known, parts, lambda one: one.patch_readings),
         pixels=round(typical * parts),
         k=k,
-        pixel_threshold=min(float(expit(threshold)), SURE)
-        if model.config.standard_map
-        else max(threshold, LEAST),
+        pixel_threshold=min(float(expit(threshold)), SURE) if config.standard_map else max(threshold, LEAST),
         early_exit=early_exit,
         limits=limits,
         looks=tuple(one for name, one in seen if name not in suspects),
         suspects=tuple(suspects.values()),
-        loudest=_loudest(every, picture, model.config.patch_size),
+        loudest=_loudest(every, picture, config.patch_size),
     )
 
 
@@ -302,21 +298,21 @@ class _Evidence:
     values: NDArray[np.float64]  # of the same, VALUES of them, evenly spaced in rank
 
 
-def _evidence(model: FMRNet, name: str, picture: Tensor) -> _Evidence:
-    seen = background.glance(model, picture)
-    found = background.compare(model, seen)
-    values = found.anomaly_map.double()
-    if model.config.standard_map:
-        values = torch.logit(values, EDGE)
-    ranks = torch.linspace(0, values.numel() - 1, VALUES, dtype=torch.float64).round().long()
+def _evidence(engine: Engine, name: str, picture: NDArray[np.float32]) -> _Evidence:
+    seen = engine.glance(picture)
+    found = engine.compare(seen)
+    values = found.anomaly_map.astype(np.float64)
+    if engine.config.standard_map:
+        values = logit(values.clip(EDGE, 1 - EDGE))
+    ranks = np.linspace(0, values.size - 1, VALUES).round().astype(int)
     return _Evidence(
         name,
         look(picture),
-        found.readings.double().cpu().numpy(),
-        seen.readings.amax((1, 2)).double().cpu().numpy(),
+        found.readings.astype(np.float64),
+        seen.readings.max((1, 2)).astype(np.float64),
         seen.typical,
-        np.array([values.numel(), values.sum().item(), values.square().sum().item()]),
-        values.flatten().sort().values.cpu()[ranks].numpy(),
+        np.array([values.size, values.sum(), np.square(values).sum()]),
+        np.sort(values, axis=None)[ranks],
     )
 
 

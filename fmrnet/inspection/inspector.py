@@ -12,23 +12,23 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fmrnet import artifact, devices, fast
+from fmrnet import artifact
 from fmrnet.config import Config
+from fmrnet.engines.choice import choose
+from fmrnet.engines.engine import DAMAGED, Engine
 from fmrnet.errors import ArtifactError, ConfigError, DatasetError, PictureError
-from fmrnet.inspection import background
 from fmrnet.inspection.calibration import Calibration, calibrate
 from fmrnet.inspection.early_exit import EarlyExit
 from fmrnet.inspection.limits import Look, few_bits, look
-from fmrnet.network.model import FMRNet
-from fmrnet.network.weights import restore
 from fmrnet.pictures import as_picture, read_picture, to_channels
+
+if TYPE_CHECKING:
+    from fmrnet.network.model import FMRNet
 
 __all__ = ["Inspector", "Level", "Result", "load"]
 
@@ -55,7 +55,7 @@ class Result:
     patch_scores : (rows, columns) float32
         Distance of each patch's latent to its nearest memory entry. Patches lie `Config.stride` apart, the last
         of a row or column flush with the border. With general features, how surprising they are, see
-        `fmrnet.inspection.background.Glance`; patches lie half a patch apart, the last may reach beyond the border.
+        `fmrnet.engines.engine.Seen`; patches lie half a patch apart, the last may reach beyond the border.
     patch_p_values : (rows, columns) float64
         The share of good pictures with a patch as surprising as this one anywhere.
     anomaly_map : (H, W) float32, or None at patch level
@@ -88,12 +88,15 @@ class Inspector:
 
     Parameters
     ----------
-    model : FMRNet
-        With an established memory bank.
+    engine : Engine
+        What computes; `fmrnet.engines.torch_engine.TorchEngine` of a network, or one on graphs.
     calibration : Calibration, or None
         None of a model that is to be calibrated before it can inspect.
     provenance : dict
         Where the model comes from, JSON-ready.
+    content : Artifact, optional
+        The model file: what `save` writes again, but for calibration and provenance. Default: the weights of the
+        engine's network, and no graphs.
 
     Raises
     ------
@@ -101,13 +104,20 @@ class Inspector:
         If the calibration is of another number of channels than the model.
     """
 
-    def __init__(self, model: FMRNet, calibration: Calibration | None, provenance: dict[str, Any]) -> None:
-        if calibration and (channels := len(calibration.limits.level)) != model.config.image_channels:
-            expected = model.config.image_channels
+    def __init__(
+        self,
+        engine: Engine,
+        calibration: Calibration | None,
+        provenance: dict[str, Any],
+        content: artifact.Artifact | None = None,
+    ) -> None:
+        if calibration and (channels := len(calibration.limits.level)) != engine.config.image_channels:
+            expected = engine.config.image_channels
             raise ArtifactError(f"limits of {channels} channels for a model of {expected}; train it again")
-        self.model = model.eval().requires_grad_(False)
+        self.engine = engine
         self._calibration = calibration
         self.provenance = provenance
+        self._content = content
 
     @property
     def calibration(self) -> Calibration:
@@ -129,14 +139,16 @@ class Inspector:
         self._calibration = self.calibration.at(rate)
 
     @property
-    def config(self) -> Config:
-        """The settings of the network, its training and its inspection."""
-        return self.model.config
+    def model(self) -> FMRNet:
+        """The network in PyTorch; ConfigError if another engine computes."""
+        from fmrnet.engines.torch_engine import model_of
+
+        return model_of(self.engine)
 
     @property
-    def device(self) -> torch.device:
-        """Where the network computes."""
-        return self.model.mean.device
+    def config(self) -> Config:
+        """The settings of the network, its training and its inspection."""
+        return self.engine.config
 
     @property
     def bits(self) -> int | None:
@@ -175,27 +187,26 @@ class Inspector:
             raise ConfigError(f"level {level!r}: expected one of {', '.join(get_args(Level))}")
         started = time.perf_counter()
         picture = self._picture(image)
-        calibration = self.calibration.of_size(picture[0].numel())
-        glance = background.glance(self.model, picture)
-        patch_scores = glance.patch_scores.cpu().numpy()
+        calibration = self.calibration.of_size(picture[0].size)
+        glance = self.engine.glance(picture)
         seen = look(picture)
         passed = calibration.limits.passed_by(seen, glance.typical)
         good = calibration.patch
-        surprises = good.surprise(glance.readings.cpu().numpy())
+        surprises = good.surprise(glance.readings)
         patch_p_values = good.p_values(surprises)
         surprise, found, mask = float(surprises.max()), None, None
         if level == "pixel" or (level == "auto" and (passed or not calibration.is_settled(surprise))):
-            compared = background.compare(self.model, glance)
+            compared = self.engine.compare(glance)
             good = calibration.picture
-            surprise = float(good.surprise(compared.readings.cpu().numpy()).max())
-            found = compared.anomaly_map.cpu().numpy()
-            mask = calibration.mask(compared).cpu().numpy()
+            surprise = float(good.surprise(compared.readings).max())
+            found = compared.anomaly_map
+            mask = calibration.mask(compared)
             share = float((found > calibration.pixel_threshold).mean())
             passed = calibration.limits.passed_by(seen, glance.typical, share)
         threshold = good.threshold(calibration.false_alarms)
         times = max(surprise / threshold, *(limit.times for limit in passed), 0.0)
         if not math.isfinite(times):
-            raise ArtifactError(background.DAMAGED)
+            raise ArtifactError(DAMAGED)
         reasons = tuple(limit.reason for limit in passed)
         if reasons and (hint := few_bits(picture)) is not None:
             reasons = (*reasons, hint)
@@ -204,7 +215,7 @@ class Inspector:
             defective=times > 1,
             p_value=good.p_value(max(surprise, times * threshold) if passed else surprise),
             level="patch" if found is None else "pixel",
-            patch_scores=patch_scores,
+            patch_scores=glance.readings[0],
             patch_p_values=patch_p_values,
             anomaly_map=found,
             mask=mask if mask is None or times > 1 else np.zeros_like(mask),
@@ -218,17 +229,18 @@ class Inspector:
 
         Raises as `inspect`, and ConfigError if the model has no generator.
         """
-        restored = self._restored(self._picture(image))
-        return restored.permute(1, 2, 0).cpu().numpy()
+        return self._restored(self._picture(image)).transpose(1, 2, 0)
 
     def modality_maps(self, image: str | Path | NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        """Each modality's anomaly map before the fusion, by name: (H, W) float32. Raises as `reconstruct`."""
+        """Each modality's anomaly map before the fusion, by name: (H, W) float32. Needs PyTorch.
+
+        Raises as `reconstruct`.
+        """
         picture = self._picture(image)
         restored = self._restored(picture)
-        _, maps = fast.anomaly_map(
-            picture[None], restored[None], median=self.config.median, return_modalities=True
-        )
-        return {name: values[0].cpu().numpy() for name, values in maps.items()}
+        from fmrnet.engines.torch_engine import modality_maps
+
+        return modality_maps(picture, restored, self.config.median)
 
     def calibrate(
         self,
@@ -286,7 +298,7 @@ class Inspector:
         if errors:
             raise PictureError("; ".join(errors))
         self._calibration = calibrate(
-            self.model,
+            self.engine,
             ((name, self._picture(image)) for name, image in zip(names, pictures, strict=True)),
             false_alarms=config.false_alarms,
             k=config.k,
@@ -303,24 +315,28 @@ class Inspector:
         ArtifactError
             If `load` would not take the file, say for weights that are not finite, or `path` is no place for one.
         """
-        weights = self.model.state_dict()
-        try:
-            restore(self.config, weights)
-        except ArtifactError as error:
-            raise ArtifactError(f"{path} is not written: {error}") from error
-        artifact.save(
-            artifact.Artifact(self.config, self.calibration.to_dict(), self.provenance, weights), path
-        )
+        content = self._content
+        if content is None:
+            from fmrnet.engines.torch_engine import content_of
 
-    def _restored(self, picture: Tensor) -> Tensor:
+            try:
+                content = content_of(self.engine)
+            except ArtifactError as error:
+                raise ArtifactError(f"{path} is not written: {error}") from error
+        written = dataclasses.replace(
+            content, calibration=self.calibration.to_dict(), provenance=self.provenance
+        )
+        artifact.save(written, path)
+
+    def _restored(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
         if not self.config.generator:
             raise ConfigError(
                 "this model has no generator, and restores no background; train one with another preset than instant"
             )
-        return background.restore(self.model, background.encode(self.model, picture))
+        return self.engine.restore(picture)
 
-    def _picture(self, image: str | Path | NDArray[Any]) -> Tensor:
-        """(C, H, W) in [0, 1] on the network's device, at least a patch large."""
+    def _picture(self, image: str | Path | NDArray[Any]) -> NDArray[np.float32]:
+        """(C, H, W) in [0, 1], at least a patch large."""
         bits = self.bits
         given = read_picture(image, bits) if isinstance(image, str | Path) else as_picture(image, bits)
         picture = to_channels(given, self.config.image_channels)
@@ -331,10 +347,12 @@ class Inspector:
             raise PictureError(
                 f"{named}{width}x{height} pixels, smaller than a patch of {size}x{size}; enlarge it"
             )
-        return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))).to(self.device)
+        return np.ascontiguousarray(picture.transpose(2, 0, 1))
 
 
-def load(path: str | Path, device: str = "auto", *, calibrated: bool = True) -> Inspector:
+def load(
+    path: str | Path, device: str = "auto", *, engine: str = "auto", calibrated: bool = True
+) -> Inspector:
     """The inspector in a model file.
 
     Parameters
@@ -343,6 +361,8 @@ def load(path: str | Path, device: str = "auto", *, calibrated: bool = True) -> 
         Written by `fmrnet.train` or `Inspector.save`.
     device : str
         "auto", "cpu", "cuda" or "cuda:N".
+    engine : str
+        "auto" or one of `fmrnet.engines.choice.ENGINES`, see there.
     calibrated : bool
         Whether the model must be calibrated. One that is to be calibrated anew need not be.
 
@@ -352,9 +372,8 @@ def load(path: str | Path, device: str = "auto", *, calibrated: bool = True) -> 
         If the file is missing, no model, truncated, altered, of a newer format, or holds settings, thresholds or
         weights that are out of range or do not fit each other.
     ConfigError
-        If there is no such device.
+        If there is no such device or engine, or what it needs is not installed.
     """
-    where = devices.choose_device(device)
     content = artifact.load(path)
     calibration = None
     try:
@@ -365,8 +384,7 @@ def load(path: str | Path, device: str = "auto", *, calibrated: bool = True) -> 
                 f"{path} is not calibrated as this release does it; run `fmrnet calibrate {path} GOOD`: {error}"
             ) from error
     try:
-        model = restore(content.config, content.weights)
+        chosen = choose(content, device, engine)
     except ArtifactError as error:
-        raise ArtifactError(f"{path}: the weights do not fit the settings: {error}") from error
-    model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Inspector(model, calibration, content.provenance)
+        raise ArtifactError(f"{path}: {error}") from error
+    return Inspector(chosen, calibration, content.provenance, content)

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from fmrnet.errors import ArtifactError
 from fmrnet.inspection.stored import Stored
@@ -82,20 +82,19 @@ class Passed:
     reason: str
 
 
-@torch.no_grad()
-def look(picture: Tensor) -> Look:
+def look(picture: NDArray[np.float32]) -> Look:
     """The look of a picture (C, H, W) in [0, 1], at least a block large."""
     grey = picture.mean(0)
     rows, columns = (side // BLOCK for side in grey.shape)
     side = BLOCK // STEP
     cut = grey[: rows * BLOCK : STEP, : columns * BLOCK : STEP].reshape(rows, side, columns, side)
-    blocks = cut.transpose(1, 2).reshape(rows * columns, side**2)
-    level = picture.mean((1, 2), dtype=torch.float64)
-    deviation = blocks.std(1, correction=0).median().item()
+    blocks = cut.swapaxes(1, 2).reshape(rows * columns, side**2)
+    level = picture.mean((1, 2), dtype=np.float64)
+    deviation = float(np.median(blocks.std(1)))
     return Look(tuple(level.tolist()), deviation, _contrasts(grey), (picture.shape[1], picture.shape[2]))
 
 
-def _contrasts(means: Tensor) -> tuple[float, ...]:
+def _contrasts(means: NDArray[np.floating[Any]]) -> tuple[float, ...]:
     """From single pixels on, squares of twice the side each time, (H, W) of their means."""
     found = []
     for _ in SCALES:
@@ -103,7 +102,7 @@ def _contrasts(means: Tensor) -> tuple[float, ...]:
         upper, lower = means[:rows:2, :columns], means[1:rows:2, :columns]
         down, both = upper - lower, upper + lower
         down, across = down[:, ::2] + down[:, 1::2], both[:, ::2] - both[:, 1::2]
-        found.append((down.abs() + across.abs()).median().item() / 4)
+        found.append(float(np.median(np.abs(down) + np.abs(across))) / 4)
         means = (both[:, ::2] + both[:, 1::2]) / 4
     return tuple(found)
 
@@ -195,14 +194,14 @@ class Limits:
             yield Passed(share / self.share, f"mask of {share:.0%} of the picture, above {self.share:.0%}")
 
 
-def few_bits(picture: Tensor) -> str | None:
+def few_bits(picture: NDArray[np.float32]) -> str | None:
     """What to say of a picture (C, H, W) whose values fill only the lowest part of 16 bits, as 10 to 14 bits do.
 
     None if they reach higher, or if they are multiples of 1/255: those of 8 bits are what they are.
     """
-    top = picture.max().item()
+    top = float(picture.max())
     steps = picture * 255
-    if torch.allclose(steps, steps.round(), rtol=0, atol=1e-3):
+    if np.allclose(steps, steps.round(), rtol=0, atol=1e-3):
         return None
     depth = min((bits for bits in DEPTHS if top * 65535 < 2**bits), default=None)
     if depth is None:

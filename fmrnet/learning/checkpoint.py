@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fmrnet import artifact
 from fmrnet.errors import ArtifactError
 from fmrnet.learning.generator_training import Networks, Optimisers
+from fmrnet.network import weights
 from fmrnet.progress import duration
 
 __all__ = ["PHASES", "SUFFIX", "Checkpoint", "Position", "checkpoint_path", "unfinished"]
@@ -136,10 +137,10 @@ class Checkpoint:
     def check_room(self, networks: Networks) -> None:
         """Raise OSError if the disk has no room for a checkpoint beside the one before it."""
         modules = networks.modules
-        weights = sum(value.nbytes for module in modules.values() for value in module.state_dict().values())
+        held = sum(value.nbytes for module in modules.values() for value in module.state_dict().values())
         moments = sum(len(MOMENTS) * p.nbytes for module in modules.values() for p in module.parameters())
         there = self.path.stat().st_size if self.path.exists() else 0
-        needed, free = 2 * (weights + moments) - there, shutil.disk_usage(self.path.parent).free
+        needed, free = 2 * (held + moments) - there, shutil.disk_usage(self.path.parent).free
         if free < needed:
             raise OSError(
                 errno.ENOSPC,
@@ -159,7 +160,7 @@ class Checkpoint:
             for index, parameter in enumerate(optimiser.param_groups[0]["params"]):
                 tensors |= {f"moments.{name}.{index}.{k}": v for k, v in optimiser.state[parameter].items()}
         artifact.write_tensors(
-            self.path, tensors, {**self.identity, "position": dataclasses.asdict(position)}
+            self.path, weights.arrays(tensors), {**self.identity, "position": dataclasses.asdict(position)}
         )
 
     def load(self, networks: Networks) -> tuple[Position, Optimisers]:
@@ -174,7 +175,8 @@ class Checkpoint:
         ArtifactError
             If the file cannot be read, belongs to another training, or holds what no training writes.
         """
-        tensors, metadata = artifact.read_tensors(self.path)
+        given, metadata = artifact.read_tensors(self.path)
+        tensors = weights.tensors(given)
         for key, value in self.identity.items():
             if metadata.get(key) != value:
                 raise ArtifactError(

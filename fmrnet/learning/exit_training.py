@@ -12,12 +12,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from fmrnet.inspection import background
+from fmrnet.engines.torch_engine import TorchEngine
 from fmrnet.inspection.calibration import Calibration
 from fmrnet.inspection.early_exit import EarlyExit
 from fmrnet.learning import data
 from fmrnet.learning.fusion_training import labelled_crops
-from fmrnet.network.model import FMRNet
 
 __all__ = ["PHASE", "learn"]
 
@@ -27,7 +26,7 @@ CROPS = 384  # of which a hundred must be found at pixel level before anything c
 
 @torch.no_grad()
 def learn(
-    model: FMRNet,
+    engine: TorchEngine,
     calibration: Calibration,
     good: data.PicturePool,
     natural: data.PicturePool,
@@ -39,16 +38,17 @@ def learn(
     CROPS of them, or as many as the training has drawn in all its steps, if these are fewer. `between` is called
     with the number of crops done and of all.
     """
+    model = engine.model
     total = min(CROPS, model.config.batch_size * sum(model.config.steps))
     pixel: list[float] = []
     patch: list[float] = []
     levels = ((calibration.picture, pixel), (calibration.patch, patch))
     for crops, label in labelled_crops(model, good, natural, PHASE, total, device, between):
         for crop in crops[(label == 1).flatten(1).any(1)]:
-            seen = background.glance(model, crop)
-            found = background.compare(model, seen)
+            seen = engine.glance(crop.cpu().numpy())
+            found = engine.compare(seen)
             for (scores, p_values), readings in zip(levels, (found.readings, seen.readings), strict=True):
                 whole = scores.held_out[len(p_values) % len(scores.held_out)]
-                worst = np.maximum(readings.amax((1, 2)).double().cpu().numpy(), whole)
+                worst = np.maximum(readings.max((1, 2)).astype(np.float64), whole)
                 p_values.append(scores.p_value(float(scores.surprise(worst))))
     return EarlyExit(tuple(pixel), tuple(patch))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fmrnet import devices
-from fmrnet.inspection import background
+from fmrnet.engines import background
 from fmrnet.learning import data, losses
 from fmrnet.learning.synthesis import lit, speckled, synthetic_defects
 from fmrnet.network.learned_fusion import defect_labels, fusion_inputs, size_weights, without_light

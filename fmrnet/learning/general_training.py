@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from fmrnet import devices
+from fmrnet.engines import background
 from fmrnet.errors import ConfigError, FmrnetError
-from fmrnet.inspection import background
 from fmrnet.learning import data, fusion_training, losses
-from fmrnet.network.backbone import MULTIPLE, Backbone, whole
+from fmrnet.network.backbone import Backbone, whole
 from fmrnet.network.general import GRIDS
 from fmrnet.network.learned_fusion import size_weights
 from fmrnet.network.model import FMRNet
@@ -129,8 +129,9 @@ def make_crops(
     total = min(CROPS, BATCH * model.config.head_iterations)
     parts = []
     for crops, label in fusion_training.labelled_crops(model, good, natural, PHASE, total, device, between):
-        features = whole(model.general.backbone(crops))
-        missing = -crops.shape[-1] % MULTIPLE  # which the backbone fills up
+        filled = model.filled(crops)
+        features = whole(model.general.backbone(filled))
+        missing = filled.shape[-1] - crops.shape[-1]
         label = torch.nn.functional.pad(label, (0, missing, 0, missing), value=-1.0)
         defective = torch.nn.functional.max_pool2d((label == 1).float()[:, None], CELL)[:, 0]
         good_share = torch.nn.functional.avg_pool2d((label == 0).float()[:, None], CELL)[:, 0]
@@ -167,10 +168,11 @@ def fit_surprise(model: FMRNet, good: Iterable[Tensor]) -> None:
     assert model.general is not None
     values: list[list[Tensor]] = []
     for picture in good:
-        found = [one[0] for one in model.general.evidence(picture[None])]
+        filled = model.filled(picture[None])
+        found = [one[0] for one in model.general.evidence(filled)]
         if model.config.generator:
-            restored = background.restore(model, background.encode(model, picture))
-            found += background.map_and_alarm(model, picture, restored)
+            restored = background.restore(model, background.encode(model, filled[0]))
+            found += background.map_and_alarm(model, filled[0], restored)
         values.append([_ranked(one) for one in found])
     for witness, of_pictures in enumerate(zip(*values, strict=True)):
         model.general.surprise.fit(witness, torch.cat(of_pictures))

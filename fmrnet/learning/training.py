@@ -28,9 +28,10 @@ from torch import Tensor
 
 from fmrnet import artifact, devices
 from fmrnet.config import Config, preset
+from fmrnet.engines import background
+from fmrnet.engines.torch_engine import TorchEngine
 from fmrnet.errors import ArtifactError, ConfigError, FmrnetError
 from fmrnet.files import check_writable
-from fmrnet.inspection import background
 from fmrnet.inspection.calibration import Calibration, calibrate
 from fmrnet.inspection.inspector import Inspector, load
 from fmrnet.inspection.limits import look
@@ -284,7 +285,7 @@ def train(
         "loss_curve": run.position.history,
     }
     try:
-        Inspector(model, thresholds, provenance).save(out)
+        Inspector(TorchEngine(model), thresholds, provenance).save(out)
     except OSError as error:
         kept = (
             f"{error.strerror}; the training is kept in {checkpoint.path}: repeat the command with --resume"
@@ -392,28 +393,33 @@ def _calibrate(
 ) -> Calibration:
     """What the trained model says of good pictures unseen in training, of some of those seen, of synthetic defects."""
 
-    def tensors(named: list[Named]) -> Iterator[tuple[str, Tensor]]:
+    def arrays(named: list[Named]) -> Iterator[tuple[str, NDArray[np.float32]]]:
         for name, picture in named:
             run.stop_if_asked()
-            yield name, torch.from_numpy(picture.transpose(2, 0, 1).copy()).to(device)
+            yield name, picture.transpose(2, 0, 1).copy()
+
+    def tensors(named: list[Named]) -> Iterator[tuple[str, Tensor]]:
+        return ((name, torch.from_numpy(picture).to(device)) for name, picture in arrays(named))
 
     model = run.networks.model.eval().requires_grad_(False)
     if model.fusion is not None:
-        restored = ((p, background.restore(model, background.encode(model, p))) for _, p in tensors(held_out))
+        filled = (model.filled(picture[None])[0] for _, picture in tensors(held_out))
+        restored = ((p, background.restore(model, background.encode(model, p))) for p in filled)
         model.fusion.standardise(restored, model.mean, model.std)
     if model.general is not None:
         general_training.fit_surprise(model, (picture for _, picture in tensors(held_out)))
+    engine = TorchEngine(model)
     found = calibrate(
-        model,
-        tensors(held_out),
-        learnt=tensors(learnt[:: -(-len(learnt) // LEARNT)]),
-        looks=((name, look(picture)) for name, picture in tensors(learnt)),
+        engine,
+        arrays(held_out),
+        learnt=arrays(learnt[:: -(-len(learnt) // LEARNT)]),
+        looks=((name, look(picture)) for name, picture in arrays(learnt)),
         pixels=pixels,
     )
     if not model.config.generator:
         return found  # both levels say the same
     held_pool = data.PicturePool([picture for _, picture in held_out])
-    early_exit = exit_training.learn(model, found, held_pool, natural, device, run.between_defects)
+    early_exit = exit_training.learn(engine, found, held_pool, natural, device, run.between_defects)
     return dataclasses.replace(found, early_exit=early_exit)
 
 

@@ -22,7 +22,7 @@ STAGES = (  # expansion, kernel size, stride, channels, blocks
 GIVEN = (1, 2, 4)  # stages whose maps are given: strides 4, 8 and 16
 CHANNELS = (24, 40, 112)
 STEM = 32  # channels of the first convolution
-MULTIPLE = 64  # pixels; pictures are filled up to a multiple of it, those of half the size once more
+MULTIPLE = 16  # pixels, of which the sides are multiples: the last stride
 # What pictures are brought to. The network was taught with (x - 127) / 128, less than half this contrast; here the
 # usual mean and deviation of photographs find more (bench/decisions.md, twelfth round).
 MEAN = (0.485, 0.456, 0.406)
@@ -30,7 +30,10 @@ STD = (0.229, 0.224, 0.225)
 
 
 class _Unit(nn.Module):
-    """Convolution and perhaps ReLU6. Zeros are laid around as TensorFlow lays them: the odd one right and below."""
+    """Convolution and perhaps ReLU6, of maps whose sides are multiples of the stride.
+
+    Zeros are laid around as TensorFlow lays them: the odd one right and below.
+    """
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int, *, groups: int = 1, acts: bool = True
@@ -43,8 +46,8 @@ class _Unit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
         if stride > 1:
-            down, across = (max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in x.shape[2:])
-            x = pad(x, (across // 2, across - across // 2, down // 2, down - down // 2))
+            before = (kernel - stride) // 2
+            x = pad(x, 2 * (before, kernel - stride - before))
         x = self.conv(x)
         return x.clamp_(0, 6) if self.acts else x
 
@@ -88,26 +91,19 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Features of pictures (B, 1 or 3, H, W) in [0, 1], sides filled up to a multiple of MULTIPLE by their edge.
+        """Features of pictures (B, 1 or 3, H, W) in [0, 1], whose sides are multiples of MULTIPLE.
 
         Returns
         -------
-        (B, 24, H / 4, W / 4), (B, 40, H / 8, W / 8), (B, 112, H / 16, W / 16), of the filled sides.
+        (B, 24, H / 4, W / 4), (B, 40, H / 8, W / 8), (B, 112, H / 16, W / 16)
         """
-        filled = filled_up(image, MULTIPLE)
-        x = self.stem((filled.expand(-1, 3, -1, -1) - self.mean[:, None, None]) / self.std[:, None, None])
+        x = self.stem((image.expand(-1, 3, -1, -1) - self.mean[:, None, None]) / self.std[:, None, None])
         given = []
         for number, stage in enumerate(self.stages):
             x = stage(x)
             if number in GIVEN:
                 given.append(x)
         return given[0], given[1], given[2]
-
-
-def filled_up(image: Tensor, multiple: int) -> Tensor:
-    """Pictures (B, C, H, W) with their last row and column repeated until the sides are multiples."""
-    height, width = image.shape[2:]
-    return pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
 def fine(maps: tuple[Tensor, Tensor, Tensor]) -> Tensor:

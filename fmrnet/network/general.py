@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu
 
 from fmrnet.config import SLOPE, Config
-from fmrnet.network.backbone import CHANNELS, MULTIPLE, Backbone, filled_up, fine, whole
+from fmrnet.network.backbone import CHANNELS, Backbone, fine, whole
 
 __all__ = ["GRIDS", "Gaussian", "General", "Head", "Surprise", "drawn"]
 
@@ -96,7 +96,7 @@ class Surprise(nn.Module):
     def forward(self, witness: int, values: Tensor) -> Tensor:
         """Of the values of one witness, any shape; 0 or more."""
         levels = self.levels[witness]
-        above = torch.searchsorted(levels, values.contiguous()).clamp(1, LEVELS - 1)
+        above = _below(levels, values).clamp(1, LEVELS - 1)
         low, high = levels[above - 1], levels[above]
         part = torch.where(high > low, (values - low) / (high - low).clamp_min(1e-30), 0.0).clamp(0, 1)
         share = 1 - TAIL * (above - 1 + part) / (LEVELS - 1)
@@ -134,9 +134,9 @@ class General(nn.Module):
         return 2 if self.head is None else 3
 
     def features(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What fine witness, coarse witness and head see of pictures (B, C, H, W) in [0, 1]."""
+        """What fine witness, coarse witness and head see of pictures (B, C, H, W) in [0, 1], multiples of 32 pixels."""
         maps = self.backbone(image)
-        halved = nn.functional.avg_pool2d(filled_up(image, MULTIPLE), 2)
+        halved = nn.functional.avg_pool2d(image, 2)
         return fine(maps), whole(self.backbone(halved)), whole(maps)
 
     def evidence(self, image: Tensor) -> list[Tensor]:
@@ -149,12 +149,24 @@ class General(nn.Module):
         """The surprise of each witness on general features, on its own grid (B, h, w), from `evidence`."""
         return [self.surprise(number, values) for number, values in enumerate(evidence)]
 
-    def joined(self, surprises: list[Tensor], size: tuple[int, int]) -> Tensor:
+    def joined(self, surprises: list[Tensor]) -> Tensor:
         """The sum of `surprises` at each pixel, (B, H, W)."""
-        return torch.stack([drawn(values, cell, size) for values, cell in zip(surprises, GRIDS)]).sum(0)
+        return torch.stack([drawn(values, cell) for values, cell in zip(surprises, GRIDS)]).sum(0)
 
 
-def drawn(values: Tensor, cell: int, size: tuple[int, int]) -> Tensor:
-    """A map (B, h, w) of cells of so many pixels, at each pixel (B, H, W); what lies beyond the picture is cut off."""
+def _below(levels: Tensor, values: Tensor) -> Tensor:
+    """How many of LEVELS rising numbers lie below each value; LEVELS - 1 stands for all, too, in a graph."""
+    if not torch.compiler.is_exporting():
+        return torch.searchsorted(levels, values.contiguous())
+    count = torch.zeros_like(values, dtype=torch.long)  # ONNX has no search
+    step = LEVELS // 2
+    while step:
+        count = torch.where(levels[count + (step - 1)] < values, count + step, count)
+        step //= 2
+    return count
+
+
+def drawn(values: Tensor, cell: int) -> Tensor:
+    """A map (B, h, w) of cells of so many pixels, at each pixel (B, H, W)."""
     large = interpolate(values[:, None], scale_factor=float(cell), mode="bilinear", align_corners=False)
-    return large[:, 0, : size[0], : size[1]]
+    return large[:, 0]

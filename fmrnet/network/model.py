@@ -74,7 +74,7 @@ class Features(NamedTuple):
 class FMRNet(nn.Module):
     """The generator. Pictures go in and come out in [0, 1], as (B, C, H, W).
 
-    H and W are `patch_size`, or larger by multiples of `stride`, if that is one of 32: see `filled`.
+    H and W are `patch_size` or, with `tile` "picture", larger multiples of `Config.multiple`: see `filled`.
 
     Parameters
     ----------
@@ -129,8 +129,8 @@ class FMRNet(nn.Module):
         return image * self.std[:, None, None] + self.mean[:, None, None]
 
     def filled(self, image: Tensor) -> Tensor:
-        """Pictures (B, C, H, W), mirrored at the lower and right border until windows fill them."""
-        missing = [-(side - self.config.patch_size) % self.config.stride for side in image.shape[2:]]
+        """Pictures (B, C, H, W), mirrored at the lower and right border until `Config.multiple` divides the sides."""
+        missing = [-side % self.config.multiple for side in image.shape[2:]]
         return nn.functional.pad(image, (0, missing[1], 0, missing[0]), mode="reflect")
 
     def encode(self, image: Tensor) -> Features:

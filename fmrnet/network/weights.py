@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fmrnet.config import Config
 from fmrnet.errors import ArtifactError, shown
 from fmrnet.network.model import FMRNet
 
-__all__ = ["restore"]
+__all__ = ["arrays", "restore", "tensors"]
 
 POSITIVE = ("std", "good_std", "rate")  # divided by
 RISING = "levels"  # searched
 NOT_NEGATIVE = ("running_var", "num_batches_tracked")  # a variance is divided by after a little is added
 
 
-def restore(config: Config, weights: Mapping[str, Tensor]) -> FMRNet:
+def restore(config: Config, given: Mapping[str, NDArray[Any]]) -> FMRNet:
     """The network of these settings with these weights, on the CPU; it takes no more memory than the weights do.
 
     Raises
@@ -25,6 +29,7 @@ def restore(config: Config, weights: Mapping[str, Tensor]) -> FMRNet:
     ArtifactError : a tensor is missing or there is one too many, or one has another shape or type, or a deviation or a
         variance holds numbers that nothing can be divided by.
     """
+    weights = tensors(given)
     if (count := sum(tensor.numel() for tensor in weights.values())) < config.weights:
         raise ArtifactError(f"there are {count} numbers: expected more than {config.weights}")
     model = FMRNet(config)
@@ -34,12 +39,22 @@ def restore(config: Config, weights: Mapping[str, Tensor]) -> FMRNet:
     if foreign := weights.keys() - expected.keys():
         raise ArtifactError(f"{len(foreign)} tensors are too many, such as {shown(min(foreign))}")
     for name, wanted in expected.items():
-        given = weights[name]
-        if (given.shape, given.dtype) != (wanted.shape, wanted.dtype):
-            raise ArtifactError(f"{name} is {_described(given)}: expected {_described(wanted)}")
+        found = weights[name]
+        if (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
+            raise ArtifactError(f"{name} is {_described(found)}: expected {_described(wanted)}")
     _check_ranges(weights)
     model.load_state_dict(weights)
     return model
+
+
+def arrays(state: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """Tensors as a file holds them."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in state.items()}
+
+
+def tensors(given: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    """The opposite of `arrays`; they lie on the CPU."""
+    return {name: torch.from_numpy(np.require(array, requirements="W")) for name, array in given.items()}
 
 
 def _check_ranges(weights: Mapping[str, Tensor]) -> None:

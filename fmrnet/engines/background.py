@@ -1,4 +1,7 @@
-"""From a picture to its patches' scores, its restored background, and the map of what differs.
+"""From a picture to its patches' scores, its restored background, and the map of what differs, in PyTorch.
+
+A picture is mirrored at its lower and right border until `Config.multiple` divides its sides (`FMRNet.filled`) before
+anything else is done with it; what lies beyond it is cut off at the very end, by `fmrnet.engines.torch_engine`.
 
 The early exit's score of a patch is its distance to memory or, with general features, how little their witnesses have
 seen the like of it in good pictures. The map is what picture and background tell, what the witnesses tell, or both.
@@ -6,8 +9,7 @@ seen the like of it in good pictures. The map is what picture and background tel
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fmrnet import fast
+from fmrnet.engines.engine import DAMAGED
 from fmrnet.errors import ArtifactError
 from fmrnet.network.general import GRIDS
 from fmrnet.network.learned_fusion import alarm, beyond_good, learned_map
@@ -27,6 +30,7 @@ __all__ = [
     "Glance",
     "compare",
     "encode",
+    "fuse",
     "glance",
     "map_and_alarm",
     "patch_alarms",
@@ -39,7 +43,6 @@ __all__ = [
 MODALITIES = ("gms", "ssim", "residual")
 BATCH = 256  # patches at a time: bounds the memory that the network's inner layers take
 ALARM_PIXELS = 64  # of a patch, the greatest, whose mean is its alarm: a defect is no lone pixel
-DAMAGED = "the model gives no number for this picture: its weights are damaged; train it again"
 HALF = 6.0  # sum of the surprises, where the map is 1/2
 BREADTH = 4.0  # of its slope there: few pixels are to come so near to 1 that they cannot be told apart
 COARSE = 1  # number of the witness that looks from afar
@@ -69,11 +72,11 @@ class Glance:
 
     Attributes
     ----------
-    picture : Tensor, (C, H, W) in [0, 1]
+    picture : Tensor, (C, H, W) in [0, 1], filled
     readings : Tensor, (K, rows, columns), 0 or more
         What is known of each patch: the distance of its latent to the nearest memory entry; or `patch_alarms` of
         `surprise`, what each witness on general features says alone, and what the coarse one says of it as a whole.
-    typical : float
+    typical : Tensor, ()
         The median distance of the picture's patches to memory, or of its features to those of good pictures.
     encoded : Encoded, or None
         With general features, the encoder has not been needed.
@@ -83,7 +86,7 @@ class Glance:
 
     picture: Tensor
     readings: Tensor
-    typical: float
+    typical: Tensor
     encoded: Encoded | None
     surprise: Tensor | None
 
@@ -105,8 +108,8 @@ class Comparison:
         The same before it was brought to [0, 1]: the sum of the surprises of all witnesses; or the learned fusion's
         answer, in standard deviations of good pictures; or Eq 23, which is the map itself.
     readings : Tensor, (K, rows, columns), 0 or more
-        What is known of each patch: `patch_alarms` of all witnesses together, and with general features what each says
-        alone, and what the coarse one says of the patch as a whole.
+        What is known of each patch: `patch_alarms` of all witnesses together; with general features, of the network's
+        own alone, too. `fmrnet.engines.engine.all_readings` puts those of the glance beside them.
     """
 
     anomaly_map: Tensor
@@ -116,7 +119,7 @@ class Comparison:
 
 @torch.no_grad()
 def encode(model: FMRNet, picture: Tensor) -> Encoded:
-    """Encode a picture (C, H, W), whole or cut into overlapping patches, as `Config.tile` says.
+    """Encode a picture (C, H, W), filled, whole or cut into overlapping patches, as `Config.tile` says.
 
     Raises
     ------
@@ -126,9 +129,9 @@ def encode(model: FMRNet, picture: Tensor) -> Encoded:
     if model.config.tile == "patch":
         patches, origins = fast.slice_patches(picture, model.config.patch_size, model.config.stride)
     else:
-        patches, origins = model.filled(picture[None]), None
+        patches, origins = picture[None], None
     features = [model.encode(batch) for batch in patches.split(BATCH)]
-    if not all(batch.z.isfinite().all() for batch in features):
+    if not torch.compiler.is_exporting() and not all(batch.z.isfinite().all() for batch in features):
         raise ArtifactError(DAMAGED)
     return Encoded(picture, origins, features)
 
@@ -145,10 +148,10 @@ def patch_distances(model: FMRNet, encoded: Encoded) -> Tensor:
 def restore(model: FMRNet, encoded: Encoded) -> Tensor:
     """The picture as it would look without defects: (C, H, W) in [0, 1]."""
     decoded = torch.cat([model.decode(model.restore(batch.z), batch.skips) for batch in encoded.features])
-    height, width = encoded.picture.shape[1:]
     if encoded.origins is None:
-        stitched = decoded[0, :, :height, :width]
+        stitched = decoded[0]
     else:
+        height, width = encoded.picture.shape[1:]
         stitched = fast.stitch_patches(decoded, encoded.origins, (height, width))
     return model.denormalise(stitched).clamp(0, 1)
 
@@ -180,80 +183,82 @@ def patch_alarms(alarm_map: Tensor, size: int, cell: int = 1) -> Tensor:
         Cells of more than ALARM_PIXELS count whole.
     """
     count = max(1, ALARM_PIXELS // cell**2)
-    return torch.stack([row.topk(count).values.mean(1) for row in _patch_rows(alarm_map, size // cell)])
+    return _of_rows(alarm_map, size // cell, lambda values: values.topk(count).values.mean(-1))
 
 
 def patch_means(alarm_map: Tensor, size: int, cell: int = 1) -> Tensor:
     """Mean of each patch, as `patch_alarms` has them."""
-    return torch.stack([row.mean(1) for row in _patch_rows(alarm_map, size // cell)])
+    return _of_rows(alarm_map, size // cell, lambda values: values.mean(-1))
 
 
-def _patch_rows(alarm_map: Tensor, size: int) -> Iterator[Tensor]:
-    """The patches of each row of them, (columns, size^2)."""
+def _of_rows(alarm_map: Tensor, size: int, statistic: Callable[[Tensor], Tensor]) -> Tensor:
+    """A statistic of the values of each patch, (..., size^2), one row of patches after the other: they overlap."""
     step = size // 2
+    if torch.compiler.is_exporting():  # of a filled map, and a graph has no loop of unknown length
+        patches = alarm_map.unfold(0, size, step).unfold(1, size, step)
+        return statistic(patches.flatten(2))
     missing = [max(size - side, 0) + -max(side - size, 0) % step for side in alarm_map.shape]
     filled = pad(alarm_map, (0, missing[1], 0, missing[0]))
-    for row in filled.unfold(0, size, step).mT:
-        yield row.unfold(1, size, step).transpose(0, 1).flatten(1)
+    rows = (row.unfold(1, size, step).transpose(0, 1).flatten(1) for row in filled.unfold(0, size, step).mT)
+    return torch.stack([statistic(row) for row in rows])
 
 
 @torch.no_grad()
 def glance(model: FMRNet, picture: Tensor) -> Glance:
-    """What the early exit makes of a picture (C, H, W) in [0, 1].
-
-    Raises
-    ------
-    ArtifactError
-        If the model's weights are such that something is not finite.
-    """
+    """What the early exit makes of a picture (C, H, W) in [0, 1], filled."""
     if model.general is None:
         encoded = encode(model, picture)
         distances = patch_distances(model, encoded)
-        typical = distances.flatten().quantile(0.5).item()
-        return Glance(picture, distances[None], typical, encoded, None)
+        return Glance(picture, distances[None], _median(distances), encoded, None)
     evidence = model.general.evidence(picture[None])
     each = model.general.surprises(evidence)
-    surprise = model.general.joined(each, (picture.shape[1], picture.shape[2]))[0]
-    typical = evidence[1].flatten().quantile(0.5).item()
-    if not (math.isfinite(typical) and surprise.isfinite().all()):
-        raise ArtifactError(DAMAGED)
+    surprise = model.general.joined(each)[0]
     size = model.config.patch_size
-    readings = [patch_alarms(surprise, size), *_alone(each, picture, size)]
-    return Glance(picture, torch.stack(readings), typical, None, surprise)
+    readings = [patch_alarms(surprise, size), *_alone(each, size)]
+    return Glance(picture, torch.stack(readings), _median(evidence[1]), None, surprise)
 
 
-def _alone(surprises: list[Tensor], picture: Tensor, size: int) -> Iterator[Tensor]:
+def _alone(surprises: list[Tensor], size: int) -> Iterator[Tensor]:
     """What each witness on general features says of each patch, and the coarse one of the patch as a whole."""
     for number, (values, cell) in enumerate(zip(surprises, GRIDS)):
-        rows, columns = (-(-side // cell) for side in picture.shape[1:])  # the backbone fills pictures up
-        seen = values[0, :rows, :columns]
-        yield patch_alarms(seen, size, cell)
+        yield patch_alarms(values[0], size, cell)
         if number == COARSE:
-            yield patch_means(seen, size, cell)
+            yield patch_means(values[0], size, cell)
+
+
+def _median(values: Tensor) -> Tensor:
+    """The middle one, or the mean of the middle two, of any number of values."""
+    ordered = values.flatten().sort().values
+    middle = ordered[(ordered.shape[0] - 1) // 2 : ordered.shape[0] // 2 + 1]
+    return middle.mean()
 
 
 @torch.no_grad()
 def compare(model: FMRNet, seen: Glance) -> Comparison:
     """The anomaly map of a picture, after the early exit has looked at it."""
-    own = None
+    restored = None
     if model.config.generator:
-        encoded = encode(model, seen.picture) if seen.encoded is None else seen.encoded
-        own = map_and_alarm(model, seen.picture, restore(model, encoded))
-    if model.general is None or seen.surprise is None:
+        restored = restore(model, encode(model, seen.picture) if seen.encoded is None else seen.encoded)
+    return fuse(model, seen.picture, restored, seen.surprise)
+
+
+@torch.no_grad()
+def fuse(model: FMRNet, picture: Tensor, background: Tensor | None, surprise: Tensor | None) -> Comparison:
+    """The anomaly map from a picture, its background if there is a generator, and the surprise of a `Glance`."""
+    size = model.config.patch_size
+    own = None if background is None else map_and_alarm(model, picture, background)
+    if surprise is None or model.general is None:
         assert own is not None
         found, alarms = own
         mapped = learned_map(found) if model.fusion is not None else found
-        return Comparison(mapped, found, patch_alarms(alarms, model.config.patch_size)[None])
-    found, readings = seen.surprise, seen.readings
+        return Comparison(mapped, found, patch_alarms(alarms, size)[None])
+    found, readings = surprise, picture.new_zeros(0)
     if own is not None:
         mapped, alarms = (
             model.general.surprise(model.general.own + number, values) for number, values in enumerate(own)
         )
-        found = seen.surprise + mapped
-        together, alone = (
-            patch_alarms(one, model.config.patch_size) for one in (seen.surprise + alarms, alarms)
-        )
-        readings = torch.cat((together[None], seen.readings[1:], alone[None]))
+        found = surprise + mapped
+        readings = torch.stack([patch_alarms(one, size) for one in (surprise + alarms, alarms)])
     return Comparison(torch.sigmoid((found - HALF) / BREADTH), found, readings)
 
 

@@ -1,0 +1,69 @@
+"""Which engine computes with a model.
+
+"auto" takes a GPU where PyTorch can use one, else a small runtime on the graphs of the model file, else PyTorch on the
+CPU. An engine that gives other verdicts than the model was made with is passed over, and that is said.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from fmrnet.artifact import Artifact
+from fmrnet.engines.engine import Engine
+from fmrnet.engines.graph_engine import GraphEngine
+from fmrnet.engines.runtimes import RUNTIMES
+from fmrnet.errors import ConfigError, shown
+
+__all__ = ["ENGINES", "choose"]
+
+ENGINES = (*RUNTIMES, "torch")
+TRAIN = "pip install 'fmrnet[train]'"
+
+
+def choose(content: Artifact, device: str = "auto", engine: str = "auto") -> Engine:
+    """The engine for a model file's content.
+
+    Parameters
+    ----------
+    content : Artifact
+    device : str
+        "auto", "cpu", or "cuda" or "cuda:N", which PyTorch alone uses.
+    engine : str
+        "auto" or one of ENGINES.
+
+    Raises
+    ------
+    ArtifactError
+        If the weights or the graphs do not fit the settings.
+    ConfigError
+        If there is no such device or engine, or what it needs is not installed.
+    """
+    if engine not in ("auto", *ENGINES):
+        raise ConfigError(f"engine {shown(engine)}: expected auto, {', '.join(ENGINES)}")
+    on_gpu = device.startswith("cuda") or (device == "auto" and _has_gpu() and _has("torch"))
+    if engine == "auto":
+        there = [name for name in RUNTIMES if content.graphs and _has(name)]
+        engine = "torch" if on_gpu or not there else there[0]
+    if engine != "torch":
+        if device not in ("auto", "cpu"):
+            raise ConfigError(f"device {shown(device)} with engine {engine}: expected cpu, or engine torch")
+        if not _has(engine):
+            raise ConfigError(f"engine {engine} is not installed; run pip install {engine}")
+        if not content.graphs:
+            raise ConfigError(f"engine {engine} needs graphs, and this model file has none; use engine torch")
+        return GraphEngine(content, engine)
+    if not _has("torch"):
+        raise ConfigError(f"this needs PyTorch, which is not installed; run {TRAIN}")
+    from fmrnet.engines.torch_engine import of_content
+
+    return of_content(content, device)
+
+
+def _has(module: str) -> bool:
+    return find_spec(module) is not None
+
+
+def _has_gpu() -> bool:
+    """Whether there is an NVIDIA driver; asking PyTorch takes seconds."""
+    return Path("/dev/nvidiactl").exists() or Path("/proc/driver/nvidia/version").exists()

@@ -1,0 +1,97 @@
+"""What every engine gives, in NumPy: readings of a picture's patches, its background, its anomaly map.
+
+An engine computes with a model. Which one it is makes no difference to a verdict; `fmrnet.engines.agreement` holds
+them against each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmrnet.config import Config
+from fmrnet.errors import ArtifactError
+
+__all__ = ["DAMAGED", "Engine", "Found", "Seen", "all_readings"]
+
+DAMAGED = "the model gives no number for this picture: its weights are damaged; train it again"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the early exit sees of a picture.
+
+    Attributes
+    ----------
+    picture : (C, H, W) float32 in [0, 1]
+    readings : (K, rows, columns) float32, 0 or more
+        What is known of each patch: the distance of its latent to the nearest memory entry; or what the witnesses on
+        general features say together, each alone, and the coarse one of the patch as a whole. The patches are those of
+        the picture filled up to `Config.multiple`: the last may reach beyond its border.
+    typical : float
+        The median distance of the picture's patches to memory, or of its general features to those of good pictures.
+    kept : object
+        What the engine needs to go on with `compare`.
+    """
+
+    picture: NDArray[np.float32]
+    readings: NDArray[np.float32]
+    typical: float
+    kept: Any = None
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.readings).all() and np.isfinite(self.typical)):
+            raise ArtifactError(DAMAGED)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the pixel level finds in a picture.
+
+    Attributes
+    ----------
+    anomaly_map : (H, W) float32
+    evidence : (H, W) float32
+        The same before it was brought to [0, 1].
+    readings : (K, rows, columns) float32, 0 or more
+        As of `Seen`: of all witnesses together, of those of the early exit, of the network's own alone.
+    """
+
+    anomaly_map: NDArray[np.float32]
+    evidence: NDArray[np.float32]
+    readings: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.readings).all() and np.isfinite(self.evidence).all()):
+            raise ArtifactError(DAMAGED)
+
+
+class Engine(Protocol):
+    """What computes with a model. It may be used by several threads at once."""
+
+    @property
+    def name(self) -> str:
+        """Such as "torch cpu"."""
+
+    @property
+    def config(self) -> Config:
+        """The settings of the model."""
+
+    def glance(self, picture: NDArray[np.float32]) -> Seen:
+        """What the early exit sees of a picture (C, H, W) in [0, 1]; ArtifactError if something is not finite."""
+
+    def compare(self, seen: Seen) -> Found:
+        """The pixel level after it. Raises as `glance`."""
+
+    def restore(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The picture (C, H, W) as it would look without defects, of a model with a generator."""
+
+
+def all_readings(config: Config, seen: NDArray[np.float32], own: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The readings at pixel level from those of the early exit and those that the pixel level adds."""
+    if not config.generator:
+        return seen
+    return np.concatenate((own[:1], seen[1:], own[1:])) if config.general else own

@@ -1,0 +1,107 @@
+"""The engine that runs the graphs of a model file, without PyTorch.
+
+    glance   picture -> readings, typical, kept ...
+    restore  picture, or what a glance has kept of its encoding -> background
+    fuse     picture, background, surprise, as far as the model has them -> anomaly map, evidence, readings
+
+A model without a generator has no `restore`. `fmrnet.engines.graphs` makes them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmrnet.artifact import Artifact
+from fmrnet.config import Config
+from fmrnet.engines.engine import Found, Seen, all_readings
+from fmrnet.engines.runtimes import RUNTIMES, Graph
+from fmrnet.errors import ArtifactError, shown
+
+__all__ = ["GraphEngine", "inputs_of"]
+
+ENCODED = ("z", "skip_4", "skip_3")  # what a glance keeps where there are no general features
+
+
+def inputs_of(config: Config) -> dict[str, tuple[str, ...]]:
+    """The names of the inputs of each graph that a model of these settings has."""
+    if not config.general:
+        return {"glance": ("picture",), "restore": ENCODED, "fuse": ("picture", "background")}
+    if not config.generator:
+        return {"glance": ("picture",), "fuse": ("surprise",)}
+    return {"glance": ("picture",), "restore": ("picture",), "fuse": ("picture", "background", "surprise")}
+
+
+class GraphEngine:
+    """Runs a model's graphs in a small runtime.
+
+    Parameters
+    ----------
+    content : Artifact
+        With graphs.
+    runtime : str
+        One of `fmrnet.engines.runtimes.RUNTIMES`.
+
+    Raises
+    ------
+    ArtifactError
+        If a graph is missing, cannot be read, or takes something else than the settings tell.
+    """
+
+    def __init__(self, content: Artifact, runtime: str) -> None:
+        self.config: Config = content.config
+        self.name = f"{runtime} cpu"
+        expected = inputs_of(self.config)
+        if content.graphs.keys() != expected.keys():
+            named = ", ".join(content.graphs) or "none"
+            raise ArtifactError(
+                f"the model has the graphs {shown(named)}: expected {', '.join(expected)}; train it again"
+            )
+        self._make = RUNTIMES[runtime]
+        self._bytes = dict(content.graphs)
+        self._graphs: dict[str, Graph] = {}
+        self._graph("glance")
+
+    def glance(self, picture: NDArray[np.float32]) -> Seen:
+        """As `fmrnet.engines.engine.Engine`."""
+        filled = self._filled(picture)
+        readings, typical, *kept = self._run("glance", {"picture": filled})
+        names = ("surprise",) if self.config.general else ENCODED
+        return Seen(
+            picture, readings, float(typical), {"picture": filled} | dict(zip(names, kept, strict=True))
+        )
+
+    def compare(self, seen: Seen) -> Found:
+        """As `fmrnet.engines.engine.Engine`."""
+        known: dict[str, NDArray[Any]] = dict(seen.kept)
+        if self.config.generator:
+            (known["background"],) = self._run("restore", known)
+        anomaly_map, evidence, own = self._run("fuse", known)
+        _, height, width = seen.picture.shape
+        return Found(
+            anomaly_map[:height, :width],
+            evidence[:height, :width],
+            all_readings(self.config, seen.readings, own),
+        )
+
+    def restore(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As `fmrnet.engines.engine.Engine`."""
+        known = {"picture": self._filled(picture)} if self.config.general else self.glance(picture).kept
+        (background,) = self._run("restore", known)
+        return background[0, :, : picture.shape[1], : picture.shape[2]]
+
+    def _run(self, name: str, known: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        return self._graph(name)({key: known[key] for key in inputs_of(self.config)[name]})
+
+    def _graph(self, name: str) -> Graph:
+        """A graph, made when it is first needed: the early exit is not to wait for the others."""
+        if name not in self._graphs:
+            self._graphs[name] = self._make(self._bytes[name], inputs_of(self.config)[name])
+        return self._graphs[name]
+
+    def _filled(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(1, C, H', W'), mirrored until `Config.multiple` divides the sides, as `FMRNet.filled` does it."""
+        missing = [(0, -side % self.config.multiple) for side in picture.shape[1:]]
+        return np.pad(picture, ((0, 0), *missing), mode="reflect")[None]

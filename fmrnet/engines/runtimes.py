@@ -1,0 +1,77 @@
+"""Small runtimes for graphs in the ONNX format: one function that makes a graph callable, for each.
+
+A callable takes arrays by name and gives the outputs in the order in which the graph lists them; several threads may
+call it at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmrnet.errors import ArtifactError
+
+__all__ = ["RUNTIMES", "Graph"]
+
+Graph = Callable[[Mapping[str, NDArray[Any]]], list[NDArray[np.float32]]]
+
+
+def _onnxruntime(graph: bytes, inputs: tuple[str, ...]) -> Graph:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what is wrong is raised
+    options.intra_op_num_threads = threads()
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's own kinds, one for each that can be wrong with a graph
+        raise ArtifactError(f"a graph cannot be read ({_first_line(error)}); train it again") from error
+    _check_inputs(tuple(given.name for given in session.get_inputs()), inputs)
+    return lambda arrays: session.run(None, dict(arrays))
+
+
+def _openvino(graph: bytes, inputs: tuple[str, ...]) -> Graph:
+    import openvino
+
+    core = openvino.Core()
+    try:
+        model = core.read_model(graph)
+        settings = {"INFERENCE_NUM_THREADS": threads(), "INFERENCE_PRECISION_HINT": "f32"}
+        compiled = core.compile_model(model, "CPU", settings)
+    except RuntimeError as error:
+        raise ArtifactError(f"a graph cannot be read ({_first_line(error)}); train it again") from error
+    _check_inputs(tuple(given.get_any_name() for given in compiled.inputs), inputs)
+
+    def run(arrays: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        found = compiled.create_infer_request().infer(dict(arrays))
+        return [np.array(found[output]) for output in compiled.outputs]
+
+    return run
+
+
+RUNTIMES: dict[str, Callable[[bytes, tuple[str, ...]], Graph]] = {
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+}
+
+
+def threads() -> int:
+    """How many threads an engine may use: as many as there are processors for this process."""
+    limit = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(limit, there) if limit > 0 else there
+
+
+def _check_inputs(found: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    if sorted(found) != sorted(expected):
+        raise ArtifactError(
+            f"a graph takes {', '.join(found)}: expected {', '.join(expected)}; train it again"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200]

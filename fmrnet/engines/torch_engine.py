@@ -1,0 +1,127 @@
+"""The engine that computes in PyTorch, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fmrnet import devices, fast
+from fmrnet.artifact import Artifact
+from fmrnet.config import Config
+from fmrnet.engines import background
+from fmrnet.engines.engine import Engine, Found, Seen, all_readings
+from fmrnet.errors import ArtifactError, ConfigError
+from fmrnet.network import weights
+from fmrnet.network.model import FMRNet
+
+__all__ = ["TorchEngine", "content_of", "modality_maps", "model_of", "of_content"]
+
+
+class TorchEngine:
+    """Computes with the network itself.
+
+    Parameters
+    ----------
+    model : FMRNet
+        On the device where it is to compute.
+    """
+
+    def __init__(self, model: FMRNet) -> None:
+        self.model = model.eval().requires_grad_(False)
+
+    @property
+    def name(self) -> str:
+        """Such as "torch cpu"."""
+        return f"torch {self.device}"
+
+    @property
+    def config(self) -> Config:
+        """The settings of the model."""
+        return self.model.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self.model.mean.device
+
+    def glance(self, picture: NDArray[np.float32]) -> Seen:
+        """As `fmrnet.engines.engine.Engine`."""
+        seen = background.glance(self.model, self._filled(picture))
+        return Seen(picture, _array(seen.readings), seen.typical.item(), seen)
+
+    def compare(self, seen: Seen) -> Found:
+        """As `fmrnet.engines.engine.Engine`."""
+        found = background.compare(self.model, seen.kept)
+        _, height, width = seen.picture.shape
+        return Found(
+            _array(found.anomaly_map[:height, :width]),
+            _array(found.evidence[:height, :width]),
+            all_readings(self.config, seen.readings, _array(found.readings)),
+        )
+
+    def restore(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As `fmrnet.engines.engine.Engine`."""
+        restored = background.restore(self.model, background.encode(self.model, self._filled(picture)))
+        return _array(restored[:, : picture.shape[1], : picture.shape[2]])
+
+    def _filled(self, picture: NDArray[np.float32]) -> Tensor:
+        given = torch.from_numpy(np.ascontiguousarray(picture)).to(self.device)
+        return self.model.filled(given[None])[0]
+
+
+def _array(tensor: Tensor) -> NDArray[np.float32]:
+    return tensor.float().contiguous().cpu().numpy()
+
+
+def of_content(content: Artifact, device: str) -> TorchEngine:
+    """The engine of a model file on a device, such as "auto" or "cuda:1".
+
+    Raises
+    ------
+    ArtifactError
+        If the weights do not fit the settings.
+    ConfigError
+        If there is no such device.
+    """
+    where = devices.choose_device(device)
+    try:
+        model = weights.restore(content.config, content.weights)
+    except ArtifactError as error:
+        raise ArtifactError(f"the weights do not fit the settings: {error}") from error
+    model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return TorchEngine(model)
+
+
+def content_of(engine: Engine) -> Artifact:
+    """What a model file is to hold of a network, without graphs, calibration and provenance.
+
+    Raises
+    ------
+    ArtifactError
+        If the weights are such that `of_content` would not take them.
+    ConfigError
+        If the engine is another one.
+    """
+    held = weights.arrays(model_of(engine).state_dict())
+    weights.restore(engine.config, held)
+    return Artifact(engine.config, {}, {}, held)
+
+
+def model_of(engine: Engine) -> FMRNet:
+    """The network that an engine computes with; ConfigError if it is not one of PyTorch."""
+    if not isinstance(engine, TorchEngine):
+        raise ConfigError(
+            f"the network is not loaded: the engine is {engine.name}; load it with engine torch"
+        )
+    return engine.model
+
+
+def modality_maps(
+    picture: NDArray[np.float32], background: NDArray[np.float32], median: int
+) -> dict[str, NDArray[np.float32]]:
+    """Each modality's map of a picture and its background (C, H, W): (H, W) by name."""
+    given = (torch.from_numpy(np.ascontiguousarray(one))[None] for one in (picture, background))
+    _, maps = fast.anomaly_map(*given, median=median, return_modalities=True)
+    return {name: _array(values[0]) for name, values in maps.items()}

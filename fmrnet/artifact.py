@@ -31,7 +31,16 @@ from fmrnet.config import MOST_WEIGHTS, Config
 from fmrnet.errors import ArtifactError, ConfigError, shown
 from fmrnet.files import KINDS, replacing
 
-__all__ = ["FORMAT_VERSION", "Artifact", "check_replaceable", "load", "read_tensors", "save", "write_tensors"]
+__all__ = [
+    "FORMAT_VERSION",
+    "Artifact",
+    "Graph",
+    "check_replaceable",
+    "load",
+    "read_tensors",
+    "save",
+    "write_tensors",
+]
 
 FORMAT_VERSION = 2
 LARGEST_HEADER = 2**20  # bytes; a model or a checkpoint takes some tens of thousands
@@ -48,6 +57,14 @@ _KEY = "fmrnet"
 
 
 @dataclass(frozen=True)
+class Graph:
+    """A graph in the ONNX format without its weights, and the names of the weights that belong into it."""
+
+    template: bytes
+    weights: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Artifact:
     """Everything a trained model is: settings, what counts as a defect, where it comes from, weights.
 
@@ -59,7 +76,7 @@ class Artifact:
     calibration: dict[str, Any]  # the fields of `fmrnet.inspection.calibration.Calibration`
     provenance: dict[str, Any]
     weights: dict[str, NDArray[Any]]
-    graphs: dict[str, bytes] = field(default_factory=dict)
+    graphs: dict[str, Graph] = field(default_factory=dict)
     probes: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
@@ -80,8 +97,9 @@ def save(artifact: Artifact, path: str | Path) -> None:
             "config": artifact.config.to_dict(),
             "calibration": artifact.calibration,
             "provenance": _cut(artifact.provenance),
+            "graphs": {name: list(one.weights) for name, one in artifact.graphs.items()},
         }
-    graphs = {GRAPH + name: np.frombuffer(graph, np.uint8) for name, graph in artifact.graphs.items()}
+    graphs = {GRAPH + name: np.frombuffer(one.template, np.uint8) for name, one in artifact.graphs.items()}
     probes = {PROBE + name: values for name, values in artifact.probes.items()}
     write_tensors(path, artifact.weights | graphs | probes, metadata, largest=LARGEST_MODEL)
 
@@ -104,19 +122,31 @@ def load(path: str | Path) -> Artifact:
             f"{path} holds a {named} of FMR-Net, not a model; "
             "finish the training with `fmrnet train ... --resume`, then use the file given as --out"
         )
-    parts: dict[str, Any] = {name: metadata.get(name) for name in ("config", "calibration", "provenance")}
+    names = ("config", "calibration", "provenance", "graphs")
+    parts: dict[str, Any] = {name: metadata.get(name) for name in names}
     if missing := [name for name, part in parts.items() if not isinstance(part, dict)]:
         raise ArtifactError(f"{path} lacks the settings of a model ({', '.join(missing)}); train it again")
     try:
         config = Config.from_dict(parts["config"])
     except ConfigError as error:
         raise ArtifactError(f"{path} holds settings that this release does not take: {error}") from error
-    graphs = {name: values.tobytes() for name, values in _taken(tensors, GRAPH).items()}
-    probes = _taken(tensors, PROBE)
+    templates, probes = _taken(tensors, GRAPH), _taken(tensors, PROBE)
     with _named(path):
+        graphs = _graphs(templates, parts["graphs"], tensors)
         _check_weights(tensors)
         _check_weights(probes)
     return Artifact(config, parts["calibration"], parts["provenance"], tensors, graphs, probes)
+
+
+def _graphs(
+    templates: dict[str, NDArray[Any]], needed: dict[str, Any], weights: dict[str, NDArray[Any]]
+) -> dict[str, Graph]:
+    if templates.keys() != needed.keys():
+        raise ArtifactError("graphs and the weights they need do not fit each other; train it again")
+    for name, names in needed.items():
+        if not isinstance(names, list) or not all(isinstance(one, str) and one in weights for one in names):
+            raise ArtifactError(f"the graph {shown(name)} needs weights that are not there; train it again")
+    return {name: Graph(values.tobytes(), tuple(needed[name])) for name, values in templates.items()}
 
 
 def _taken(tensors: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

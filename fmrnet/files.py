@@ -15,12 +15,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import platformdirs
+
 from fmrnet.errors import ArtifactError
 
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["KINDS", "check_writable", "replacing", "write_json"]
+__all__ = ["KINDS", "cache_folder", "check_writable", "replacing", "write_json"]
 
 KINDS = {  # what is no regular file, by its type
     stat.S_IFDIR: "a folder",
@@ -31,6 +33,11 @@ KINDS = {  # what is no regular file, by its type
 }
 TEMPORARY = re.compile(r"\.fmrnet-[0-9a-f]{16}\.tmp")
 _swept: set[Path] = set()  # folders in which this process has removed what killed runs left
+
+
+def cache_folder() -> Path:
+    """Where this user keeps what can be made again: FMRNET_CACHE, or as the system has it; it may not be there yet."""
+    return Path(os.environ.get("FMRNET_CACHE") or platformdirs.user_cache_path("fmrnet"))
 
 
 @contextmanager

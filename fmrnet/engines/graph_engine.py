@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fmrnet.artifact import Artifact
 from fmrnet.config import Config
 from fmrnet.engines.engine import Found, Seen, all_readings
+from fmrnet.engines.onnx_bytes import with_weights
 from fmrnet.engines.runtimes import RUNTIMES, Graph
 from fmrnet.errors import ArtifactError, shown
 
@@ -60,7 +61,7 @@ class GraphEngine:
                 f"the model has the graphs {shown(named)}: expected {', '.join(expected)}; train it again"
             )
         self._make = RUNTIMES[runtime]
-        self._bytes = dict(content.graphs)
+        self._content = content
         self._graphs: dict[str, Graph] = {}
         self._graph("glance")
 
@@ -98,7 +99,9 @@ class GraphEngine:
     def _graph(self, name: str) -> Graph:
         """A graph, made when it is first needed: the early exit is not to wait for the others."""
         if name not in self._graphs:
-            self._graphs[name] = self._make(self._bytes[name], inputs_of(self.config)[name])
+            graph = self._content.graphs[name]
+            whole = with_weights(graph.template, graph.weights, self._content.weights)
+            self._graphs[name] = self._make(whole, inputs_of(self.config)[name])
         return self._graphs[name]
 
     def _filled(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -248,7 +248,7 @@ FAULTS = [
     Fault("bank of half of the patches", "learning/bank.py", "patches[kept].split(BATCH)", "patches[kept][::2].split(BATCH)",
           ALGORITHM),
     # the learned fusion
-    Fault("light left in", THIRD, "unlit = without_light(synthetic, restored, model.std)", "unlit = synthetic", ALGORITHM),
+    Fault("light left in", THIRD, "unlit = fast.without_light(synthetic, restored, model.std)", "unlit = synthetic", ALGORITHM),
     Fault("no other light", THIRD, "normal = lit(normal, config.light, spread, generator)", "normal = normal", ALGORITHM),
     Fault("labels from another picture", THIRD, "defect_labels(normal, synthetic", "defect_labels(own, synthetic", ALGORITHM),
     Fault("noise is a defect", THIRD,

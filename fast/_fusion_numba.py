@@ -145,13 +145,16 @@ def _load(x, y, row, col, rows, cols, shift_s, shift_d, halo, s, d):
         inside = slice(col - halo + first, col - halo + last)
         xi, yi, si, di = x[i, inside], y[i, inside], sr[first:last], dr[first:last]
         for j in range(last - first):
-            si[j] = (xi[j] + yi[j]) - shift_s
-            di[j] = (xi[j] - yi[j]) - shift_d
+            si[j] = xi[j] + yi[j]
+            di[j] = xi[j] - yi[j]
         for j in range(n - last + first):
             at = j if j < first else last + j - first
             k = _mirror(col - halo + at, width)
-            sr[at] = (x[i, k] + y[i, k]) - shift_s
-            dr[at] = (x[i, k] - y[i, k]) - shift_d
+            sr[at] = x[i, k] + y[i, k]
+            dr[at] = x[i, k] - y[i, k]
+        for j in range(n):  # a loop of its own: sums may be reordered, and x - (y + shift) loses a faint defect
+            sr[j] -= shift_s
+            dr[j] -= shift_d
         for j in range(n, _whole(_whole(cols) + 2 * halo)):  # denormal numbers left there would be slow
             sr[j] = dr[j] = 0
 

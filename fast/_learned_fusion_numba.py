@@ -38,9 +38,7 @@ def fusion_inputs(
 
     Returns the sums of the residuals of the tiles: not finite where a picture is not.
     """
-    x, y, m, s, out, blurred = (
-        t.detach().numpy() for t in (image, background, mean, std, inputs, energy)
-    )
+    x, y, m, s, out, blurred = map(_array, (image, background, mean, std, inputs, energy))
     dtype = x.dtype.type
     broad, narrow = (tuple(dtype(w) for w in side[: len(side) // 2 + 1]) for side in weights)
     c0, c1, c2, floor = constants
@@ -52,6 +50,11 @@ def fusion_inputs(
     lines = blurred.reshape(-1, width)
     spread(lambda start, stop: _half_log(lines[start:stop], dtype(floor)), len(lines))
     return from_numpy(totals)
+
+
+def _array(x: Tensor) -> np.ndarray:
+    """Its memory, or a contiguous copy: a kernel compiled for each layout would take minutes."""
+    return x.detach().contiguous().numpy()
 
 
 def _half_log(lines, floor):
@@ -182,7 +185,7 @@ def without_light(
 
     Returns the residual's means over cells: not finite where a picture is not.
     """
-    x, y, s, out = (t.detach().numpy() for t in (image, background, std, unlit))
+    x, y, s, out = map(_array, (image, background, std, unlit))
     dtype = x.dtype.type
     batch, channels, height, width = x.shape
     down, across = -(-height // CELL), -(-width // CELL)

@@ -99,7 +99,9 @@ def _tiles(start, stop, x, y, mean, std, broad, narrow, constants, inputs, energ
                     qr[j] += (dr[j] + shift_d) * (dr[j] + shift_d)
             sn, dn = s[INSET:], d[INSET:]  # as if the halo were the narrower Gaussian's
             end = (rows + 2 * maps.RADIUS) * STRIDE
-            _add_gms(sn[:end].reshape(-1, STRIDE), dn[:end].reshape(-1, STRIDE), rows, n, constants[0], sums[0])
+            _add_gms(
+                sn[:end].reshape(-1, STRIDE), dn[:end].reshape(-1, STRIDE), rows, n, constants[0], sums[0]
+            )
             for r in range(0, rows, 2):
                 _down(sn[r * STRIDE :], dn[r * STRIDE :], _whole(n + 2 * maps.RADIUS), narrow, *blurred)
                 for i in range(min(2, rows - r)):
@@ -258,7 +260,9 @@ def _darken(start, stop, x, std, slow, least, unlit):
     for line in range(start, stop):
         b, c, i = line // (channels * down), line // down % channels, line % down
         for r in range(i * CELL, min((i + 1) * CELL, height)):
-            place = (kind(r % CELL) + kind(0.5)) / kind(CELL) - kind(0.5)  # from the centre of this line of cells
+            place = (kind(r % CELL) + kind(0.5)) / kind(CELL) - kind(
+                0.5
+            )  # from the centre of this line of cells
             other = slow[b, c, max(i - 1, 0)] if place < 0 else slow[b, c, min(i + 1, down - 1)]
             own, weight = slow[b, c, i], abs(place)
             for k in range(across):

@@ -134,7 +134,9 @@ def _inputs(
         at = into + c * plane
         tl.store(at, ((s + d) - (soft_s - soft_d)) / 2 / deviation, owned)
         tl.store(
-            at + channels * plane, ((soft_s + soft_d) / 2 - tl.load(mean + c).to(tl.float32)) / deviation, owned
+            at + channels * plane,
+            ((soft_s + soft_d) / 2 - tl.load(mean + c).to(tl.float32)) / deviation,
+            owned,
         )
         tl.store(at + 2 * channels * plane, d / deviation, owned)
         tl.store(at + 3 * channels * plane, soft_d / deviation, owned)

@@ -21,13 +21,13 @@ __all__ = ["fusion_inputs", "without_light"]
 
 LIGHT_SIGMA = 4.0  # cells: 32 pixels, half the smallest patch
 LIGHT_RADIUS = 8  # cells: the smallest picture
-LIGHT_LEAST = 0.25  # deviations of the texture; slow changes up to here stay: they may be a faint broad defect
+LIGHT_LEAST = (
+    0.25  # deviations of the texture; slow changes up to here stay: they may be a faint broad defect
+)
 FLOOR = 1e-3  # of the residual's energy, in the texture's variances
 
 
-def without_light(
-    image: Tensor, background: Tensor, std: Tensor, *, backend: str | None = None
-) -> Tensor:
+def without_light(image: Tensor, background: Tensor, std: Tensor, *, backend: str | None = None) -> Tensor:
     """Pictures less the light that their backgrounds do not have: the residual's slow part.
 
     Slow is what is left of it after a blur half a patch wide, of the means of 8 x 8 cells. Of that, what is more
@@ -205,9 +205,7 @@ def _(image: Tensor, background: Tensor, std: Tensor, backend: str) -> Tensor:
 
 
 @_fusion_inputs.register_fake
-def _(
-    image: Tensor, background: Tensor, mean: Tensor, std: Tensor, backend: str
-) -> tuple[Tensor, Tensor]:
+def _(image: Tensor, background: Tensor, mean: Tensor, std: Tensor, backend: str) -> tuple[Tensor, Tensor]:
     return _empty(image)
 
 

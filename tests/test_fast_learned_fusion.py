@@ -50,7 +50,11 @@ def test_nan_and_infinity_are_refused(backend, bad):
 def test_errors_name_what_was_given():
     x, y, mean, std = drawn(1, 3, 6, 5)
     for arguments, error, words in [
-        ((x, y[:, :, 1:], mean, std), ValueError, r"background has shape \(1, 3, 5, 5\); expected \(1, 3, 6, 5\)"),
+        (
+            (x, y[:, :, 1:], mean, std),
+            ValueError,
+            r"background has shape \(1, 3, 5, 5\); expected \(1, 3, 6, 5\)",
+        ),
         ((x[0], y[0], mean, std), ValueError, r"image has shape \(3, 6, 5\); expected \(B, C, H, W\)"),
         ((x[..., :0], y[..., :0], mean, std), ValueError, "above 0"),
         ((x, y.double(), mean, std), TypeError, "float64"),

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
-
 from torch import Tensor
 
 from .kernel import Kernel

@@ -430,9 +430,12 @@ def test_constants_of_the_learned_fusion_are_the_twins():
     assert len(oracles) == 21
     assert twins.keys() - oracles.keys() == {
         "WIDTHS",  # of a trained model's own weights
-        "SLOPE",  # below, like the next two
+        "SLOPE",  # below, like the next
         "C0",
-        "MODALITIES",
+        "C1",  # of the modality maps: the last test
+        "C2",
+        "SIGMA",
+        "WINDOW",
     }
     assert oracles == {name: twins[name] for name in oracles}
 

@@ -189,7 +189,7 @@ def _seen(size: str) -> tuple[torch.Tensor, ...]:
 
 def _without_light(size: str, device: str) -> Case:
     image, background, _, std = tensors = _seen(size)
-    expected = reference.learned_fusion.without_light(*map(_last, (image, background)), std.numpy())
+    expected = reference.learned_fusion.without_light(_last(image), _last(background), std.numpy())
     x, y, _, s = (t.to(device) for t in tensors)
     return Case(
         "without_light",
@@ -204,7 +204,7 @@ def _without_light(size: str, device: str) -> Case:
 def _fusion_inputs(size: str, device: str) -> Case:
     image, background, mean, std = tensors = _seen(size)
     expected = reference.learned_fusion.fusion_inputs(
-        *map(_last, (image, background)), mean.numpy(), std.numpy()
+        _last(image), _last(background), mean.numpy(), std.numpy()
     )
     arguments = [t.to(device) for t in tensors]
     planes = [

@@ -125,10 +125,9 @@ def _fusion_inputs(
 ) -> Results:
     batch, channels, *sides = image.shape
     inputs, energy = np.zeros((batch, 4 * channels + 3, *sides)), np.zeros((batch, *sides))
-    for b, pair in enumerate(zip(_array(image), _array(background))):
-        inputs[b], energy[b] = reference.learned_fusion.fusion_inputs(
-            *map(_last, pair), _array(mean), _array(std)
-        )
+    for b, (x, y) in enumerate(zip(_array(image), _array(background))):
+        found = reference.learned_fusion.fusion_inputs(_last(x), _last(y), _array(mean), _array(std))
+        inputs[b], energy[b] = found
     return {"inputs": inputs, "energy": energy}
 
 

@@ -29,6 +29,7 @@ class Fault(NamedTuple):
 TEXTONS = "tests/test_fast_textons.py::"
 MEMORY = "tests/test_fast_memory.py::"
 FUSION = "tests/test_fast_fusion.py::"
+SEEN = "tests/test_fast_learned_fusion.py::"
 SYNTHESIS = "tests/test_fast_synthesis.py::"
 ALGORITHM = "tests/test_algorithm.py::test_training_is_algorithm_1"
 TRAINING = "tests/test_training.py::"
@@ -51,6 +52,14 @@ def nearest(backend: str, prop: str = "matches_the_oracle") -> str:
 
 def fusion(backend: str, prop: str = "matches_the_oracle") -> str:
     return conforms(f"{FUSION}test_anomaly_map_conforms", backend, prop)
+
+
+def inputs(backend: str, prop: str = "matches_the_oracle") -> str:
+    return conforms(f"{SEEN}test_fusion_inputs_conform", backend, prop)
+
+
+def light(backend: str, prop: str = "matches_the_oracle") -> str:
+    return conforms(f"{SEEN}test_without_light_conforms", backend, prop)
 
 
 def synthesis(backend: str) -> str:
@@ -165,6 +174,29 @@ FAULTS = [
           "(square_d - mu_d.square())", fusion("eager", "beside_a_defect_nothing_is_negative")),
     Fault("tile seam", "fast/_fusion_triton.py", "tile // across % down * (ROWS - 2 * RADIUS)\n    col",
           "tile // across % down * (ROWS - RADIUS)\n    col", fusion("triton", LARGE)),
+    # what the learned fusion sees
+    Fault("a tap of the broad Gaussian off", "fast/_learned_fusion_numba.py", "(a[j + 6] + a[j + 12])", "(a[j + 6] + a[j + 11])",
+          inputs("numba")),
+    Fault("mean of s not given back to the blur", "fast/_learned_fusion_numba.py", "half * (shift_s + shift_d) - mean[c]",
+          "half * shift_d - mean[c]", inputs("numba")),
+    Fault("a speck outshines", "fast/_learned_fusion_numba.py", "min(square[i] * share, one)", "square[i] * share", inputs("numba")),
+    Fault("squares of the tile before", "fast/_learned_fusion_numba.py", "            square[i] = 0\n", "            square[i] *= 1\n",
+          inputs("numba", LARGE)),
+    Fault("the halo is the narrow Gaussian's", "fast/_learned_fusion_numba.py", "INSET = (RADIUS - maps.RADIUS) * (STRIDE + 1)",
+          "INSET = 0", inputs("numba")),
+    Fault("shift taken off y", "fast/_fusion_numba.py", "            dr[at] = x[i, k] - y[i, k]\n", "            dr[at] = x[i, k] - (y[i, k] + shift_d) + shift_d\n",
+          inputs("numba", "faint_residuals_keep_their_digits")),
+    Fault("last cells not filled up", "fast/_learned_fusion_numba.py", "sums[width:] = sums[width - 1]", "sums[width:] = 0", light("numba")),
+    Fault("lines between the wrong cells", "fast/_learned_fusion_numba.py", "max(i - 1, 0)] if place < 0", "max(i - 1, 0)] if place > 0",
+          light("numba")),
+    Fault("infinite light clamped", "fast/learned_fusion.py", "_checks.finite(slow, image=image, background=background)", "_checks.finite(x, image=image)",
+          f"{SEEN}test_nan_and_infinity_are_refused[-inf-eager]"),
+    Fault("difference of blurs", "fast/learned_fusion.py", "energy = blurred(torch.cat((y, difference, square), 1))",
+          "energy = blurred(torch.cat((y, x, square), 1))", inputs("eager")),
+    Fault("tiles overlap by too little", "fast/_learned_fusion_triton.py", "tile // across % down * (ROWS - 2 * RADIUS)\n    col",
+          "tile // across % down * (ROWS - RADIUS)\n    col", inputs("triton", LARGE)),
+    Fault("images of one pixel end too soon", "fast/_fusion_triton.py", "tl.static_range(1, REACH // 2 + 2)", "tl.static_range(1, 2)", inputs("triton")),
+    Fault("lines half a pixel off", "fast/_learned_fusion_triton.py", ".to(tl.float32) + 0.5) / CELL", ".to(tl.float32)) / CELL", light("triton")),
     # synthesis
     Fault("corners not on corner pixels", "fast/_synthesis_numba.py", "above = y * last / max(height - 1, 1)",
           "above = y * last / max(height, 1)", synthesis("numba")),
@@ -248,7 +280,7 @@ FAULTS = [
     Fault("bank of half of the patches", "learning/bank.py", "patches[kept].split(BATCH)", "patches[kept][::2].split(BATCH)",
           ALGORITHM),
     # the learned fusion
-    Fault("light left in", THIRD, "unlit = without_light(synthetic, restored, model.std)", "unlit = synthetic", ALGORITHM),
+    Fault("light left in", THIRD, "unlit = fast.without_light(synthetic, restored, model.std)", "unlit = synthetic", ALGORITHM),
     Fault("no other light", THIRD, "normal = lit(normal, config.light, spread, generator)", "normal = normal", ALGORITHM),
     Fault("labels from another picture", THIRD, "defect_labels(normal, synthetic", "defect_labels(own, synthetic", ALGORITHM),
     Fault("noise is a defect", THIRD,

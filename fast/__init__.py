@@ -3,6 +3,7 @@
 from . import _fork as _fork
 from ._dispatch import BACKENDS, BackendUnavailable
 from .fusion import anomaly_map, gms, modality_maps, residual, ssim
+from .learned_fusion import fusion_inputs, without_light
 from .memory import address, nearest_distance, recall
 from .patches import slice_patches, stitch_patches
 from .synthesis import blend, support, synthesize
@@ -14,6 +15,7 @@ __all__ = [
     "address",
     "anomaly_map",
     "blend",
+    "fusion_inputs",
     "gms",
     "modality_maps",
     "nearest_distance",
@@ -25,4 +27,5 @@ __all__ = [
     "stitch_patches",
     "support",
     "synthesize",
+    "without_light",
 ]

@@ -18,9 +18,7 @@ from ._threads import spread
 ROWS, COLS = 64, 512  # a tile
 RADIUS = 5  # of the Gaussian
 LANES = 16  # lines are worked on in whole vectors; what is computed beyond the tile is never read
-STRIDE = (
-    COLS + LANES
-)  # a scratch row: the tile's columns, their halo of 2 * RADIUS, filled up to whole vectors
+STRIDE = COLS + 2 * LANES  # a scratch row: the tile's columns and their halo, filled up to whole vectors
 
 
 def anomaly_map(
@@ -74,7 +72,7 @@ def _tiles(start, stop, x, y, wanted, taps, constants, fused, maps, totals):
                 sums[m, r, :n] = 0
         for c in range(channels):
             shift_s, shift_d = _shifts(x[b, c], y[b, c], slice(row, row + rows), slice(col, col + cols))
-            _load(x[b, c], y[b, c], row, col, rows + rows % 2, cols, shift_s, shift_d, s, d)
+            _load(x[b, c], y[b, c], row, col, rows + rows % 2, cols, shift_s, shift_d, RADIUS, s, d)
             if wanted[0]:
                 _add_gms(s.reshape(-1, STRIDE), d.reshape(-1, STRIDE), rows, n, constants[0], sums[0])
             if wanted[1]:
@@ -135,26 +133,31 @@ def _shifts(x, y, rows, cols):
 
 
 @inlined
-def _load(x, y, row, col, rows, cols, shift_s, shift_d, s, d):
+def _load(x, y, row, col, rows, cols, shift_s, shift_d, halo, s, d):
     """s, d = x + y, x - y less their shifts over the tile at (row, col) with its halo, borders mirrored."""
     height, width = x.shape
-    n = cols + 2 * RADIUS
-    first = min(max(RADIUS - col, 0), n)
-    last = max(min(width - col + RADIUS, n), first)  # first..last lies inside the picture
-    for r in range(rows + 2 * RADIUS):
-        i = _mirror(row - RADIUS + r, height)
+    n = cols + 2 * halo
+    first = min(max(halo - col, 0), n)
+    last = max(min(width - col + halo, n), first)  # first..last lies inside the picture
+    for r in range(rows + 2 * halo):
+        i = _mirror(row - halo + r, height)
         sr, dr = s[r * STRIDE : (r + 1) * STRIDE], d[r * STRIDE : (r + 1) * STRIDE]
-        inside = slice(col - RADIUS + first, col - RADIUS + last)
+        inside = slice(col - halo + first, col - halo + last)
         xi, yi, si, di = x[i, inside], y[i, inside], sr[first:last], dr[first:last]
         for j in range(last - first):
-            si[j] = (xi[j] + yi[j]) - shift_s
-            di[j] = (xi[j] - yi[j]) - shift_d
+            si[j] = xi[j] + yi[j]
+            di[j] = xi[j] - yi[j]
         for j in range(n - last + first):
             at = j if j < first else last + j - first
-            k = _mirror(col - RADIUS + at, width)
-            sr[at] = (x[i, k] + y[i, k]) - shift_s
-            dr[at] = (x[i, k] - y[i, k]) - shift_d
-        for j in range(n, _whole(_whole(cols) + 2 * RADIUS)):  # denormal numbers left there would be slow
+            k = _mirror(col - halo + at, width)
+            sr[at] = x[i, k] + y[i, k]
+            dr[at] = x[i, k] - y[i, k]
+        for j in range(
+            n
+        ):  # a loop of its own: sums may be reordered, and x - (y + shift) loses a faint defect
+            sr[j] -= shift_s
+            dr[j] -= shift_d
+        for j in range(n, _whole(_whole(cols) + 2 * halo)):  # denormal numbers left there would be slow
             sr[j] = dr[j] = 0
 
 

@@ -81,42 +81,77 @@ def _pixels(x, y, rows, cols, x_row, x_col, y_row, y_col):
 
 
 @triton.jit
-def _weight(offset, centre, falloff):
-    """The Gaussian so many pixels from its centre."""
+def _weight(offset, centre, falloff, REACH: tl.constexpr):
+    """The Gaussian so many pixels from its centre, cut off beyond REACH."""
     offset = offset.to(tl.float32)
-    return tl.where(tl.abs(offset) <= RADIUS, centre * tl.exp(-falloff * offset * offset), 0.0)
+    return tl.where(tl.abs(offset) <= REACH, centre * tl.exp(-falloff * offset * offset), 0.0)
 
 
 @triton.jit
-def _band(to, of, n, centre, falloff, SMALL: tl.constexpr):
+def _band(to, of, n, centre, falloff, REACH: tl.constexpr, SMALL: tl.constexpr):
     """What pixel `of` of a line of n adds to the blurred pixel `to`, itself and through its mirror images."""
-    band = _weight(of - to, centre, falloff) + _weight(-1 - of - to, centre, falloff)
-    if SMALL:  # the images of a line shorter than the window go on, as far as three times there and back
-        for period in tl.static_range(1, 4):
+    band = _weight(of - to, centre, falloff, REACH) + _weight(-1 - of - to, centre, falloff, REACH)
+    if SMALL:  # the images of a line shorter than the window go on, there and back; of one pixel the farthest
+        for period in tl.static_range(1, REACH // 2 + 2):
             for way in tl.static_range(-1, 2, 2):
                 image = 2 * n * period * way - to
-                band += _weight(of + image, centre, falloff) + _weight(-1 - of + image, centre, falloff)
+                band += _weight(of + image, centre, falloff, REACH)
+                band += _weight(-1 - of + image, centre, falloff, REACH)
     else:
-        band += _weight(2 * n - 1 - of - to, centre, falloff)
-    return tl.where(of < n, band, 0.0)
+        band += _weight(2 * n - 1 - of - to, centre, falloff, REACH)
+    return tl.where((of >= 0) & (of < n), band, 0.0)
+
+
+@triton.jit
+def _blur(t, down, across):
+    """The Gaussian on a tile, turned: [cols, rows]."""
+    t = tl.dot(t, across, input_precision="tf32x3")
+    return tl.dot(tl.trans(t), down, input_precision="tf32x3")
 
 
 @triton.jit
 def _moments(t, down, across):
     """Mean and variance about each pixel of a tile, turned: [cols, rows]."""
-    mean = tl.dot(t, across, input_precision="tf32x3")
-    mean = tl.dot(tl.trans(mean), down, input_precision="tf32x3")
-    square = tl.dot(t * t, across, input_precision="tf32x3")
-    square = tl.dot(tl.trans(square), down, input_precision="tf32x3")
+    mean, square = _blur(t, down, across), _blur(t * t, down, across)
     return mean, tl.maximum(square - mean * mean, 0.0)
 
 
 @triton.jit
-def _owned(at, start, n, side):
+def _owned(at, start, n, side, REACH: tl.constexpr):
     """Which pixels of a line of n are for this tile: all that it blurs whole."""
-    first = tl.where(start == 0, 0, start + RADIUS)
-    end = tl.where(start + side >= n, n, start + side - RADIUS)
+    first = tl.where(start == 0, 0, start + REACH)
+    end = tl.where(start + side >= n, n, start + side - REACH)
     return (at >= first) & (at < end)
+
+
+@triton.jit
+def _gms_map(
+    x, y, rows, cols, height, width, x_row, x_col, y_row, y_col, c0, ROWS: tl.constexpr, COLS: tl.constexpr
+):
+    """1 - GMS of a channel; the Prewitt filters are not divided by 3, nor the pictures by 2: c0 counts 36 times."""
+    sx, sy = tl.zeros((ROWS, COLS), tl.float32), tl.zeros((ROWS, COLS), tl.float32)
+    dx, dy = tl.zeros((ROWS, COLS), tl.float32), tl.zeros((ROWS, COLS), tl.float32)
+    for m in range(-1, 2):  # a loop: unrolled, it is more than the registers hold
+        near = _mirror(rows + m, height, False)
+        for n in tl.static_range(-1, 2):
+            s, d = _pixels(x, y, near, _mirror(cols + n, width, False), x_row, x_col, y_row, y_col)
+            sx, sy, dx, dy = sx + n * s, sy + m * s, dx + n * d, dy + m * d
+    g_x = (sx + dx) * (sx + dx) + (sy + dy) * (sy + dy)
+    g_y = (sx - dx) * (sx - dx) + (sy - dy) * (sy - dy)
+    apart = tl.sqrt(g_x) - tl.sqrt(g_y)
+    return apart * apart / (g_x + g_y + 36 * c0)
+
+
+@triton.jit
+def _ssim_map(s, d, shift_s, shift_d, down, across, c1, c2):
+    """1 - SSIM of a channel, turned: [cols, rows]."""
+    mean_d, var_d = _moments(d - shift_d, down, across)
+    mean_s, var_s = _moments(s - shift_s, down, across)
+    mean_s += shift_s
+    mean_d += shift_d
+    k = mean_s * mean_s + mean_d * mean_d + 2 * c1
+    top = k * var_d + (var_s - var_d + 2 * c2) * mean_d * mean_d
+    return 2 * top / (k * (var_s + var_d + 2 * c2))
 
 
 # Numbers of which a kernel compiled for them gains nothing:
@@ -142,8 +177,8 @@ def _tile(
 
     if SSIM:
         i, j = rows.to(tl.int32), cols.to(tl.int32)
-        down_band = _band(i[None, :], i[:, None], height, centre, falloff, SMALL)  # [in, out]
-        across_band = _band(j[None, :], j[:, None], width, centre, falloff, SMALL)
+        down_band = _band(i[None, :], i[:, None], height, centre, falloff, RADIUS, SMALL)  # [in, out]
+        across_band = _band(j[None, :], j[:, None], width, centre, falloff, RADIUS, SMALL)
     gms = tl.zeros((ROWS, COLS), tl.float32)
     ssim = tl.zeros((COLS, ROWS), tl.float32)
     residual = tl.zeros((ROWS, COLS), tl.float32)
@@ -151,19 +186,7 @@ def _tile(
     y += batch * y_batch
     for _ in range(channels):
         if GMS:
-            sx, sy = tl.zeros((ROWS, COLS), tl.float32), tl.zeros((ROWS, COLS), tl.float32)
-            dx, dy = tl.zeros((ROWS, COLS), tl.float32), tl.zeros((ROWS, COLS), tl.float32)
-            for m in range(-1, 2):  # a loop: unrolled, it is more than the registers hold
-                near = _mirror(rows + m, height, False)
-                for n in tl.static_range(-1, 2):
-                    s, d = _pixels(x, y, near, _mirror(cols + n, width, False), x_row, x_col, y_row, y_col)
-                    sx, sy, dx, dy = sx + n * s, sy + m * s, dx + n * d, dy + m * d
-            g_x = (sx + dx) * (sx + dx) + (sy + dy) * (sy + dy)
-            g_y = (sx - dx) * (sx - dx) + (sy - dy) * (sy - dy)
-            apart = tl.sqrt(g_x) - tl.sqrt(g_y)
-            gms += (
-                apart * apart / (g_x + g_y + 36 * c0)
-            )  # the Prewitt filters are not divided by 3, nor x by 2
+            gms += _gms_map(x, y, rows, cols, height, width, x_row, x_col, y_row, y_col, c0, ROWS, COLS)
         near, beside = tl.minimum(rows, height - 1), tl.minimum(cols, width - 1)
         s, d = _pixels(x, y, near, beside, x_row, x_col, y_row, y_col)
         if RESIDUAL:
@@ -171,17 +194,11 @@ def _tile(
         if SSIM:
             shift_s = tl.sum(tl.where(inside, s, 0.0)) / pixels
             shift_d = tl.sum(tl.where(inside, d, 0.0)) / pixels
-            mean_d, var_d = _moments(d - shift_d, down_band, across_band)
-            mean_s, var_s = _moments(s - shift_s, down_band, across_band)
-            mean_s += shift_s
-            mean_d += shift_d
-            k = mean_s * mean_s + mean_d * mean_d + 2 * c1
-            top = k * var_d + (var_s - var_d + 2 * c2) * mean_d * mean_d
-            ssim += 2 * top / (k * (var_s + var_d + 2 * c2))
+            ssim += _ssim_map(s, d, shift_s, shift_d, down_band, across_band, c1, c2)
         x += x_channel
         y += y_channel
 
-    owned = _owned(rows, row, height, ROWS)[:, None] & _owned(cols, col, width, COLS)[None, :]
+    owned = _owned(rows, row, height, ROWS, RADIUS)[:, None] & _owned(cols, col, width, COLS, RADIUS)[None, :]
     pixel = rows[:, None] * width + cols[None, :]
     product = tl.full((ROWS, COLS), 1.0, tl.float32)
     if GMS:

@@ -25,6 +25,9 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile into each compiled function that calls it.
 
+    What numba keeps on disk is compiled anew when the caller's own file changes: after changing a function that is
+    inlined into another file, touch that file.
+
     Left to itself, LLVM keeps some of these as functions of their own. The process that compiles then runs the copy
     compiled alone, one that loads from disk the copy compiled with its caller; sums are reordered in one and not in
     the other, and the same seed gives other bits.

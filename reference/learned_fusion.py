@@ -30,37 +30,6 @@ FLOOR = 1e-3  # of the residual's energy
 HALF = 3.0  # standard deviations; where the map is 1/2
 
 
-def fusion_inputs(
-    image: npt.ArrayLike, background: npt.ArrayLike, mean: npt.ArrayLike, std: npt.ArrayLike
-) -> Array:
-    """What the convolutions see: detail, level, signed residual, blurred residual, and the three modality maps.
-
-    Parameters
-    ----------
-    image, background : (H, W, C) in [0, 1]
-        I and R.
-    mean, std : (C,), std positive
-        m and s.
-
-    Returns
-    -------
-    (4 C + 3, H, W)
-        (I - blur(R)) / s, (blur(I) - m) / s, (I - R) / s, blur((I - R) / s), then 1 - GMS, 1 - SSIM and
-        residual / mean(s).
-
-    Raises
-    ------
-    ValueError
-        Pictures of different shape, or mean or std not (C,).
-    """
-    I, R, m, s = two_pictures(image, background, mean, std)
-    maps = modality_maps(I, R)
-    residual = (I - R) / s
-    detail, level = (I - blurred(R)) / s, (blurred(I) - m) / s
-    channels = np.concatenate([detail, level, residual, blurred(residual)], axis=2).transpose(2, 0, 1)
-    return np.concatenate([channels, [maps["gms"], maps["ssim"], maps["residual"] / s.mean()]])
-
-
 def without_light(image: npt.ArrayLike, background: npt.ArrayLike, std: npt.ArrayLike) -> Array:
     """The picture less the light that its background does not have.
 
@@ -88,6 +57,41 @@ def without_light(image: npt.ArrayLike, background: npt.ArrayLike, std: npt.Arra
     return unlit
 
 
+def fusion_inputs(
+    image: npt.ArrayLike, background: npt.ArrayLike, mean: npt.ArrayLike, std: npt.ArrayLike
+) -> tuple[Array, Array]:
+    """What the convolutions see, and the log energy of the residual, which knows no kind of defect and misses none.
+
+    Parameters
+    ----------
+    image, background : (H, W, C) in [0, 1]
+        I and R.
+    mean, std : (C,), std positive
+        m and s.
+
+    Returns
+    -------
+    inputs : (4 C + 3, H, W)
+        (I - blur(R)) / s, (blur(I) - m) / s, (I - R) / s, blur((I - R) / s), then A_m1 = 1 - GMS, A_m2 = 1 - SSIM
+        and A_m3 / mean(s), the residual's size.
+    energy : (H, W)
+        log(blur(min(A_m3^2 / mean(s)^2, 1)) + FLOOR) / 2.
+
+    Raises
+    ------
+    ValueError
+        Pictures of different shape, or mean or std not (C,).
+    """
+    I, R, m, s = two_pictures(image, background, mean, std)
+    maps = modality_maps(I, R)
+    residual, size = (I - R) / s, maps["residual"] / s.mean()
+    detail, level = (I - blurred(R)) / s, (blurred(I) - m) / s
+    channels = np.concatenate([detail, level, residual, blurred(residual)], axis=2).transpose(2, 0, 1)
+    inputs = np.concatenate([channels, [maps["gms"], maps["ssim"], size]])
+    energy = np.log(blurred(np.minimum(size**2, 1)[..., None])[..., 0] + FLOOR) / 2
+    return inputs, np.asarray(energy)
+
+
 def neighbourhood(logit: npt.ArrayLike) -> Array:
     """The logit averaged over the pixels around, with Gaussian weights.
 
@@ -101,23 +105,6 @@ def neighbourhood(logit: npt.ArrayLike) -> Array:
     """
     each = numbers("logit", logit, "(H, W)")[..., None]
     return broadly_blurred(each, NEIGHBOURHOOD_SIGMA, NEIGHBOURHOOD_RADIUS)[..., 0]
-
-
-def log_energy(image: npt.ArrayLike, background: npt.ArrayLike, std: npt.ArrayLike) -> Array:
-    """Half the logarithm of the residual's blurred square, log(blur(min(A_m3^2 / mean(s)^2, 1)) + FLOOR) / 2.
-
-    Parameters
-    ----------
-    image, background : (H, W, C) in [0, 1]
-    std : (C,), positive
-
-    Returns
-    -------
-    (H, W)
-    """
-    I, R, _, s = two_pictures(image, background, std, std)
-    square = np.minimum(((I - R) ** 2).mean(2, keepdims=True) / s.mean() ** 2, 1)
-    return np.asarray(np.log(blurred(square)[..., 0] + FLOOR) / 2)
 
 
 def standard_scores(
@@ -148,8 +135,9 @@ def standard_scores(
         As `fusion_inputs` and `fusion_logit`.
     """
     unlit = without_light(image, background, std)
-    logit = fusion_logit(fusion_inputs(unlit, background, mean, std), weights)
-    evidence = np.stack([logit, neighbourhood(logit), log_energy(unlit, background, std)], axis=-1)
+    inputs, energy = fusion_inputs(unlit, background, mean, std)
+    logit = fusion_logit(inputs, weights)
+    evidence = np.stack([logit, neighbourhood(logit), energy], axis=-1)
     centre, deviation = np.asarray(weights["fusion.good_mean"]), np.asarray(weights["fusion.good_std"])
     return np.asarray((evidence - centre) / deviation)
 

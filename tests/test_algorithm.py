@@ -13,12 +13,13 @@ import pytest
 import torch
 from weave import TINY, learn, make_pictures
 
+from fmrnet import fast
 from fmrnet.engines import background
 from fmrnet.learning import data, fusion_training, generator_training, training
 from fmrnet.learning.critics import AuxiliaryClassifier, Discriminator
 from fmrnet.learning.generator_training import Networks
 from fmrnet.learning.synthesis import lit, speckled, synthetic_defects
-from fmrnet.network.learned_fusion import defect_labels, fusion_inputs, size_weights, without_light
+from fmrnet.network.learned_fusion import defect_labels, size_weights
 from fmrnet.network.model import FMRNet
 from fmrnet.reference import patches as oracle
 
@@ -166,7 +167,7 @@ def test_training_is_algorithm_1(trained):
         image, restored, label = (crop[chosen].half().float() for crop in crops)
         image, restored, label = (t.flip(-1) if flip_x else t for t in (image, restored, label))
         image, restored, label = (t.flip(-2) if flip_y else t for t in (image, restored, label))
-        logit = model.fusion(fusion_inputs(image, restored, model.mean, model.std))
+        logit = model.fusion(fast.fusion_inputs(image, restored, model.mean, model.std)[0])
         right = torch.where(label == 1, torch.sigmoid(logit), torch.sigmoid(-logit))
         focal = size_weights(label) * (1 - right) ** 2 * -right.log()
         renew(i, focal[label != -1].mean())
@@ -233,7 +234,7 @@ def fusion_crops(config, model, good, natural):
     label = defect_labels(normal, synthetic, support, model.std)
     synthetic = speckled(synthetic, config.speckle, draw, least=0.05)
     restored = background.restore_crops(model, synthetic)
-    return without_light(synthetic, restored, model.std), restored, label
+    return fast.without_light(synthetic, restored, model.std), restored, label
 
 
 @torch.no_grad()

@@ -7,12 +7,12 @@ import torch
 
 from fmrnet import fast
 from fmrnet.fast import _dispatch, textons
-from fmrnet.reference import fusion, memory, patches, synthesis
+from fmrnet.reference import fusion, learned_fusion, memory, patches, synthesis
 from fmrnet.reference import textons as reference_textons
 
 ORACLES = {
     function: getattr(module, function)
-    for module in (fusion, memory, patches, synthesis, reference_textons)
+    for module in (fusion, learned_fusion, memory, patches, synthesis, reference_textons)
     for function in fast.__all__
     if hasattr(module, function)
 }

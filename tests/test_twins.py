@@ -19,6 +19,7 @@ from fmrnet import config, fast, reference
 from fmrnet.engines import background
 from fmrnet.fast import _textons_numba, _textons_triton
 from fmrnet.fast import fusion as fast_fusion
+from fmrnet.fast import learned_fusion as fast_learned_fusion
 from fmrnet.fast import memory as fast_memory
 from fmrnet.fast import textons as fast_textons
 from fmrnet.inspection import good_scores
@@ -59,12 +60,11 @@ TWINS = {
     "network.joined": ("model.joined", "test_model::test_windows_agree_with_oracle"),
     "network.conv": ("model.encoder_blocks", FORWARD),
     "network.deconv": ("model.ConvBlock", FORWARD),
-    "blurs.blurred": ("learned_fusion._blurred", FUSION),
-    "blurs.broadly_blurred": ("learned_fusion._broadly_blurred", FUSION),
-    "learned_fusion.fusion_inputs": ("learned_fusion.fusion_inputs", FUSION),
-    "learned_fusion.without_light": ("learned_fusion.without_light", FUSION),
+    "blurs.blurred": ("fast.blurs.blurred", "test_twins::test_blurs"),
+    "blurs.broadly_blurred": ("fast.blurs.broadly_blurred", "test_twins::test_blurs"),
+    "learned_fusion.fusion_inputs": ("fast.fusion_inputs", "test_twins::test_learned_fusion"),
+    "learned_fusion.without_light": ("fast.without_light", "test_twins::test_learned_fusion"),
     "learned_fusion.neighbourhood": ("learned_fusion.neighbourhood", FUSION),
-    "learned_fusion.log_energy": ("learned_fusion.log_energy", FUSION),
     "learned_fusion.standard_scores": ("learned_fusion.LearnedFusion", FUSION),
     "learned_fusion.beyond_good": ("learned_fusion.beyond_good", FUSION),
     "learned_fusion.alarm": ("learned_fusion.alarm", FUSION),
@@ -380,6 +380,33 @@ def test_fusion(seed, height, width, channels, window, median, modalities):
     )
 
 
+@settings(max_examples=30)
+@given(seed=seeds, height=st.integers(1, 40), width=st.integers(1, 40), sigma=st.floats(0.5, 4))
+def test_blurs(seed, height, width, sigma):
+    x = np.random.default_rng(seed).normal(size=(height, width, 2))
+    planes = torch.from_numpy(x.transpose(2, 0, 1)[None])
+    agree(fast.blurs.blurred(planes)[0].permute(1, 2, 0), reference.blurs.blurred(x))
+    agree(
+        fast.blurs.broadly_blurred(planes, sigma, 8)[0].permute(1, 2, 0),
+        reference.blurs.broadly_blurred(x, sigma, 8),
+    )
+
+
+@settings(max_examples=30)
+@given(seed=seeds, height=st.integers(1, 40), width=st.integers(1, 40), channels=st.integers(1, 3))
+def test_learned_fusion(seed, height, width, channels):
+    rng = np.random.default_rng(seed)
+    pair = rng.random((2, height, width, channels))
+    mean, std = rng.uniform(0.05, 0.5, (2, channels))
+    tensors = [torch.from_numpy(p.transpose(2, 0, 1)[None]) for p in pair]
+    texture = [torch.from_numpy(mean), torch.from_numpy(std)]
+    unlit = fast.without_light(*tensors, texture[1], backend="eager")[0].permute(1, 2, 0)
+    agree(unlit, reference.learned_fusion.without_light(*pair, std))
+    found = fast.fusion_inputs(*tensors, *texture, backend="eager")
+    for one, expected in zip(found, reference.learned_fusion.fusion_inputs(*pair, mean, std)):
+        agree(one[0], expected, atol=1e-8)
+
+
 def constants(*modules):
     """The numbers, texts and tuples of them in capitals, by name."""
     return {
@@ -400,9 +427,17 @@ FUSION_ORACLES = (
 
 def test_constants_of_the_learned_fusion_are_the_twins():
     """Each stands in both on purpose: the oracle leans on nothing that it judges."""
-    oracles, twins = constants(*FUSION_ORACLES), constants(learned_fusion)
+    oracles, twins = constants(*FUSION_ORACLES), constants(learned_fusion, fast_learned_fusion, fast.blurs)
     assert len(oracles) == 21
-    assert twins.keys() - oracles.keys() == {"WIDTHS", "SLOPE"}  # of a trained model's own weights; below
+    assert twins.keys() - oracles.keys() == {
+        "WIDTHS",  # of a trained model's own weights
+        "SLOPE",  # below, like the next
+        "C0",
+        "C1",  # of the modality maps: the last test
+        "C2",
+        "SIGMA",
+        "WINDOW",
+    }
     assert oracles == {name: twins[name] for name in oracles}
 
 

@@ -36,7 +36,15 @@ FEATURES = {  # the skip F_D of the paper's channels: B, C, H, W; K = 2
     "rail, N = 256": (1, 256, 128, 8),
     "512 x 512, N = 1024": (1, 256, 64, 64),
 }
-FUNCTIONS = ("anomaly_map", "nearest_distance", "rearrange_textons", "synthesize")
+SEEN = ("512 x 512",)  # of PICTURES, by the learned fusion
+FUNCTIONS = (
+    "anomaly_map",
+    "fusion_inputs",
+    "nearest_distance",
+    "rearrange_textons",
+    "synthesize",
+    "without_light",
+)
 GRADIENTS = ", with gradients"
 LATENTS = {"64 to 512": (64, 2048, 512), "2400 to 512": (2400, 2048, 512)}
 
@@ -87,6 +95,11 @@ def cases(device: str, only: str = "", function: str = "") -> Iterator[Case]:
     """Every case whose title and size contain `only`, of one function if it is named; each made when asked for."""
     makers: list[tuple[str, str, Callable[[], Case]]] = [
         *(("anomaly_map", size, partial(_anomaly_map, size, device)) for size in PICTURES),
+        *(
+            (name, size, partial(make, size, device))
+            for name, make in (("without_light", _without_light), ("fusion_inputs", _fusion_inputs))
+            for size in SEEN
+        ),
         *(
             ("synthesize", size, partial(_synthesize, size, device))
             for size in ("64 patches", "2400 patches")
@@ -162,6 +175,82 @@ def _anomaly_map(size: str, device: str) -> Case:
     return case
 
 
+# --- what the learned fusion sees --------------------------------------------------------------------------
+
+
+def _seen(size: str) -> tuple[torch.Tensor, ...]:
+    """A picture, its background, and the texture's mean and deviation."""
+    shape = PICTURES[size]
+    g = torch.Generator().manual_seed(0)
+    background = F.avg_pool2d(torch.rand(shape, generator=g), 5, 1, 2)
+    image = (background + 0.05 * torch.randn(shape, generator=g) + 0.03).clamp(0, 1)
+    return image, background, torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.05, 0.1, 0.2])
+
+
+def _without_light(size: str, device: str) -> Case:
+    image, background, _, std = tensors = _seen(size)
+    expected = reference.learned_fusion.without_light(_last(image), _last(background), std.numpy())
+    x, y, _, s = (t.to(device) for t in tensors)
+    return Case(
+        "without_light",
+        size,
+        bytes=4.0 * 4 * image.numel(),  # the picture is read twice
+        operations=10.0 * image.numel(),
+        run=lambda function: function(x, y, s),
+        agrees=lambda result: _close(result[0], expected.transpose(2, 0, 1), 2e-6),
+    )
+
+
+def _fusion_inputs(size: str, device: str) -> Case:
+    image, background, mean, std = tensors = _seen(size)
+    expected = reference.learned_fusion.fusion_inputs(
+        _last(image), _last(background), mean.numpy(), std.numpy()
+    )
+    arguments = [t.to(device) for t in tensors]
+    planes = [
+        np.ascontiguousarray(_last(image)),
+        np.ascontiguousarray(_last(background)),
+        mean.numpy(),
+        std.numpy(),
+    ]
+
+    def agrees(result: Any) -> None:
+        for found, right in zip(result, expected, strict=True):
+            _close(found[0], right, 2e-5)
+
+    channels, pixels = image.shape[1], image[0, 0].numel()
+    taps = 4 * channels * 2 * 11 * 2 + (2 * channels + 1) * 2 * 19 * 2  # of two Gaussians, down and across
+    return Case(
+        "fusion_inputs",
+        size,
+        bytes=4.0 * (6 * channels + 4) * pixels,
+        operations=float((taps + 80 * channels) * pixels),
+        run=lambda function: function(*arguments),
+        agrees=agrees,
+        peers=[Candidate("OpenCV", lambda: _opencv_inputs(*planes), agrees)] if device == "cpu" else [],
+    )
+
+
+def _opencv_inputs(x: Array, y: Array, m: Array, s: Array) -> tuple[Array, Array]:
+    import cv2
+
+    def blur(picture: Array) -> Array:
+        return np.asarray(cv2.GaussianBlur(picture, (19, 19), 3, borderType=cv2.BORDER_REFLECT))
+
+    gms, ssim = _opencv_maps(x, y)
+    soft, residual = blur(x), x - y
+    size = np.sqrt((residual * residual).mean(-1)) / s.mean()
+    planes = ((x - blur(y)) / s, (soft - m) / s, residual / s, blur(residual) / s)
+    inputs = np.concatenate([*(p.transpose(2, 0, 1) for p in planes), [gms, ssim, size]])
+    energy = np.log(blur(np.minimum(size * size, 1)) + np.float32(1e-3)) / 2
+    return inputs[None], energy[None]
+
+
+def _last(pictures: torch.Tensor) -> Array:
+    """The first of (B, C, H, W) as (H, W, C)."""
+    return pictures[0].permute(1, 2, 0).numpy()
+
+
 def _windows(image: Array, reconstruction: Array) -> Iterator[tuple[int, slice, slice, dict[str, Array]]]:
     """The oracle's maps: of the whole picture, or of its corners and middle where it is large."""
     batch, height, width, _ = image.shape
@@ -216,6 +305,14 @@ def _skimage(x: Array, y: Array) -> Array:
 
 
 def _opencv(x: Array, y: Array) -> Array:
+    gms, ssim = _opencv_maps(x, y)
+    d = x - y
+    fused: Array = gms * ssim * np.sqrt((d * d).mean(-1))
+    return fused
+
+
+def _opencv_maps(x: Array, y: Array) -> tuple[Array, Array]:
+    """1 - GMS and 1 - SSIM."""
     import cv2
 
     def blur(picture: Array) -> Array:
@@ -234,9 +331,7 @@ def _opencv(x: Array, y: Array) -> Array:
     mx, my = blur(x), blur(y)
     vx, vy, cov = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
     ssim = ((2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))).mean(-1)
-    d = x - y
-    fused: Array = (1 - gms) * (1 - ssim) * np.sqrt((d * d).mean(-1))
-    return fused
+    return 1 - gms, 1 - ssim
 
 
 def _kornia(x: torch.Tensor, y: torch.Tensor) -> Any:

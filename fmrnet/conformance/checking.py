@@ -16,7 +16,7 @@ from hypothesis.strategies import DataObject
 from fmrnet.devices import choose_device
 from fmrnet.errors import ConfigError
 
-from . import fusion, memory, patches, synthesis, textons
+from . import fusion, learned_fusion, memory, patches, synthesis, textons
 from .kernel import Kernel, Unsupported, check_name
 from .message import explained
 from .properties import EVERY, Property
@@ -27,6 +27,7 @@ __all__ = ["NotConforming", "Outcome", "check", "outcomes", "properties_of", "ru
 ALL = [
     *textons.PROPERTIES,
     *fusion.PROPERTIES,
+    *learned_fusion.PROPERTIES,
     *memory.PROPERTIES,
     *patches.PROPERTIES,
     *synthesis.PROPERTIES,

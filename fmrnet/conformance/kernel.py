@@ -182,13 +182,14 @@ def named_results(name: str, returned: Any) -> dict[str, torch.Tensor]:
         If it is not what `fmrnet.fast.<name>` returns.
     """
     expected = {
+        "fusion_inputs": ("inputs", "energy"),
         "nearest_distance": ("distance", "index"),
         "slice_patches": ("patches", "origins"),
         "synthesize": ("I_s", "S"),
     }
     single = {
         "address": "Q", "anomaly_map": "A", "blend": "I_s", "rearrange_textons": "G", "recall": "z_hat",
-        "stitch_patches": "picture", "support": "S",
+        "stitch_patches": "picture", "support": "S", "without_light": "unlit",
     }  # fmt: skip
     if name == "modality_maps":
         found = dict(returned) if isinstance(returned, Mapping) else returned

@@ -113,6 +113,24 @@ def _map(
     return _each(lambda x, y: oracle(_last(x), _last(y), **options), shape, image, reconstruction)
 
 
+def _without_light(image: torch.Tensor, background: torch.Tensor, std: torch.Tensor) -> Results:
+    def one(x: Array, y: Array) -> Array:
+        return _first(reference.learned_fusion.without_light(_last(x), _last(y), _array(std)))
+
+    return {"unlit": _each(one, image.shape, image, background)}
+
+
+def _fusion_inputs(
+    image: torch.Tensor, background: torch.Tensor, mean: torch.Tensor, std: torch.Tensor
+) -> Results:
+    batch, channels, *sides = image.shape
+    inputs, energy = np.zeros((batch, 4 * channels + 3, *sides)), np.zeros((batch, *sides))
+    for b, (x, y) in enumerate(zip(_array(image), _array(background))):
+        found = reference.learned_fusion.fusion_inputs(_last(x), _last(y), _array(mean), _array(std))
+        inputs[b], energy[b] = found
+    return {"inputs": inputs, "energy": energy}
+
+
 def _support(shape: Sequence[int], **drawn: torch.Tensor) -> Results:
     made = [reference.synthesis.support(shape, **one) for one in _singles(drawn)]
     return {"S": np.stack(made) if made else np.zeros((0, *shape))}
@@ -146,6 +164,7 @@ ORACLES: dict[str, Callable[..., Results]] = {
     "address": _address,
     "anomaly_map": _anomaly_map,
     "blend": _blend,
+    "fusion_inputs": _fusion_inputs,
     "gms": _gms,
     "modality_maps": _modality_maps,
     "nearest_distance": _nearest_distance,
@@ -157,4 +176,5 @@ ORACLES: dict[str, Callable[..., Results]] = {
     "stitch_patches": _stitch_patches,
     "support": _support,
     "synthesize": _synthesize,
+    "without_light": _without_light,
 }

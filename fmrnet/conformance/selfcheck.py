@@ -134,6 +134,10 @@ def _cases(rng: np.random.Generator) -> Iterator[_Case]:
         yield _Case(f"anomaly_map median {median}", pair | {"median": median})
     yield _Case("modality_maps", pair)
 
+    seen = {"image": image, "background": other, "std": np.array([0.125, 0.25, 0.5])}
+    yield _Case("without_light", seen)
+    yield _Case("fusion_inputs", seen | {"mean": np.array([0.25, 0.5, 0.75])}, scale=8.0)
+
     shape = {
         "kind": np.arange(3),
         "grid": coarse(rng.random((3, 4, 4))),

@@ -31,7 +31,7 @@ def time(
     Parameters
     ----------
     name
-        Of "anomaly_map", "nearest_distance", "rearrange_textons" and "synthesize".
+        Of "anomaly_map", "fusion_inputs", "nearest_distance", "rearrange_textons", "synthesize" and "without_light".
     function
         As for `check`.
     device

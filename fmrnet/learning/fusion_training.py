@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fmrnet import devices
+from fmrnet import devices, fast
 from fmrnet.engines import background
 from fmrnet.learning import data, losses
 from fmrnet.learning.synthesis import lit, speckled, synthetic_defects
-from fmrnet.network.learned_fusion import defect_labels, fusion_inputs, size_weights, without_light
+from fmrnet.network.learned_fusion import defect_labels, size_weights
 from fmrnet.network.model import FMRNet
 
 __all__ = ["PHASE", "RATE", "Crops", "batches", "labelled_crops", "make_crops", "update"]
@@ -53,7 +53,7 @@ def make_crops(
     total = model.config.iterations[PHASE - 1]
     for synthetic, label in labelled_crops(model, good, natural, PHASE, total, device, between):
         restored = background.restore_crops(model, synthetic)
-        unlit = without_light(synthetic, restored, model.std)
+        unlit = fast.without_light(synthetic, restored, model.std)
         parts.append([tensor.half().cpu() for tensor in (unlit, restored, label)])
     return Crops(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
@@ -101,7 +101,7 @@ def batches(model: FMRNet, crops: Crops, start: int, device: torch.device) -> It
 def update(model: FMRNet, optimiser: torch.optim.Optimizer, batch: Crops) -> Tensor:
     """One step of the learned fusion, which is to find the defects; gives its focal loss (0-dimensional, detached)."""
     assert model.fusion is not None
-    inputs = fusion_inputs(batch.image, batch.background, model.mean, model.std)
+    inputs, _ = fast.fusion_inputs(batch.image, batch.background, model.mean, model.std)
     with devices.autocast(inputs.device):
         logit = model.fusion(inputs.contiguous(memory_format=torch.channels_last))
     loss = losses.focal_loss(logit.float(), batch.label, size_weights(batch.label))

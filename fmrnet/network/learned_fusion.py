@@ -16,17 +16,11 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import (
-    avg_pool2d,
-    interpolate,
-    leaky_relu,
-    pad,
-    pixel_shuffle,
-    pixel_unshuffle,
-)
+from torch.nn.functional import interpolate, leaky_relu, pad, pixel_shuffle, pixel_unshuffle
 
 from fmrnet import fast
 from fmrnet.config import SLOPE
+from fmrnet.fast.blurs import blurred, broadly_blurred
 
 __all__ = [
     "Block",
@@ -34,25 +28,14 @@ __all__ = [
     "alarm",
     "beyond_good",
     "defect_labels",
-    "fusion_inputs",
     "learned_map",
-    "log_energy",
     "neighbourhood",
     "size_weights",
-    "without_light",
 ]
 
 WIDTHS = (32, 64, 96)  # channels at a half, a quarter and an eighth of the picture's size
 FOLD = 2  # the convolutions work on blocks of 2 x 2 pixels, a quarter of the work and twice the view
 MULTIPLE = 8  # pixels; pictures are filled up to a multiple of the coarsest map's
-BLUR_SIGMA = 3.0  # pixels
-BLUR_RADIUS = 9
-CELL = 8  # pixels; broad blurs work on the means of such cells
-LIGHT_SIGMA = 4.0  # cells: 32 pixels, half the smallest patch
-LIGHT_RADIUS = 8  # cells: the smallest picture
-LIGHT_LEAST = (
-    0.25  # deviations of the texture; slow changes up to here stay, as they may be a faint broad defect
-)
 VISIBLE = 0.3  # deviations of the texture, blurred: a synthetic defect that changes less is not learnt from
 NEIGHBOURHOOD_SIGMA = 2.0  # cells
 NEIGHBOURHOOD_RADIUS = 4  # cells
@@ -66,46 +49,7 @@ DEFECT_AREA = 400.0  # pixels: a synthetic defect of this size counts for what i
 SIZE_POWER = 0.75  # 0: every pixel counts alike; 1: every defect
 MOST_WEIGHT = 12.0
 NOT_COUNTED = -1.0  # label of the pixels that are neither good nor defective
-FLOOR = 1e-3  # of the residual's energy, in the texture's variances
 HALF = 3.0  # standard deviations; where the map is 1/2
-
-
-def fusion_inputs(image: Tensor, background: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """What the convolutions see, (B, 4 C + 3, H, W), of a picture and its background (B, C, H, W) in [0, 1].
-
-    In units of the texture's deviation `std` (C,): the picture less the blurred background, the blurred picture
-    less the texture's `mean` (C,), the residual with its sign, and the residual blurred; then 1 - GMS, 1 - SSIM
-    and the residual's size, Eq 19, 21 and 22.
-    """
-    centre, scale = mean[:, None, None], std[:, None, None]
-    residual = (image - background) / scale
-    maps = fast.modality_maps(image, background)
-    size = maps["residual"] / std.mean()
-    detail = (image - _blurred(background)) / scale
-    level = (_blurred(image) - centre) / scale
-    compared = torch.stack((maps["gms"], maps["ssim"], size), 1)
-    return torch.cat((detail, level, residual, _blurred(residual), compared), 1)
-
-
-def without_light(image: Tensor, background: Tensor, std: Tensor) -> Tensor:
-    """Pictures (B, C, H, W) in [0, 1] less the light that their backgrounds do not have: the residual's slow part.
-
-    Slow is what is left of it after a blur half a patch wide, of the means of 8 x 8 cells. Of that, what is more
-    than a quarter of the texture's deviation either way is light.
-    """
-    scale = std[:, None, None]
-    slow = _broadly_blurred((image - background) / scale, LIGHT_SIGMA, LIGHT_RADIUS)
-    light = (slow - slow.clamp(-LIGHT_LEAST, LIGHT_LEAST)) * scale
-    return (image - light).clamp(0, 1)
-
-
-def log_energy(image: Tensor, background: Tensor, std: Tensor) -> Tensor:
-    """Logarithm of the residual's blurred size, (B, H, W), from pictures (B, C, H, W); the unit is mean(std).
-
-    No pixel counts for more than one unit: a speck of noise is not to outshine a broad defect.
-    """
-    square = ((image - background).square().mean(1, keepdim=True) / std.mean() ** 2).clamp_max(1)
-    return _blurred(square).squeeze(1).clamp_min(0).add(FLOOR).log() / 2
 
 
 def defect_labels(image: Tensor, synthetic: Tensor, support: Tensor, std: Tensor) -> Tensor:
@@ -115,7 +59,7 @@ def defect_labels(image: Tensor, synthetic: Tensor, support: Tensor, std: Tensor
     is more than VISIBLE. Good is where S is next to nothing.
     """
     change = ((synthetic - image) / std[:, None, None]).square().mean(1, keepdim=True)
-    seen = _blurred(change).squeeze(1) > VISIBLE**2
+    seen = blurred(change).squeeze(1) > VISIBLE**2
     label = torch.full_like(support, NOT_COUNTED)
     label[support < 0.02] = 0.0
     label[(support > 0.5) & seen] = 1.0
@@ -124,7 +68,7 @@ def defect_labels(image: Tensor, synthetic: Tensor, support: Tensor, std: Tensor
 
 def neighbourhood(logit: Tensor) -> Tensor:
     """The logit (B, H, W) averaged over the pixels around, with Gaussian weights 16 pixels broad."""
-    return _broadly_blurred(logit[:, None], NEIGHBOURHOOD_SIGMA, NEIGHBOURHOOD_RADIUS).squeeze(1)
+    return broadly_blurred(logit[:, None], NEIGHBOURHOOD_SIGMA, NEIGHBOURHOOD_RADIUS).squeeze(1)
 
 
 def beyond_good(scores: Tensor) -> Tensor:
@@ -163,34 +107,6 @@ def size_weights(label: Tensor, cell: int = 1) -> Tensor:
     area = defective.flatten(1).sum(1).clamp_min(1) * cell**2
     weight = (DEFECT_AREA / area).pow(SIZE_POWER).clamp(1 / MOST_WEIGHT, MOST_WEIGHT)
     return torch.where(defective, weight[:, None, None], 1.0)
-
-
-def _broadly_blurred(x: Tensor, sigma: float, radius: int) -> Tensor:
-    """Gaussian blur of (B, C, H, W) through the means of cells; sigma and radius in cells."""
-    height, width = x.shape[2:]
-    cells = avg_pool2d(pad(x, (0, -width % CELL, 0, -height % CELL), mode="replicate"), CELL)
-    blurred = _blurred(cells, sigma, radius)
-    drawn = interpolate(blurred, scale_factor=CELL, mode="bilinear", align_corners=False)
-    return drawn[:, :, :height, :width]
-
-
-def _blurred(x: Tensor, sigma: float = BLUR_SIGMA, radius: int = BLUR_RADIUS) -> Tensor:
-    """Gaussian blur of (B, C, H, W), borders mirrored with the edge pixel repeated.
-
-    A sum of shifted pictures: on a CPU a convolution with a 19 x 1 kernel takes up to five times longer.
-    """
-    kernel = [math.exp(-0.5 * (offset / sigma) ** 2) for offset in range(radius + 1)]
-    total = kernel[0] + 2 * sum(kernel[1:])
-    for axis in (2, 3):
-        size = x.shape[axis]
-        mirrored = torch.cat(
-            (x.narrow(axis, 0, radius).flip(axis), x, x.narrow(axis, size - radius, radius).flip(axis)), axis
-        )
-        x = mirrored.narrow(axis, radius, size) * (kernel[0] / total)
-        for offset in range(1, radius + 1):
-            both = mirrored.narrow(axis, radius - offset, size) + mirrored.narrow(axis, radius + offset, size)
-            x.add_(both, alpha=kernel[offset] / total)
-    return x
 
 
 class Block(nn.Module):
@@ -249,7 +165,7 @@ class LearnedFusion(nn.Module):
         self.register_buffer("good_std", torch.ones(3))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logit of each pixel being defective, (B, H, W), from `fusion_inputs` (B, 4 C + 3, H, W)."""
+        """Logit of each pixel being defective, (B, H, W), from `fast.fusion_inputs` (B, 4 C + 3, H, W)."""
         height, width = inputs.shape[2:]
         x = pad(inputs, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
         maps = [self.stem(pixel_unshuffle(x, FOLD))]
@@ -263,9 +179,10 @@ class LearnedFusion(nn.Module):
 
     def evidence(self, image: Tensor, background: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """The logit, the logit of the neighbourhood and the log energy of each pixel, (B, 3, H, W)."""
-        image = without_light(image, background, std)
-        logit = self(fusion_inputs(image, background, mean, std))
-        return torch.stack((logit, neighbourhood(logit), log_energy(image, background, std)), 1)
+        unlit = fast.without_light(image, background, std)
+        inputs, energy = fast.fusion_inputs(unlit, background, mean, std)
+        logit = self(inputs)
+        return torch.stack((logit, neighbourhood(logit), energy), 1)
 
     def standard_scores(self, image: Tensor, background: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """The evidence in standard deviations above what good pictures give, (B, 3, H, W)."""

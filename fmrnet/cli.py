@@ -182,7 +182,7 @@ def train(
                 resume=resume,
                 restart=restart,
                 keep_odd=keep_odd,
-                progress=bar and bar.training(config),
+                progress=bar.training(config) if bar else None,
             )
     except Interrupted as stopped:
         raise fail(stopped, 128 + stopped.number) from None

@@ -81,8 +81,8 @@ def labelled_crops(
         between(first, total)
         generator = data.step_generator(config.seed, phase, 2**31 + first)
         count = min(CROPS_AT_ONCE, total - first)
-        normal, own = good.crops(2 * count, size, generator).to(device).chunk(2)
-        contents = natural.crops(count, size, generator).to(device)
+        normal, own = devices.sent(good.crops(2 * count, size, generator), device).chunk(2)
+        contents = devices.sent(natural.crops(count, size, generator), device)
         normal = lit(normal, config.light, spread, generator)
         synthetic, support = synthetic_defects(normal, contents, own, generator)
         label = defect_labels(normal, synthetic, support, model.std)
@@ -102,7 +102,7 @@ def batches(model: FMRNet, crops: Crops, start: int, device: torch.device) -> It
         chosen = processes.share(torch.randint(len(crops.label), (batch_of(config),), generator=generator))
         mirrored = [axis for axis in (-1, -2) if torch.rand((), generator=generator) < 0.5]
         tensors = (crops.image, crops.background, crops.label)
-        yield Crops(*(tensor[chosen].to(device).float().flip(mirrored) for tensor in tensors))
+        yield Crops(*(devices.sent(tensor[chosen], device).float().flip(mirrored) for tensor in tensors))
 
 
 def update(model: FMRNet, learner: nn.Module, optimiser: torch.optim.Optimizer, batch: Crops) -> Tensor:

@@ -148,7 +148,7 @@ def batches(model: FMRNet, crops: CellCrops, start: int, device: torch.device) -
         generator = data.step_generator(model.config.seed, PHASE, step)
         chosen = processes.share(torch.randint(len(crops.label), (BATCH,), generator=generator))
         tensors = (crops.features, crops.label, crops.weight)
-        yield CellCrops(*(tensor[chosen].to(device).float() for tensor in tensors))
+        yield CellCrops(*(devices.sent(tensor[chosen], device).float() for tensor in tensors))
 
 
 def update(learner: nn.Module, optimiser: torch.optim.Optimizer, batch: CellCrops) -> Tensor:

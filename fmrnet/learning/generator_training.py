@@ -86,7 +86,7 @@ class _Restoring(nn.Module):
         self.model, self.classifier = model, classifier
 
     def forward(self, normal: Tensor, positive: Tensor, synthetic: Tensor) -> tuple[Tensor, ...]:
-        """Restored pictures in the network's own scale; in phase 1 R^0 and R^+, too, and C_A's logits of R^+ and R^-."""
+        """Restored pictures in the network's own scale; in phase 1 R^0, R^+, and C_A's logits of R^+ and R^-, too."""
         model = self.model
         if self.classifier is None:
             with torch.no_grad():
@@ -121,8 +121,8 @@ def steps(
     count, size = crop_shape(config, good, natural)
     for number in range(start, config.iterations[phase - 1]):
         generator = data.step_generator(config.seed, phase, number)
-        normal, positive = good.crops(2 * count, size, generator).to(device).chunk(2)
-        contents = natural.crops(count, size, generator).to(device)
+        normal, positive = devices.sent(good.crops(2 * count, size, generator), device).chunk(2)
+        contents = devices.sent(natural.crops(count, size, generator), device)
         synthetic, support = synthetic_defects(normal, contents, positive, generator)
         if phase == 2:
             synthetic = speckled(synthetic, config.speckle, generator)
@@ -165,9 +165,9 @@ def update(networks: Networks, optimisers: Optimisers, step: Step, phase: int) -
         adversarial = _adversarial_loss(networks, optimisers["discriminator"], target, reconstruction)
         loss = loss + config.weight_adv * adversarial
     if phase == 1:
-        r0, r_pos, *logits = (latent.float() for latent in latents)
+        r0, r_pos, logit_pos, logit_neg = (latent.float() for latent in latents)
         defective = _defective(step.support, config)
-        latent = losses.latent_loss(r0, r_pos, *logits, config.compactness, defective)
+        latent = losses.latent_loss(r0, r_pos, logit_pos, logit_neg, config.compactness, defective)
         loss = loss + config.weight_lat * latent
     optimisers["generator"].zero_grad()
     loss.backward()

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import Store
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from fmrnet import devices
@@ -120,7 +122,9 @@ def learner(module: nn.Module) -> nn.Module:
         for part in module.modules():
             if type(part) is nn.BatchNorm2d:
                 part.__class__ = _JointNorm
-    with warnings.catch_warnings():  # the option has another name from torch 2.13 on, which 2.11 does not know
+    with (
+        warnings.catch_warnings()
+    ):  # the option has another name from torch 2.13 on, which 2.11 does not know
         warnings.simplefilter("ignore", FutureWarning)
         return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
 
@@ -152,7 +156,7 @@ class _JointNorm(nn.BatchNorm2d):
         own_variance, own_mean = torch.var_mean(values, (0, 2, 3), correction=0)
         # In 64 bits, so that the square of the mean may be taken off again.
         moments = torch.stack((own_mean, own_variance.double() + own_mean.double() ** 2))
-        joint, square = _Sum.apply(moments) / count()
+        joint, square = _Sum.apply(moments) / count()  # type: ignore[no-untyped-call]
         variance = square - joint**2
         with torch.no_grad():
             number = values.numel() / len(joint) * count()
@@ -216,7 +220,7 @@ def _own_device(name: str) -> torch.device:
     return where
 
 
-def _meet(where: torch.device) -> dist.Store:
+def _meet(where: torch.device) -> Store:
     """Find the other processes; gives what all can write to."""
     names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     if missing := [name for name in names if name not in os.environ]:
@@ -225,7 +229,7 @@ def _meet(where: torch.device) -> dist.Store:
             "together with torchrun, or unset WORLD_SIZE"
         )
     try:
-        store, rank, size = next(dist.rendezvous("env://", timeout=MEETING))
+        store, rank, size = next(rendezvous("env://", timeout=MEETING))
         backend = "cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST)
     except (ValueError, RuntimeError) as error:
@@ -237,13 +241,14 @@ def _meet(where: torch.device) -> dist.Store:
     return store
 
 
-def _tells(store: dist.Store) -> bool:
+def _tells(store: Store) -> bool:
     """Whether this process is the first to end, which tells why."""
     own = str(dist.get_rank())
     try:
-        return store.compare_set("fmrnet/ended", "", own) == own.encode()
+        first: bytes = store.compare_set("fmrnet/ended", "", own)
     except RuntimeError:  # the store has gone with the process that kept it
         return True
+    return first == own.encode()
 
 
 def _is_loss(error: BaseException) -> bool:

@@ -92,6 +92,7 @@ def test_one_that_is_killed_ends_all_with_one_line(together):
         torch.testing.assert_close(found[key], value, rtol=0.01, atol=0.01)
 
 
+@pytest.mark.slow
 def test_a_mistake_is_told_once_and_keeps_its_exit_code(tmp_path):
     ended = torchrun("-m", "fmrnet", "train", tmp_path / "missing", "--out", tmp_path / "a.fmr")
     (line,) = told(ended)

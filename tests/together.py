@@ -29,7 +29,7 @@ from fmrnet.terminal import errors_in_one_line
 
 SHARED = replace(TINY, batch_size=8, iterations=(4, 3, 3))  # which two processes share evenly
 EXACT = {
-    "discriminator": replace(SHARED, iterations=(12, 10, 10)),
+    "discriminator": replace(SHARED, iterations=(8, 6, 6)),
     "whole pictures, head": replace(
         SHARED, iterations=(6, 6, 4), tile="picture", overlap=0.5, batch_size=16,
         weight_adv=0.0, mixing="dense", general=True, head_iterations=4,

@@ -15,17 +15,19 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed import Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from fmrnet import devices
 from fmrnet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store  # torch.distributed has it, and does not say so
 
 __all__ = [
     "are_alike",
@@ -229,6 +231,7 @@ def _meet(where: torch.device) -> Store:
             "together with torchrun, or unset WORLD_SIZE"
         )
     try:
+        store: Store
         store, rank, size = next(rendezvous("env://", timeout=MEETING))
         backend = "cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST)

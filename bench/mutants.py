@@ -34,6 +34,8 @@ SYNTHESIS = "tests/test_fast_synthesis.py::"
 ALGORITHM = "tests/test_algorithm.py::test_training_is_algorithm_1"
 TRAINING = "tests/test_training.py::"
 GENERAL_TRAINING = "tests/test_general_training.py::"
+TOGETHER = "tests/test_processes.py::test_two_processes_learn_what_one_does"
+PROCESSES = "learning/processes.py"
 GENERATOR, THIRD = "learning/generator_training.py", "learning/fusion_training.py"
 
 
@@ -248,7 +250,7 @@ FAULTS = [
           "config.weight_rec * losses.reconstruction_loss(target, reconstruction) + config.epsilon * penalty", ALGORITHM),
     Fault("L_adv not weighed", GENERATOR, "loss + config.weight_adv * adversarial", "loss + adversarial", ALGORITHM),
     Fault("L_lat not weighed", GENERATOR, "loss + config.weight_lat * latent", "loss + latent", ALGORITHM),
-    Fault("distance of latents not weighed", GENERATOR, "*logits, config.compactness)", "*logits)", ALGORITHM),
+    Fault("distance of latents not weighed", GENERATOR, "logit_neg, config.compactness, defective)", "logit_neg, 1.0, defective)", ALGORITHM),
     Fault("distance to the defective latents", GENERATOR, "losses.latent_loss(r0, r_pos", "losses.latent_loss(r0, r_neg", ALGORITHM),
     Fault("C_A's labels swapped", GENERATOR, "torch.cat((r_pos, r_neg))", "torch.cat((r_neg, r_pos))", ALGORITHM),
     Fault("discriminator judges before its step", GENERATOR,
@@ -271,14 +273,23 @@ FAULTS = [
           "*model.encoder.parameters()]", ALGORITHM),
     Fault("GFRM does not learn", GENERATOR, "model.output.parameters(), model.mixing_parameters())", "model.output.parameters())",
           ALGORITHM),
-    Fault("the encoder's batch normalisation goes on in phase 2", GENERATOR, "self.model.encoder.eval().requires_grad_(False)",
-          "self.model.encoder.requires_grad_(False)", ALGORITHM),
-    Fault("the generator's batch normalisation goes on in the fusion's phase", GENERATOR, "self.model.eval().requires_grad_(False)",
-          "self.model.requires_grad_(False)", ALGORITHM),
+    Fault("the encoder's batch normalisation goes on in phase 2", GENERATOR, "self.model.encoder.eval()", "pass", ALGORITHM),
+    Fault("the generator's batch normalisation goes on in the fusion's phase", GENERATOR, "model = self.model.eval()",
+          "model = self.model", ALGORITHM),
     # the bank
     Fault("bank of latents of batches", "learning/bank.py", "model.encoder.eval()", "model.encoder.train()", ALGORITHM),
-    Fault("bank of half of the patches", "learning/bank.py", "patches[kept].split(BATCH)", "patches[kept][::2].split(BATCH)",
+    Fault("bank of half of the patches", "learning/bank.py", "some(patches).split(BATCH)", "some(patches[::2]).split(BATCH)",
           ALGORITHM),
+    # several processes
+    Fault("norms of a process's own share", PROCESSES, "_Sum.apply(moments) / count()", "moments", TOGETHER),
+    Fault("the gradient of a sum is not summed", PROCESSES, "return _Sum.forward(ctx, gradients[0])", "return gradients[0]", TOGETHER),
+    Fault("everybody takes the first share", PROCESSES, "batch.chunk(count())[dist.get_rank()]", "batch.chunk(count())[0]", TOGETHER),
+    Fault("a mean over what a process counts", "learning/losses.py", "processes.mean(counted.sum().to(values.dtype))",
+          "counted.sum()", TOGETHER),
+    Fault("gradients of a process's own share", PROCESSES, "        return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)",
+          "        return module", TOGETHER),
+    Fault("one process hears of the signal", PROCESSES, "dist.all_reduce(found, dist.ReduceOp.MAX)", "dist.all_reduce(found, dist.ReduceOp.MIN)",
+          "tests/test_processes.py::test_the_model_of_two_processes_is_the_model_of_one"),
     # the learned fusion
     Fault("light left in", THIRD, "unlit = fast.without_light(synthetic, restored, model.std)", "unlit = synthetic", ALGORITHM),
     Fault("no other light", THIRD, "normal = lit(normal, config.light, spread, generator)", "normal = normal", ALGORITHM),
@@ -292,7 +303,7 @@ FAULTS = [
     Fault("the fusion draws its batches from the first crops", THIRD, "torch.randint(len(crops.label),", "torch.randint(1,", ALGORITHM),
     Fault("small defects count little", THIRD, "size_weights(batch.label))", "torch.ones_like(batch.label))", ALGORITHM),
     # around the steps
-    Fault("thresholds from what was learnt", "learning/training.py", "_calibrate(run, dict(zip(held_names, held_out)),", "_calibrate(run, dict(zip(learnt_names, learn)),",
+    Fault("thresholds from what was learnt", "learning/training.py", "_calibrate(run, held_out, learnt,", "_calibrate(run, learnt, learnt,",
           f"{TRAINING}test_thresholds_rest_on_pictures_that_are_not_learnt"),
     Fault("moments forgotten", "learning/checkpoint.py", "            optimiser.state[parameter] = state", "            del state",
           f"{TRAINING}test_interrupted_and_resumed_is_bit_identical"),

@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -154,19 +155,21 @@ def train(
 ) -> None:
     """Learn a texture from good pictures and write one model file."""
     import fmrnet
+    from fmrnet.learning import processes
     from fmrnet.learning.checkpoint import checkpoint_path
     from fmrnet.learning.training import Interrupted
     from fmrnet.progress import Bar, duration
 
-    config = fmrnet.preset(preset)
-    if overlap is not None:
-        config = dataclasses.replace(config, overlap=overlap)
-    if false_alarms is not None:
-        config = dataclasses.replace(config, false_alarms=false_alarms)
-    if resume and not restart and not (checkpoint := checkpoint_path(out)).exists():
-        say(f"{checkpoint} is not there yet; training begins at the first step")
+    first = processes.is_first()
     try:
-        with Bar() as bar:
+        with processes.joined(device) as where, Bar() if first else nullcontext() as bar:
+            config = fmrnet.preset(preset)
+            if overlap is not None:
+                config = dataclasses.replace(config, overlap=overlap)
+            if false_alarms is not None:
+                config = dataclasses.replace(config, false_alarms=false_alarms)
+            if first and resume and not restart and not (checkpoint := checkpoint_path(out)).exists():
+                say(f"{checkpoint} is not there yet; training begins at the first step")
             inspector = fmrnet.train(
                 good,
                 out,
@@ -174,15 +177,17 @@ def train(
                 iterations=iterations,
                 seed=seed,
                 anomalies=anomalies,
-                device=device,
+                device=str(where),
                 bits=bits,
                 resume=resume,
                 restart=restart,
                 keep_odd=keep_odd,
-                progress=bar.training(config),
+                progress=bar.training(config) if bar else None,
             )
     except Interrupted as stopped:
         raise fail(stopped, 128 + stopped.number) from None
+    if not first:
+        return
     seconds, size = inspector.provenance["seconds"], out.stat().st_size
     show(f"wrote {out} ({size / 1e6:.1f} MB) after {duration(seconds)} of training")
     _print_calibration(inspector.calibration)

@@ -9,7 +9,7 @@ import torch
 
 from fmrnet.errors import ConfigError
 
-__all__ = ["autocast", "choose_device", "describe"]
+__all__ = ["autocast", "choose_device", "describe", "sent"]
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -42,6 +42,13 @@ def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
     else:
         faster = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return torch.autocast(device.type, dtype=torch.bfloat16) if faster else contextlib.nullcontext()
+
+
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the host's on a device; a GPU takes it from pinned memory in its own time, and the host goes on."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def describe(device: torch.device) -> str:

@@ -1,5 +1,6 @@
 """The benchmark scripts: what they say where they cannot run, and what their results say of where they come from."""
 
+import json
 import os
 import subprocess
 import sys
@@ -27,6 +28,25 @@ def test_gpu_script_without_a_gpu_says_so_and_writes_nothing(tmp_path: Path) -> 
         "bench/gpu.py needs a CUDA device and found none; nothing was measured and nothing written"
     ]
     assert not out.exists()
+
+
+@pytest.mark.slow
+def test_gpu_script_runs_dry_on_a_cpu(tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    words = ["--dry", "--budget", "0.01", "--out", out]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, ROOT / "bench/gpu.py", *words], check=True, env=environment)
+    found = json.loads(out.read_text())
+    assert found["inspection"]["largest_difference_of_maps"] < 1e-5
+    assert set(found["training"]["edge"]["step_seconds"]) == {
+        "phase 1",
+        "phase 2",
+        "crops",
+        "fusion",
+        "defects",
+    }
+    assert "phase 1" in found["training"]["paper, a part"]["step_seconds"]
+    assert out.with_suffix(".png").exists()
 
 
 def test_a_record_tells_no_folders_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

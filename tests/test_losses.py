@@ -31,6 +31,15 @@ def test_latent_loss(seed, batch, width, compactness):
     assert np.isclose(found.item(), expected, rtol=1e-6)
 
 
+def test_latent_loss_of_some_defective_latents():
+    """Those that do not count are as good as not there."""
+    latents, logits = torch.randn(2, 5, 3), torch.randn(2, 5)
+    counted = torch.tensor([True, False, True, True, False])
+    found = losses.latent_loss(*latents, *logits, 0.5, counted)
+    expected = losses.latent_loss(*latents, logits[0], logits[1][counted], 0.5)
+    torch.testing.assert_close(found, expected)
+
+
 @settings(max_examples=25, deadline=None)
 @given(seed=seeds, batch=st.integers(1, 4))
 def test_reconstruction_loss_and_penalty(seed, batch):

@@ -325,9 +325,9 @@ def test_phase_1_teaches_the_latents_what_a_defect_is(good, tmp_path, monkeypatc
     """Where its entropy weighs as much as L_rec: C_A's falls below a coin's, 2 ln 2."""
     latent_loss, entropies = losses.latent_loss, []
 
-    def remember(r0, r_pos, logit_pos, logit_neg, compactness):
-        entropies.append(latent_loss(r0, r_pos, logit_pos, logit_neg, 0.0).item())
-        return latent_loss(r0, r_pos, logit_pos, logit_neg, compactness)
+    def remember(r0, r_pos, logit_pos, logit_neg, compactness, defective):
+        entropies.append(latent_loss(r0, r_pos, logit_pos, logit_neg, 0.0, defective).item())
+        return latent_loss(r0, r_pos, logit_pos, logit_neg, compactness, defective)
 
     monkeypatch.setattr(losses, "latent_loss", remember)
     config = replace(
@@ -363,9 +363,9 @@ def test_fusion_phase_trains_the_fusion_alone(good, tmp_path, monkeypatch):
     begun = {}
     update = fusion_training.update
 
-    def watch(model, optimiser, batch):
+    def watch(model, *given):
         begun.update({} if begun else {k: v.clone() for k, v in model.state_dict().items()})
-        return update(model, optimiser, batch)
+        return update(model, *given)
 
     monkeypatch.setattr(fusion_training, "update", watch)
     learn(good, tmp_path / "a")

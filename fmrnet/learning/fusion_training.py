@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fmrnet import devices, fast
+from fmrnet.config import Config
 from fmrnet.engines import background
-from fmrnet.learning import data, losses
+from fmrnet.learning import data, losses, processes
 from fmrnet.learning.synthesis import lit, speckled, synthetic_defects
 from fmrnet.network.learned_fusion import defect_labels, size_weights
 from fmrnet.network.model import FMRNet
 
-__all__ = ["PHASE", "RATE", "Crops", "batches", "labelled_crops", "make_crops", "update"]
+__all__ = ["PHASE", "RATE", "Crops", "batch_of", "batches", "labelled_crops", "make_crops", "update"]
 
 PHASE = 3
 RATE = 3e-3  # learning rate
@@ -52,7 +54,7 @@ def make_crops(
     parts = []
     total = model.config.iterations[PHASE - 1]
     for synthetic, label in labelled_crops(model, good, natural, PHASE, total, device, between):
-        restored = background.restore_crops(model, synthetic)
+        restored = processes.of_shares(partial(background.restore_crops, model), synthetic)
         unlit = fast.without_light(synthetic, restored, model.std)
         parts.append([tensor.half().cpu() for tensor in (unlit, restored, label)])
     return Crops(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
@@ -79,12 +81,17 @@ def labelled_crops(
         between(first, total)
         generator = data.step_generator(config.seed, phase, 2**31 + first)
         count = min(CROPS_AT_ONCE, total - first)
-        normal, own = good.crops(2 * count, size, generator).to(device).chunk(2)
-        contents = natural.crops(count, size, generator).to(device)
+        normal, own = devices.sent(good.crops(2 * count, size, generator), device).chunk(2)
+        contents = devices.sent(natural.crops(count, size, generator), device)
         normal = lit(normal, config.light, spread, generator)
         synthetic, support = synthetic_defects(normal, contents, own, generator)
         label = defect_labels(normal, synthetic, support, model.std)
         yield speckled(synthetic, config.speckle, generator, least=LEAST_SPECKLE), label
+
+
+def batch_of(config: Config) -> int:
+    """How many crops a step sees."""
+    return max(1, config.batch_size // 4)
 
 
 def batches(model: FMRNet, crops: Crops, start: int, device: torch.device) -> Iterator[Crops]:
@@ -92,18 +99,17 @@ def batches(model: FMRNet, crops: Crops, start: int, device: torch.device) -> It
     config = model.config
     for step in range(start, config.iterations[PHASE - 1]):
         generator = data.step_generator(config.seed, PHASE, step)
-        chosen = torch.randint(len(crops.label), (max(1, config.batch_size // 4),), generator=generator)
+        chosen = processes.share(torch.randint(len(crops.label), (batch_of(config),), generator=generator))
         mirrored = [axis for axis in (-1, -2) if torch.rand((), generator=generator) < 0.5]
         tensors = (crops.image, crops.background, crops.label)
-        yield Crops(*(tensor[chosen].to(device).float().flip(mirrored) for tensor in tensors))
+        yield Crops(*(devices.sent(tensor[chosen], device).float().flip(mirrored) for tensor in tensors))
 
 
-def update(model: FMRNet, optimiser: torch.optim.Optimizer, batch: Crops) -> Tensor:
+def update(model: FMRNet, learner: nn.Module, optimiser: torch.optim.Optimizer, batch: Crops) -> Tensor:
     """One step of the learned fusion, which is to find the defects; gives its focal loss (0-dimensional, detached)."""
-    assert model.fusion is not None
     inputs, _ = fast.fusion_inputs(batch.image, batch.background, model.mean, model.std)
     with devices.autocast(inputs.device):
-        logit = model.fusion(inputs.contiguous(memory_format=torch.channels_last))
+        logit = learner(inputs.contiguous(memory_format=torch.channels_last))
     loss = losses.focal_loss(logit.float(), batch.label, size_weights(batch.label))
     optimiser.zero_grad()
     loss.backward()

@@ -11,18 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fmrnet import devices
 from fmrnet.engines import background
 from fmrnet.errors import ConfigError, FmrnetError
-from fmrnet.learning import data, fusion_training, losses
+from fmrnet.learning import data, fusion_training, losses, processes
 from fmrnet.network.backbone import Backbone, whole
 from fmrnet.network.general import GRIDS
 from fmrnet.network.learned_fusion import size_weights
 from fmrnet.network.model import FMRNet
 
 __all__ = [
+    "BATCH",
     "PHASE",
     "CellCrops",
     "batches",
@@ -126,11 +127,12 @@ def make_crops(
     and of all.
     """
     assert model.general is not None
+    backbone = model.general.backbone
     total = min(CROPS, BATCH * model.config.head_iterations)
     parts = []
     for crops, label in fusion_training.labelled_crops(model, good, natural, PHASE, total, device, between):
         filled = model.filled(crops)
-        features = whole(model.general.backbone(filled))
+        features = processes.of_shares(lambda rows: whole(backbone(rows)), filled)
         missing = filled.shape[-1] - crops.shape[-1]
         label = torch.nn.functional.pad(label, (0, missing, 0, missing), value=-1.0)
         defective = torch.nn.functional.max_pool2d((label == 1).float()[:, None], CELL)[:, 0]
@@ -144,17 +146,15 @@ def batches(model: FMRNet, crops: CellCrops, start: int, device: torch.device) -
     """A random batch of the crops for each step from `start` on."""
     for step in range(start, model.config.head_iterations):
         generator = data.step_generator(model.config.seed, PHASE, step)
-        chosen = torch.randint(len(crops.label), (BATCH,), generator=generator)
+        chosen = processes.share(torch.randint(len(crops.label), (BATCH,), generator=generator))
         tensors = (crops.features, crops.label, crops.weight)
-        yield CellCrops(*(tensor[chosen].to(device).float() for tensor in tensors))
+        yield CellCrops(*(devices.sent(tensor[chosen], device).float() for tensor in tensors))
 
 
-def update(model: FMRNet, optimiser: torch.optim.Optimizer, batch: CellCrops) -> Tensor:
+def update(learner: nn.Module, optimiser: torch.optim.Optimizer, batch: CellCrops) -> Tensor:
     """One step of the head, which is to find the defective cells; gives its focal loss (0-dimensional, detached)."""
-    assert model.general is not None
-    assert model.general.head is not None
     with devices.autocast(batch.features.device):
-        logit = model.general.head(batch.features)
+        logit = learner(batch.features)
     loss = losses.focal_loss(logit.float(), batch.label, batch.weight)
     optimiser.zero_grad()
     loss.backward()

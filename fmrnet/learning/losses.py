@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as bce_with_logits
 from torch.nn.functional import mse_loss
 
+from fmrnet.learning import processes
+
 __all__ = [
     "discriminator_loss",
     "focal_loss",
@@ -25,7 +27,12 @@ __all__ = [
 
 
 def latent_loss(
-    r0: Tensor, r_pos: Tensor, logit_pos: Tensor, logit_neg: Tensor, compactness: float = 1.0
+    r0: Tensor,
+    r_pos: Tensor,
+    logit_pos: Tensor,
+    logit_neg: Tensor,
+    compactness: float = 1.0,
+    defective: Tensor | None = None,
 ) -> Tensor:
     """Eq 2 and 14: C_A tells normal from anomalous, and normal latents lie close together.
 
@@ -37,9 +44,16 @@ def latent_loss(
         C_A's logits of R^+ (label 1) and R^- (label 0).
     compactness : float
         Weight of the distance; the paper's is 1.
+    defective : Tensor, (B,) bool, optional
+        Which of R^- count; default: all.
     """
     bce = bce_with_logits(logit_pos, torch.ones_like(logit_pos))
-    bce = bce + bce_with_logits(logit_neg, torch.zeros_like(logit_neg))
+    if defective is None:
+        bce = bce + bce_with_logits(logit_neg, torch.zeros_like(logit_neg))
+    else:
+        bce = bce + _mean_of(
+            bce_with_logits(logit_neg, torch.zeros_like(logit_neg), reduction="none"), defective
+        )
     distance: Tensor = torch.linalg.vector_norm(r_pos.float() - r0.float(), dim=1)
     return bce + compactness * distance.mean()
 
@@ -85,6 +99,13 @@ def focal_loss(logit: Tensor, label: Tensor, weight: Tensor, gamma: float = 2.0)
 
     Equivalent to: `reference.fusion_labels.focal_loss` on the logits' sigmoids.
     """
-    counted = label >= 0
-    entropy = bce_with_logits(logit[counted], label[counted].to(logit.dtype), reduction="none")
-    return (weight[counted] * (1 - torch.exp(-entropy)) ** gamma * entropy).mean()
+    entropy = bce_with_logits(logit, label.clamp_min(0).to(logit.dtype), reduction="none")
+    return _mean_of(weight * (1 - torch.exp(-entropy)) ** gamma * entropy, label >= 0)
+
+
+def _mean_of(values: Tensor, counted: Tensor) -> Tensor:
+    """Mean of the values that count, of which each process may have another number.
+
+    They are not picked out: a GPU would make the host wait for how many there are.
+    """
+    return (values * counted).sum() / processes.mean(counted.sum().to(values.dtype))

@@ -14,7 +14,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from fmrnet import fast
+from fmrnet import devices, fast
 
 __all__ = ["GRID", "DefectParameters", "draw", "lit", "speckled", "synthetic_defects"]
 
@@ -113,26 +113,26 @@ def synthetic_defects(
     tuple of Tensor
         I_s (B, C, H, W) in [0, 1] and S (B, H, W) in [0, 1].
     """
-    count, size = image.shape[0], image.shape[-1]
+    count, size, device = image.shape[0], image.shape[-1], image.device
     parameters = draw(count, size, generator)
-    choice = torch.randint(3, (count, 1, 1, 1), generator=generator).to(image.device)
+    choice = torch.randint(3, (count, 1, 1, 1), generator=generator)
     # A shading of the picture itself: gain 1 and offset up to 0.3 either way, never close to none.
     sign = torch.randint(2, (count, 1, 1, 1), generator=generator) * 2 - 1
-    offset = (sign * (0.04 + 0.26 * torch.rand(count, 1, 1, 1, generator=generator))).to(image.device)
+    offset = sign * (0.04 + 0.26 * torch.rand(count, 1, 1, 1, generator=generator))
+    choice, offset = devices.sent(choice, device), devices.sent(offset, device)
     shaded = (image + offset).clamp(0, 1)
     source = torch.where(choice == 0, natural, torch.where(choice == 1, own, shaded))
-    device = image.device
     return fast.synthesize(
         image,
         source,
-        kind=parameters["kind"].to(device),
-        grid=parameters["grid"].to(device),
-        line=parameters["line"].to(device),
-        dots=parameters["dots"].to(device),
-        level=parameters["level"].to(device),
-        edge=parameters["edge"].to(device),
-        destructive=parameters["destructive"].to(device),
-        opacity=parameters["opacity"].to(device),
+        kind=devices.sent(parameters["kind"], device),
+        grid=devices.sent(parameters["grid"], device),
+        line=devices.sent(parameters["line"], device),
+        dots=devices.sent(parameters["dots"], device),
+        level=devices.sent(parameters["level"], device),
+        edge=devices.sent(parameters["edge"], device),
+        destructive=devices.sent(parameters["destructive"], device),
+        opacity=devices.sent(parameters["opacity"], device),
     )
 
 
@@ -147,7 +147,7 @@ def lit(image: Tensor, share: float, spread: Tensor, generator: torch.Generator)
     light = torch.nn.functional.interpolate(lattice, size, mode="bilinear", align_corners=True)
     light *= torch.rand(count, 1, 1, 1, generator=generator)
     light *= torch.rand(count, 1, 1, 1, generator=generator) < share
-    return (image + light.to(image.device) * spread[:, None, None]).clamp(0, 1)
+    return (image + devices.sent(light, image.device) * spread[:, None, None]).clamp(0, 1)
 
 
 def speckled(image: Tensor, share: float, generator: torch.Generator, *, least: float = 0.0) -> Tensor:
@@ -161,4 +161,4 @@ def speckled(image: Tensor, share: float, generator: torch.Generator, *, least: 
     p *= torch.rand(count, 1, 1, 1, generator=generator) < share
     hit = torch.rand(count, 1, height, width, generator=generator) < p
     values = torch.rand(image.shape, generator=generator)
-    return torch.where(hit.to(image.device), values.to(image.device), image)
+    return torch.where(devices.sent(hit, image.device), devices.sent(values, image.device), image)

@@ -7,6 +7,8 @@ counters are therefore the whole state of a training, and a checkpoint of these 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 import os
 import signal
@@ -20,6 +22,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +38,15 @@ from fmrnet.files import check_writable
 from fmrnet.inspection.calibration import Calibration, calibrate
 from fmrnet.inspection.inspector import Inspector, load
 from fmrnet.inspection.limits import look
-from fmrnet.learning import bank, data, exit_training, fusion_training, general_training, generator_training
+from fmrnet.learning import (
+    bank,
+    data,
+    exit_training,
+    fusion_training,
+    general_training,
+    generator_training,
+    processes,
+)
 from fmrnet.learning.checkpoint import PHASES, Checkpoint, Position, checkpoint_path, unfinished
 from fmrnet.learning.critics import AuxiliaryClassifier, Discriminator
 from fmrnet.learning.generator_training import Networks, Optimisers
@@ -69,7 +80,8 @@ class Run:
     progress: Progress | None
     position: Position = field(default_factory=Position)
     optimisers: Optimisers = field(default_factory=dict)  # of the phase, once it has begun
-    recent: list[Tensor] = field(default_factory=list)  # losses since the last report
+    recent: list[Tensor] = field(default_factory=list)  # losses since the last report, of all processes
+    alone: bool = False  # whether this process works while the others wait for it
 
     @property
     def config(self) -> Config:
@@ -97,7 +109,8 @@ class Run:
         self.position.recent = [loss.item() for loss in self.recent]
         for loss in self.position.recent:
             self.check_finite(loss)
-        self.checkpoint.save(self.networks, self.optimisers, self.position)
+        if processes.is_first():
+            self.checkpoint.save(self.networks, self.optimisers, self.position)
 
     def check_finite(self, loss: float) -> None:
         """Raise FmrnetError if a loss is not."""
@@ -111,7 +124,7 @@ class Run:
 
     def tell(self, name: str, done: int, total: int, loss: float) -> None:
         """Say how far it is to whoever wants to know."""
-        if self.progress is not None:
+        if self.progress is not None and processes.is_first():
             self.progress(name, done, total, loss)
 
     def between_crops(self, done: int, total: int) -> None:
@@ -136,8 +149,11 @@ class Run:
 
     def stop_if_asked(self) -> None:
         """Save the training, and say how to go on."""
-        if number := self.stop():
+        asked = self.stop()
+        if number := asked if self.alone else processes.greatest(asked):
             self.save()
+            if not self.alone:
+                processes.wait()  # nobody is to say that it is saved before it is
             raise Interrupted(
                 f"stopped in {self.position.describe(self.config.steps)}; saved in {self.checkpoint.path}: "
                 "repeat the command with --resume to go on",
@@ -218,81 +234,64 @@ def train(
     config = preset(config) if isinstance(config, str) else config
     good, out = _expanded(good), _expanded(out)
     anomalies = None if anomalies is None else _expanded(anomalies)
-    where = devices.choose_device(device)
-    _check_place(out, resume, restart)
-    pictures, channels = data.load_good_pictures(good, config.patch_size, bits, keep_odd=keep_odd)
-    config = dataclasses.replace(config, image_channels=channels, seed=seed)
-    if iterations is not None:
-        config = _with_steps(config, iterations)
-    learn, held_out = data.hold_out(pictures, config.patch_size)
-    learnt_names, held_names = data.hold_out_names([str(file) for file in data.good_files(good)])
-    good_pool = data.GoodPool(learn, config.patch_size) if config.by_rarity else data.PicturePool(learn)
-    if config.generator:
-        bank.check_enough_patches(good_pool, config.patch_size, config.memory_entries)
-    natural_pool = data.load_natural_pictures(anomalies, channels, config.patch_size)
+    with processes.joined(device) as where:
+        _check_place(out, resume, restart)
+        pictures, channels = data.load_good_pictures(good, config.patch_size, bits, keep_odd=keep_odd)
+        config = dataclasses.replace(config, image_channels=channels, seed=seed)
+        if iterations is not None:
+            config = _with_steps(config, iterations)
+        learn, held_out = data.hold_out(pictures, config.patch_size)
+        learnt_names, held_names = data.hold_out_names([str(file) for file in data.good_files(good)])
+        good_pool = data.GoodPool(learn, config.patch_size) if config.by_rarity else data.PicturePool(learn)
+        if config.generator:
+            bank.check_enough_patches(good_pool, config.patch_size, config.memory_entries)
+        natural_pool = data.load_natural_pictures(anomalies, channels, config.patch_size)
+        _check_shares(config, good_pool, natural_pool)
 
-    torch.manual_seed(seed)
-    model = FMRNet(config)
-    model.mean, model.std = good_pool.statistics()
-    if model.general is not None:
-        general_training.load_weights(model.general.backbone)
-    networks = Networks(model, Discriminator(config), AuxiliaryClassifier(config))
-    for module in networks.modules.values():
-        module.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    checkpoint = Checkpoint(out, config.to_dict(), good_pool.digest(), natural_pool.digest())
-    checkpoint.check_room(networks)
-    if restart:
-        checkpoint.path.unlink(missing_ok=True)
+        torch.manual_seed(seed)
+        model = FMRNet(config)
+        model.mean, model.std = good_pool.statistics()
+        if model.general is not None:
+            general_training.load_weights(model.general.backbone)
+        networks = Networks(model, Discriminator(config), AuxiliaryClassifier(config))
+        for module in networks.modules.values():
+            module.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        checkpoint = Checkpoint(out, config.to_dict(), good_pool.digest(), natural_pool.digest())
+        checkpoint.check_room(networks)
+        if restart and processes.is_first():
+            checkpoint.path.unlink(missing_ok=True)
+        provenance = {
+            "command": " ".join(sys.argv),
+            "versions": {name: version(name) for name in ("fmrnet", "torch", "numpy", "scikit-learn")},
+            "device": devices.describe(where),
+            "processes": processes.count(),
+            "good": {
+                "pictures": len(pictures),
+                "learnt": len(learn),
+                "sha256": checkpoint.identity["good_sha256"],
+            },
+            "natural": {
+                "folder": str(anomalies) if anomalies else None,
+                "sha256": checkpoint.identity["natural_sha256"],
+            },
+            "bits": bits,
+            "seed": seed,
+        }
 
-    with _stop_signal() as stop:
-        run = Run(networks, checkpoint, stop, progress)
-        if resume and checkpoint.path.exists():
-            run.load()
-        while not run.done:
-            if run.steps:
-                run.optimisers = run.optimisers or networks.begin(run.position.phase)
-                _run_phase(run, _updates(run, good_pool, natural_pool, where))
-                if run.position.phase == 1:
-                    model.memory.copy_(bank.establish_bank(model, good_pool))
-            run.position.phase, run.position.step, run.optimisers = run.position.phase + 1, 0, {}
-        since = time.monotonic()
-        if any(config.steps):
-            run.save()  # what comes now may fail, and all has been learnt
-        if config.general:
-            general_training.fit_gaussians(model, good_pool, where, run.between_pictures)
-        whole = len(learn) + len(held_out) == len(pictures)  # else of each picture a part is held out
-        pixels = None if whole else round(statistics.median(p.shape[0] * p.shape[1] for p in pictures))
-        thresholds = _calibrate(
-            run, list(zip(held_names, held_out)), list(zip(learnt_names, learn)), natural_pool, pixels, where
-        )
-
-    provenance = {
-        "command": " ".join(sys.argv),
-        "versions": {name: version(name) for name in ("fmrnet", "torch", "numpy", "scikit-learn")},
-        "device": devices.describe(where),
-        "good": {
-            "pictures": len(pictures),
-            "learnt": len(learn),
-            "sha256": checkpoint.identity["good_sha256"],
-        },
-        "natural": {
-            "folder": str(anomalies) if anomalies else None,
-            "sha256": checkpoint.identity["natural_sha256"],
-        },
-        "bits": bits,
-        "seed": seed,
-        "seconds": round(run.position.seconds + time.monotonic() - since, 1),
-        "loss_curve": run.position.history,
-    }
-    try:
-        Inspector(TorchEngine(model), thresholds, provenance).save(out)
-    except OSError as error:
-        kept = (
-            f"{error.strerror}; the training is kept in {checkpoint.path}: repeat the command with --resume"
-        )
-        raise OSError(error.errno, kept, str(out)) from error
-    checkpoint.path.unlink(missing_ok=True)
-    return load(out, device)
+        with _stop_signal() as stop:
+            run = Run(networks, checkpoint, stop, progress)
+            if resume and checkpoint.path.exists():
+                run.load()
+            _check_alike(run)
+            _learn(run, good_pool, natural_pool, where)
+            if processes.is_first():
+                run.alone = True
+                whole = len(learn) + len(held_out) == len(pictures)  # else of each picture a part is held out
+                sizes = None if whole else [p.shape[0] * p.shape[1] for p in pictures]
+                named = list(zip(held_names, held_out)), list(zip(learnt_names, learn))
+                _finish(run, out, *named, good_pool, natural_pool, sizes, where, provenance)
+            processes.wait()
+        return load(out, str(where))
 
 
 def _expanded(path: str | Path) -> Path:
@@ -314,6 +313,34 @@ def _check_place(out: Path, resume: bool, restart: bool) -> None:
         )
 
 
+def _check_shares(config: Config, good: data.PicturePool, natural: data.PicturePool) -> None:
+    """Raise ConfigError if the processes cannot share the crops of a step evenly."""
+    counts = (
+        *[generator_training.crop_shape(config, good, natural)[0]] * 2,
+        fusion_training.batch_of(config),
+        general_training.BATCH,
+    )
+    of_phases = {name: n for name, n, steps in zip(PHASES.values(), counts, config.steps) if steps}
+    for name, crops in of_phases.items():
+        if crops % processes.count():
+            common = math.gcd(*of_phases.values())
+            possible = ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)
+            raise ConfigError(
+                f"{processes.count()} processes cannot share evenly the {crops} crops of a step of {name}; start as "
+                f"many as one of {possible}"
+            )
+
+
+def _check_alike(run: Run) -> None:
+    """Raise ConfigError if another process trains with other settings or pictures, or from another checkpoint."""
+    own = json.dumps([run.checkpoint.identity, run.position.phase, run.position.step], sort_keys=True)
+    if not processes.are_alike(int(hashlib.sha256(own.encode()).hexdigest()[:15], 16)):
+        raise ConfigError(
+            "the processes of this training differ in settings, good pictures, natural pictures or checkpoint: start "
+            "all with the same command, in folders that all of them see"
+        )
+
+
 def _with_steps(config: Config, total: int) -> Config:
     """The settings with `total` steps in the proportions of theirs, at least one where there are any."""
     if not any(config.steps):
@@ -325,6 +352,50 @@ def _with_steps(config: Config, total: int) -> Config:
     return dataclasses.replace(config, iterations=(first, second, third), head_iterations=head)
 
 
+def _learn(run: Run, good: data.PicturePool, natural: data.PicturePool, device: torch.device) -> None:
+    """The steps of every phase, and the bank between the first two."""
+    model = run.networks.model
+    while not run.done:
+        if run.steps:
+            run.optimisers = run.optimisers or run.networks.begin(run.position.phase)
+            _run_phase(run, _updates(run, good, natural, device))
+            if run.position.phase == 1:
+                if processes.is_first():
+                    model.memory.copy_(bank.establish_bank(model, good))
+                processes.from_first(model.memory)
+        run.position.phase, run.position.step, run.optimisers = run.position.phase + 1, 0, {}
+
+
+def _finish(
+    run: Run,
+    out: Path,
+    held_out: list[Named],
+    learnt: list[Named],
+    good: data.PicturePool,
+    natural: data.PicturePool,
+    sizes: list[int] | None,
+    device: torch.device,
+    provenance: dict[str, Any],
+) -> None:
+    """What comes after the last step, and the model file. `sizes` are those of pictures that are not held out whole."""
+    since = time.monotonic()
+    model = run.networks.model
+    if any(run.config.steps):
+        run.save()  # what comes now may fail, and all has been learnt
+    if run.config.general:
+        general_training.fit_gaussians(model, good, device, run.between_pictures)
+    pixels = None if sizes is None else round(statistics.median(sizes))
+    thresholds = _calibrate(run, held_out, learnt, natural, pixels, device)
+    provenance["seconds"] = round(run.position.seconds + time.monotonic() - since, 1)
+    provenance["loss_curve"] = run.position.history
+    try:
+        Inspector(TorchEngine(model), thresholds, provenance).save(out)
+    except OSError as error:
+        kept = f"{error.strerror}; the training is kept in {run.checkpoint.path}: repeat the command with --resume"
+        raise OSError(error.errno, kept, str(out)) from error
+    run.checkpoint.path.unlink(missing_ok=True)
+
+
 def _updates(
     run: Run, good: data.PicturePool, natural: data.PicturePool, device: torch.device
 ) -> Iterator[Callable[[], Tensor]]:
@@ -334,11 +405,11 @@ def _updates(
     if position.phase == general_training.PHASE:
         cells = general_training.make_crops(model, good, natural, device, run.between_cells)
         for cell_batch in general_training.batches(model, cells, position.step, device):
-            yield partial(general_training.update, model, optimisers["head"], cell_batch)
+            yield partial(general_training.update, networks.learner, optimisers["head"], cell_batch)
     elif position.phase == fusion_training.PHASE:
         crops = fusion_training.make_crops(model, good, natural, device, run.between_crops)
         for batch in fusion_training.batches(model, crops, position.step, device):
-            yield partial(fusion_training.update, model, optimisers["fusion"], batch)
+            yield partial(fusion_training.update, model, networks.learner, optimisers["fusion"], batch)
     else:
         phase = position.phase
         for step in generator_training.steps(run.config, phase, position.step, good, natural, device):
@@ -355,7 +426,7 @@ def _run_phase(run: Run, updates: Iterator[Callable[[], Tensor]]) -> None:
         for optimiser in run.optimisers.values():
             for group in optimiser.param_groups:
                 group["lr"] = rate
-        run.recent.append(update())
+        run.recent.append(processes.mean(update()))
         position.step += 1
         if (
             run.recent[-1].device.type == "cpu"

@@ -9,25 +9,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-import torch
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from fmrnet.artifact import FORMAT_VERSION
 
 
-def signed(tensors: Mapping[str, torch.Tensor], metadata: Any, version: Any = 1) -> str:
+def signed(tensors: Mapping[str, NDArray[Any]], metadata: Any, version: Any = FORMAT_VERSION) -> str:
     """Our entry of the header, with the hash that belongs to it; nothing is checked, NaN and all are written."""
     header = {"version": version, "metadata": metadata}
     digest = hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":")).encode())
     for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
+        tensor = tensors[name]
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.tobytes())
     return json.dumps(header | {"sha256": digest.hexdigest()}, sort_keys=True, separators=(",", ":"))
 
 
-def forge(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Any, version: Any = 1) -> Path:
+def forge(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Any, version: Any = FORMAT_VERSION) -> Path:
     """Write a model file with the right hash."""
-    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    path.write_bytes(safetensors.torch.save(whole, {"fmrnet": signed(whole, metadata, version)}))
+    path.write_bytes(safetensors.numpy.save(dict(tensors), {"fmrnet": signed(tensors, metadata, version)}))
     return path
 
 

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
-import torch
+import safetensors.numpy
 from hostile import assemble, forge, signed
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,11 +23,12 @@ from typer.testing import CliRunner
 
 import fmrnet
 from fmrnet import artifact
-from fmrnet.artifact import read_tensors, write_tensors
+from fmrnet.artifact import FORMAT_VERSION, read_tensors, write_tensors
 from fmrnet.cli import app
 from fmrnet.errors import ArtifactError
+from fmrnet.network import weights as of_network
 
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool]
+DTYPES = [np.float32, np.float64, np.float16, np.int64, np.uint8, np.bool_]
 json_values = st.recursive(
     st.none()
     | st.booleans()
@@ -43,9 +43,9 @@ json_values = st.recursive(
 @st.composite
 def tensors(draw):
     shape = draw(st.lists(st.integers(0, 4), max_size=3))
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
-    tensor = (torch.rand(shape, generator=generator) * 9).to(draw(st.sampled_from(DTYPES)))
-    return tensor.mT if tensor.ndim >= 2 and draw(st.booleans()) else tensor
+    generator = np.random.default_rng(draw(st.integers(0, 99)))
+    tensor = np.asarray(generator.random(shape) * 9).astype(draw(st.sampled_from(DTYPES)))
+    return tensor.T if draw(st.booleans()) else tensor
 
 
 @given(
@@ -63,11 +63,11 @@ def test_tensors_and_metadata_come_back(tmp_path_factory, content, metadata):
     for name, tensor in content.items():
         assert found[name].dtype == tensor.dtype
         assert found[name].shape == tensor.shape
-        assert torch.equal(found[name], tensor)
+        assert np.array_equal(found[name], tensor)
 
 
 def test_the_same_content_gives_the_same_bytes_in_any_order(tmp_path):
-    a, b = torch.arange(6.0).view(2, 3), torch.arange(4)
+    a, b = np.arange(6.0).reshape(2, 3), np.arange(4)
     write_tensors(tmp_path / "1", {"a": a, "b": b, "view": a[1:]}, {"x": 1, "y": [2]})
     write_tensors(tmp_path / "2", {"view": a[1:], "b": b, "a": a}, {"y": [2], "x": 1})
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
@@ -77,7 +77,7 @@ def test_the_same_content_gives_the_same_bytes_in_any_order(tmp_path):
 def small(tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "small.fmr"
     write_tensors(
-        path, {"a": torch.arange(5.0), "b": torch.tensor([1, 2])}, {"kind": "model", "x": [1, None]}
+        path, {"a": np.arange(5.0), "b": np.array([1, 2])}, {"kind": "model", "x": [1, None]}
     )
     return path.read_bytes()
 
@@ -119,11 +119,20 @@ def test_an_altered_weight_and_an_altered_threshold_are_named_so(tmp_path, small
 
 def test_a_newer_format_is_refused_with_the_remedy(tmp_path, monkeypatch):
     path = tmp_path / "new.fmr"
-    monkeypatch.setattr(artifact, "FORMAT_VERSION", 2)
-    write_tensors(path, {"a": torch.zeros(1)}, {})
+    monkeypatch.setattr(artifact, "FORMAT_VERSION", FORMAT_VERSION + 1)
+    write_tensors(path, {"a": np.zeros(1)}, {})
     monkeypatch.undo()
-    with pytest.raises(ArtifactError, match="format version 2, this release reads up to 1; upgrade fmrnet"):
+    expected = f"version {FORMAT_VERSION + 1}, this release reads up to {FORMAT_VERSION}; upgrade fmrnet"
+    with pytest.raises(ArtifactError, match=expected):
         read_tensors(path)
+
+
+def test_an_older_format_is_refused_with_the_remedy(tmp_path):
+    for version in range(1, FORMAT_VERSION):
+        path = forge(tmp_path / "old.fmr", {"a": np.zeros(1)}, {}, version)
+        expected = f"version {version}, this release reads {FORMAT_VERSION}; train it again"
+        with pytest.raises(ArtifactError, match=expected):
+            read_tensors(path)
 
 
 @pytest.mark.parametrize(
@@ -135,10 +144,10 @@ def test_a_newer_format_is_refused_with_the_remedy(tmp_path, monkeypatch):
         struct.pack("<Q", 2) + b"{}",
         struct.pack("<Q", 4) + b"null",
         struct.pack("<Q", 8) + b'{"a": 1}',
-        safetensors.torch.save({"a": torch.zeros(2)}),
-        safetensors.torch.save({"a": torch.zeros(2)}, {"fmrnet": "7"}),
-        safetensors.torch.save(
-            {"a": torch.zeros(2)}, {"fmrnet": json.dumps({"version": "1", "metadata": {}})}
+        safetensors.numpy.save({"a": np.zeros(2)}),
+        safetensors.numpy.save({"a": np.zeros(2)}, {"fmrnet": "7"}),
+        safetensors.numpy.save(
+            {"a": np.zeros(2)}, {"fmrnet": json.dumps({"version": "1", "metadata": {}})}
         ),
         b"[" * 100_000,
         struct.pack("<Q", 100_000) + b"[" * 100_000,
@@ -172,7 +181,8 @@ def parts(inspector):
         "calibration": inspector.calibration.to_dict(),
         "provenance": copy.deepcopy(inspector.provenance),
     }
-    return metadata, {name: tensor.clone() for name, tensor in inspector.model.state_dict().items()}
+    held = of_network.arrays(inspector.model.state_dict())
+    return metadata, {name: tensor.copy() for name, tensor in held.items()}
 
 
 def test_a_model_comes_back_and_inspects_alike(tmp_path, inspector):
@@ -269,13 +279,13 @@ def test_hostile_metadata_are_refused(tmp_path, parts, case):
 
 
 BAD_WEIGHTS = {
-    "NaN": ("encoder.0.conv.weight", lambda t: t.view(-1)[-1:].fill_(torch.nan), "go from nan to nan: expected finite"),
-    "infinite": ("memory", lambda t: t[0, :1].fill_(torch.inf), "expected finite numbers"),
-    "minus infinite": ("memory", lambda t: t[0, :1].fill_(-torch.inf), "expected finite numbers"),
-    "immense": ("output.bias", lambda t: t.fill_(1e30), "expected finite numbers"),
-    "no deviation": ("std", lambda t: t.fill_(0), "std holds 0: expected more than 0"),
-    "negative deviation of the evidence": ("fusion.good_std", lambda t: t.neg_(), "good_std holds -1: expected more"),
-    "negative variance": ("encoder.1.norm.running_var", lambda t: t.neg_(), "running_var holds -1: expected 0 or more"),
+    "NaN": ("encoder.0.conv.weight", lambda t: t[-1, -1, -1, -1:].fill(np.nan), "go from nan to nan: expected finite"),
+    "infinite": ("memory", lambda t: t[0, :1].fill(np.inf), "expected finite numbers"),
+    "minus infinite": ("memory", lambda t: t[0, :1].fill(-np.inf), "expected finite numbers"),
+    "immense": ("output.bias", lambda t: t.fill(1e30), "expected finite numbers"),
+    "no deviation": ("std", lambda t: t.fill(0), "std holds 0: expected more than 0"),
+    "negative deviation of the evidence": ("fusion.good_std", lambda t: np.negative(t, out=t), "good_std holds -1: expected more"),
+    "negative variance": ("encoder.1.norm.running_var", lambda t: np.negative(t, out=t), "running_var holds -1: expected 0 or more"),
 }  # fmt: skip
 
 
@@ -289,7 +299,7 @@ def test_weights_that_nothing_can_be_computed_with_are_neither_read_nor_written(
     assert expected in refused(forge(tmp_path / "a.fmr", weights, metadata))
     before = (tmp_path / "a.fmr").read_bytes()
     spoilt = copy.deepcopy(inspector)
-    spoilt.model.load_state_dict(weights)
+    spoilt.model.load_state_dict(of_network.tensors(weights))
     with pytest.raises(ArtifactError) as caught:
         spoilt.save(tmp_path / "a.fmr")
     assert expected in str(caught.value)
@@ -301,10 +311,10 @@ def test_weights_that_nothing_can_be_computed_with_are_neither_read_nor_written(
     ("change", "expected"),
     [
         ({"memory": None}, "1 tensors miss, such as memory"),
-        ({"\x1b[2J" * 50: torch.zeros(2)}, "1 tensors are too many, such as '\\\\x1b"),
-        ({"memory": torch.zeros(8, 17)}, "memory is 8x17 of float32: expected 8x16 of float32"),
-        ({"memory": torch.zeros(8, 16, dtype=torch.float64)}, "memory is 8x16 of float64: expected"),
-        ({"std": torch.tensor(1.0)}, "std is one number of float32: expected 1 of float32"),
+        ({"\x1b[2J" * 50: np.zeros(2)}, "1 tensors are too many, such as '\\\\x1b"),
+        ({"memory": np.zeros((8, 17), np.float32)}, "memory is 8x17 of float32: expected 8x16 of float32"),
+        ({"memory": np.zeros((8, 16))}, "memory is 8x16 of float64: expected"),
+        ({"std": np.array(1, np.float32)}, "std is one number of float32: expected 1 of float32"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(tmp_path, parts, change, expected):
@@ -337,6 +347,7 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         {"data_offsets": "ab"},
         {"data_offsets": [0, 4]},
         {"dtype": "F128"},
+        {"dtype": "BF16", "shape": [4]},
         {"dtype": ["F32"]},
         {"dtype": None},
     ],
@@ -351,18 +362,18 @@ def test_hostile_shapes_and_offsets_are_refused(tmp_path, change):
 @pytest.mark.parametrize(
     "own",
     [
-        '{"version":1,"version":1,"metadata":{},"sha256":""}',
-        '{"version":1,"metadata":{"a":1,"a":2},"sha256":""}',
-        '{"version":1,"metadata":{},"sha256":"","more":1}',
-        '{"version":1,"metadata":[],"sha256":""}',
+        '{"version":2,"version":2,"metadata":{},"sha256":""}',
+        '{"version":2,"metadata":{"a":1,"a":2},"sha256":""}',
+        '{"version":2,"metadata":{},"sha256":"","more":1}',
+        '{"version":2,"metadata":[],"sha256":""}',
         '{"version":true,"metadata":{},"sha256":""}',
         '{"version":0,"metadata":{},"sha256":""}',
         '{"version":-1,"metadata":{},"sha256":""}',
-        '{"version":1,"metadata":{}}',
-        '{"version":1,"metadata":{"a":-Infinity},"sha256":""}',
-        '{"version":1,"metadata":{"a":1e999},"sha256":""}',
-        '{"version":1,"metadata":{"a":' + "[" * 100_000 + "]" * 100_000 + '},"sha256":""}',
-        '{"version":1,"metadata":{"a":18446744073709551616},"sha256":""}',
+        '{"version":2,"metadata":{}}',
+        '{"version":2,"metadata":{"a":-Infinity},"sha256":""}',
+        '{"version":2,"metadata":{"a":1e999},"sha256":""}',
+        '{"version":2,"metadata":{"a":' + "[" * 100_000 + "]" * 100_000 + '},"sha256":""}',
+        '{"version":2,"metadata":{"a":18446744073709551616},"sha256":""}',
         "[1]",
         "",
         7,
@@ -377,7 +388,7 @@ def test_hostile_entries_of_ours_are_refused(tmp_path, own):
 
 
 def test_a_name_twice_in_the_outer_header_is_refused(tmp_path):
-    own = json.dumps(signed({"a": torch.zeros(2)}, {}))
+    own = json.dumps(signed({"a": np.zeros(2, np.float32)}, {}))
     entry = json.dumps(ENTRY)
     header = f'{{"__metadata__":{{"fmrnet":{own}}},"a":{entry}}}'
     read_tensors(assemble(tmp_path / "a.fmr", header, bytes(8)))
@@ -438,6 +449,7 @@ FRUGAL = """
 import json, resource, sys, time
 import fmrnet
 from fmrnet.errors import ArtifactError
+from fmrnet.network import weights as of_network
 fmrnet.load(sys.argv[1], device="cpu")
 taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (taken + 100_000_000,) * 2)

@@ -249,11 +249,12 @@ def test_a_model_that_is_none(model, tmp_path, fine):
 
 
 def test_a_model_of_a_newer_format(tmp_path, fine, monkeypatch):
-    monkeypatch.setattr(artifact, "FORMAT_VERSION", 2)
+    version = artifact.FORMAT_VERSION
+    monkeypatch.setattr(artifact, "FORMAT_VERSION", version + 1)
     make_inspector().save(tmp_path / "new.fmr")
     monkeypatch.undo()
     line = only_error(run("inspect", tmp_path / "new.fmr", fine, "--out", tmp_path / "out"))
-    assert line.endswith("has format version 2, this release reads up to 1; upgrade fmrnet")
+    assert line.endswith(f"has format version {version + 1}, this release reads up to {version}; upgrade fmrnet")
 
 
 def test_training_from_a_folder_with_no_good_pictures(tmp_path, good, small_preset):

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -143,20 +144,18 @@ MEAN, SQUARE, COUNT = (f"moments.generator.0.{name}" for name in ("exp_avg", "ex
 
 
 @pytest.mark.parametrize("key", [WEIGHT, MEMORY, "classifier.layers.0.bias", MEAN, SQUARE, COUNT])
-@pytest.mark.parametrize("change", ["missing", "shape", "empty", "double", "half", "integer", "complex"])
+@pytest.mark.parametrize("change", ["missing", "shape", "empty", "double", "half", "integer", "boolean"])
 def test_tensors_that_do_not_fit(saved, key, change):
     tensors, metadata = read_tensors(saved.path)
     value = tensors.pop(key)
     changes = {
-        "shape": torch.zeros(3, *value.shape),
-        "empty": torch.zeros(0),
-        "double": value.double(),
-        "half": value.half(),
-        "integer": value.int(),
-        "complex": value.to(torch.complex64),
+        "shape": np.zeros((3, *value.shape), np.float32),
+        "empty": np.zeros(0, np.float32),
+        "double": value.astype(np.float64),
+        "half": value.astype(np.float16),
+        "integer": np.zeros(value.shape, np.int32),
+        "boolean": np.zeros(value.shape, np.bool_),
     }
-    if change == "complex":
-        changes["complex"] = value.bool()  # safetensors has no complex numbers
     refused(saved, tensors | ({key: changes[change]} if change in changes else {}), metadata)
 
 
@@ -177,7 +176,8 @@ def test_tensors_that_do_not_fit(saved, key, change):
 )
 def test_values_that_no_training_gives(saved, key, value):
     tensors, metadata = read_tensors(saved.path)
-    tensors[key].view(-1)[-1] = value
+    tensors[key] = tensors[key].copy()
+    tensors[key].reshape(-1)[-1] = value
     refused(saved, tensors, metadata)
 
 
@@ -193,7 +193,7 @@ def test_what_else_the_file_holds(saved):
     assert "good pictures differs" in refused(saved, tensors, {**metadata, "good_sha256": ["\x1b[31m"]})
     odd = {**metadata["config"], "\x1b[31m" * 1000: 1}
     assert "list of settings differs" in refused(saved, tensors, {**metadata, "config": odd})
-    assert "model does not fit" in refused(saved, tensors | {"model.\x1b": torch.zeros(1)}, metadata)
+    assert "model does not fit" in refused(saved, tensors | {"model.\x1b": np.zeros(1)}, metadata)
 
 
 def test_divergence_is_not_kept(saved, begun):

@@ -8,7 +8,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from commands import only_error, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -175,7 +174,7 @@ def surfaces(count, seed, spoil=lambda picture: picture, channels=1):
     for _ in range(count):
         texture = ndimage.gaussian_filter(draw.normal(0, 1, (channels, 96, 96)), (0, 0.7, 0.7)) * 0.1
         picture = spoil((0.5 + texture) * draw.normal(1, 0.02))
-        made.append(torch.from_numpy(picture.clip(0, 1)).float())
+        made.append(picture.clip(0, 1).astype(np.float32))
     return made
 
 

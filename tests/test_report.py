@@ -98,9 +98,9 @@ def test_patch_level_outlines_the_patches_beyond_the_threshold(tmp_path, inspect
     p_values = np.full(scores.shape, 0.01)
     p_values[0, 0] = 0.06
     result = Result(2.0, True, 0.01, "patch", scores, p_values, None, None, 0.1, seen.look)
-    _, origins = fast.slice_patches(
-        torch.zeros(1, *picture.shape), inspector.config.patch_size, inspector.config.stride
-    )
+    filled = inspector.model.filled(torch.zeros(1, 1, *picture.shape))[0]
+    assert filled.shape[2] > picture.shape[1], "a patch reaches beyond the border"
+    _, origins = fast.slice_patches(filled, inspector.config.patch_size, inspector.config.stride)
     with open_report(tmp_path / "out", inspector, model, "patch", pictures) as report:
         assert [list(box[:2]) for box in report._boxes(picture, result)] == origins.tolist()[1:]
         report.add(pictures[0], picture, result, {})

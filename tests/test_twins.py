@@ -83,7 +83,6 @@ TWINS = {
     "backbone.maps": ("backbone.Backbone", FEATURES),
     "backbone.bottleneck": ("backbone.Backbone", FEATURES),
     "backbone.unit": ("backbone.Backbone", FEATURES),
-    "backbone.filled_up": ("backbone.filled_up", FEATURES),
     "backbone.fine": ("backbone.fine", FEATURES),
     "backbone.whole": ("backbone.whole", FEATURES),
     "general.features": ("general.General", WITNESSES),

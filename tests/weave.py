@@ -12,6 +12,7 @@ from fmrnet.artifact import read_tensors
 from fmrnet.config import Config
 from fmrnet.inspection.inspector import Inspector
 from fmrnet.learning import training
+from fmrnet.network.weights import tensors
 
 TINY = Config(
     channels=(4, 4, 8, 8, 8),
@@ -54,4 +55,4 @@ def learn_and_save_often(good: Path, out: Path) -> None:
 
 def weights_of(path: Path) -> dict[str, Any]:
     """The tensors of a model or a checkpoint."""
-    return read_tensors(path)[0]
+    return tensors(read_tensors(path)[0])

@@ -54,8 +54,8 @@ class Result:
         "patch" if the early exit settled it, "pixel" if the anomaly map was made.
     patch_scores : (rows, columns) float32
         Distance of each patch's latent to its nearest memory entry. Patches lie `Config.stride` apart, the last
-        of a row or column flush with the border. With general features, how surprising they are, see
-        `fmrnet.engines.engine.Seen`; patches lie half a patch apart, the last may reach beyond the border.
+        of a row or column flush with the border of the picture as it is filled up. With general features, how
+        surprising they are; patches lie half a patch apart. See `fmrnet.engines.engine.Seen`.
     patch_p_values : (rows, columns) float64
         The share of good pictures with a patch as surprising as this one anywhere.
     anomaly_map : (H, W) float32, or None at patch level

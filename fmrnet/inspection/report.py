@@ -267,12 +267,17 @@ class Report:
                 check_replaceable(file)
 
     def _boxes(self, picture: NDArray[np.float32], result: Result) -> list[tuple[int, int, int]]:
-        """Row, column and side, in pixels, of patches that hardly any good picture has the like of."""
+        """Row, column and side, in pixels, of patches that hardly any good picture has the like of.
+
+        They may reach beyond the border, as `fmrnet.engines.engine.Seen` has them.
+        """
         config = self.inspector.config
-        step = config.patch_size // 2 if config.general else config.stride
 
         def starts(length: int, count: int) -> NDArray[np.int64]:
-            return np.minimum(np.arange(count) * step, length - config.patch_size)
+            if config.general:
+                return np.arange(count) * (config.patch_size // 2)
+            filled = length + -length % config.multiple
+            return np.minimum(np.arange(count) * config.stride, filled - config.patch_size)
 
         rows, columns = result.patch_scores.shape
         top, left = starts(picture.shape[0], rows), starts(picture.shape[1], columns)

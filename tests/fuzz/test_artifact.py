@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hostile import assemble, forge, signed
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from tiny import CONFIG
 
 from fmrnet import artifact
 from fmrnet.artifact import read_tensors
 from fmrnet.errors import ArtifactError
 from fmrnet.network.model import FMRNet
-from fmrnet.network.weights import restore
+from fmrnet.network.weights import arrays, restore
 
 numbers = st.integers() | st.floats() | st.sampled_from([2**31, 2**53, 2**63, 2**64, 10**400, -1, 0, True])
 hostile_json = st.recursive(
@@ -62,15 +65,15 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def weights() -> dict[str, torch.Tensor]:
+def weights() -> dict[str, NDArray[Any]]:
     torch.manual_seed(0)
     model = FMRNet(CONFIG)
     torch.nn.init.normal_(model.memory)
-    return model.state_dict()
+    return arrays(model.state_dict())
 
 
 @pytest.fixture(scope="module")
-def whole(path: Path, weights: dict[str, torch.Tensor]) -> bytes:
+def whole(path: Path, weights: dict[str, NDArray[Any]]) -> bytes:
     """A file that is right, but for thresholds, of which there are none."""
     metadata = {"kind": "model", "config": CONFIG.to_dict(), "calibration": {}, "provenance": {"seed": 1}}
     content = forge(path, weights, metadata).read_bytes()
@@ -137,12 +140,10 @@ def test_made_up_weights_are_refused_or_finite(path, weights, data):
     names = data.draw(st.lists(st.sampled_from(list(weights)), min_size=1, max_size=3))
     changed = dict(weights)
     for name in names:
-        dtype = data.draw(
-            st.sampled_from([torch.float32, torch.float32, torch.float64, torch.int64, torch.bool])
-        )
+        dtype = data.draw(st.sampled_from([np.float32, np.float32, np.float64, np.int64, np.bool_]))
         shape = data.draw(st.sampled_from([tuple(weights[name].shape)] * 3 + [(), (0,), (3, 5)]))
         value = data.draw(st.floats(width=32))
-        changed[name] = torch.full(shape, value if dtype.is_floating_point else 1, dtype=dtype)
+        changed[name] = np.full(shape, value if issubclass(dtype, np.floating) else 1, dtype)
     metadata = {"kind": "model", "config": CONFIG.to_dict(), "calibration": {}, "provenance": {"seed": 1}}
     forge(path, changed, metadata)
     if reason(lambda: read_model(path), path) is None:

@@ -26,7 +26,9 @@ def signed(tensors: Mapping[str, NDArray[Any]], metadata: Any, version: Any = FO
     return json.dumps(header | {"sha256": digest.hexdigest()}, sort_keys=True, separators=(",", ":"))
 
 
-def forge(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Any, version: Any = FORMAT_VERSION) -> Path:
+def forge(
+    path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Any, version: Any = FORMAT_VERSION
+) -> Path:
     """Write a model file with the right hash."""
     path.write_bytes(safetensors.numpy.save(dict(tensors), {"fmrnet": signed(tensors, metadata, version)}))
     return path

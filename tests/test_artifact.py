@@ -76,9 +76,7 @@ def test_the_same_content_gives_the_same_bytes_in_any_order(tmp_path):
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "small.fmr"
-    write_tensors(
-        path, {"a": np.arange(5.0), "b": np.array([1, 2])}, {"kind": "model", "x": [1, None]}
-    )
+    write_tensors(path, {"a": np.arange(5.0), "b": np.array([1, 2])}, {"kind": "model", "x": [1, None]})
     return path.read_bytes()
 
 
@@ -146,9 +144,7 @@ def test_an_older_format_is_refused_with_the_remedy(tmp_path):
         struct.pack("<Q", 8) + b'{"a": 1}',
         safetensors.numpy.save({"a": np.zeros(2)}),
         safetensors.numpy.save({"a": np.zeros(2)}, {"fmrnet": "7"}),
-        safetensors.numpy.save(
-            {"a": np.zeros(2)}, {"fmrnet": json.dumps({"version": "1", "metadata": {}})}
-        ),
+        safetensors.numpy.save({"a": np.zeros(2)}, {"fmrnet": json.dumps({"version": "1", "metadata": {}})}),
         b"[" * 100_000,
         struct.pack("<Q", 100_000) + b"[" * 100_000,
     ],

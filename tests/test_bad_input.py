@@ -254,7 +254,9 @@ def test_a_model_of_a_newer_format(tmp_path, fine, monkeypatch):
     make_inspector().save(tmp_path / "new.fmr")
     monkeypatch.undo()
     line = only_error(run("inspect", tmp_path / "new.fmr", fine, "--out", tmp_path / "out"))
-    assert line.endswith(f"has format version {version + 1}, this release reads up to {version}; upgrade fmrnet")
+    assert line.endswith(
+        f"has format version {version + 1}, this release reads up to {version}; upgrade fmrnet"
+    )
 
 
 def test_training_from_a_folder_with_no_good_pictures(tmp_path, good, small_preset):

@@ -90,7 +90,7 @@ def test_scores_are_those_of_the_pictures(engine):
     assert found.patch.held_out == tuple((one.readings.max(),) for one in seen[:3])
     compared = [engine.compare(one) for one in seen]
     scores = np.array([scoring.patch_alarms(one.anomaly_map, 64).max() for one in compared])
-    assert np.array(found.picture.held_out).T == pytest.approx(scores[None, :3], rel=1e-6)
+    assert pytest.approx(scores[None, :3], rel=1e-6) == np.array(found.picture.held_out).T
     assert np.array(found.picture.learnt) == pytest.approx(scores[3:, None], rel=1e-6)
     assert found.loudest[0].picture == f"{int(np.argmax(scores[:3]))}.png"
     values = np.concatenate([one.anomaly_map.ravel() for one in compared[:3]])

@@ -47,7 +47,7 @@ def alone(good, tmp_path_factory):
 
 def test_the_model_holds_all_that_inspection_needs(both, good, monkeypatch):
     monkeypatch.setattr(general_training, "load_weights", None)
-    inspector = fmrnet.load(both, "cpu")
+    inspector = fmrnet.load(both, "cpu", engine="torch")
     for level in ("patch", "pixel", "auto"):
         found = inspector.inspect(good / "0.png", level)
         assert np.isfinite(found.patch_scores).all()
@@ -62,7 +62,7 @@ def test_the_model_holds_all_that_inspection_needs(both, good, monkeypatch):
 
 
 def test_the_map_is_the_sum_of_every_witness(both, good):
-    inspector = fmrnet.load(both, "cpu")
+    inspector = fmrnet.load(both, "cpu", engine="torch")
     model = inspector.model
     picture = model.filled(torch.from_numpy(inspector._picture(good / "0.png"))[None])[0]
     seen = background.glance(model, picture)
@@ -130,7 +130,7 @@ def test_each_phase_leaves_what_is_not_its_own(good, both, tmp_path):
 
 
 def test_without_a_generator_nothing_is_restored(alone, good):
-    inspector = fmrnet.load(alone, "cpu")
+    inspector = fmrnet.load(alone, "cpu", engine="torch")
     assert not hasattr(inspector.model, "encoder")
     assert inspector.inspect(good / "0.png").anomaly_map.shape == (96, 112)
     for call in (inspector.reconstruct, inspector.modality_maps):
@@ -215,7 +215,7 @@ def test_from_the_command_line_in_seconds(good, tmp_path):
 
 
 def test_recalibration(alone, good):
-    inspector = fmrnet.load(alone, "cpu")
+    inspector = fmrnet.load(alone, "cpu", engine="torch")
     before = inspector.calibration
     after = inspector.calibrate(sorted(good.glob("*.png")))
     assert after.pictures == 5

@@ -1,4 +1,4 @@
-"""Slice a picture into patches with a sliding window (section IV.B), and stitch patches back.
+"""Fill a picture up, slice it into patches with a sliding window (section IV.B), and stitch patches back.
 
 I  picture (H, W, C)      N     number of patches
 P  patches (N, size, size, C)   origins  (N, 2), row and column of each patch's first pixel
@@ -10,6 +10,34 @@ import numpy as np
 import numpy.typing as npt
 
 from ._checks import Array, Indices, numbers
+
+
+def filled(image: npt.ArrayLike, multiple: int = 32) -> Array:
+    """Mirror a picture at its lower and right border until `multiple` divides its sides.
+
+    The last row and the last column are the mirror: they are not repeated.
+
+    Parameters
+    ----------
+    image : (H, W, C)
+        Any values; a side is longer than what it lacks.
+    multiple : int, positive
+        In pixels.
+
+    Returns
+    -------
+    (H', W', C)
+
+    Raises
+    ------
+    ValueError
+        A side is too short to be mirrored so far.
+    """
+    I = numbers("image", image, "(H, W, C)")
+    missing = [-side % multiple for side in I.shape[:2]]
+    if any(lack >= side for lack, side in zip(missing, I.shape)):
+        raise ValueError(f"image has shape {I.shape}; expected sides that can be mirrored up to {multiple}")
+    return np.pad(I, [(0, lack) for lack in missing] + [(0, 0)], mode="reflect")
 
 
 def slice_patches(image: npt.ArrayLike, size: int = 64, stride: int = 64) -> tuple[Array, Indices]:

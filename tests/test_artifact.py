@@ -176,6 +176,7 @@ def parts(inspector):
         "config": inspector.config.to_dict(),
         "calibration": inspector.calibration.to_dict(),
         "provenance": copy.deepcopy(inspector.provenance),
+        "graphs": {},
     }
     held = of_network.arrays(inspector.model.state_dict())
     return metadata, {name: tensor.copy() for name, tensor in held.items()}
@@ -256,6 +257,12 @@ HOSTILE = {  # what is put in the place of a part of the metadata, and what is s
     "deep provenance": ("provenance.good", DEEP, "nested more than 16 deep"),
     "a long text": ("provenance.command", "\x1b" * 20_000, "a text of 20000 characters"),
     "a long name": ("provenance", {"a" * 20_000: 1}, "a text of 20000 characters"),
+    "no list of graphs": ("graphs", None, "lacks the settings of a model \\(graphs\\)"),
+    "graphs that are not there": (
+        "graphs",
+        {"fuse": ["memory"]},
+        "graphs and the weights they need do not fit",
+    ),
     "much": ("provenance.loss_curve", [[1, 2, 3]] * 200_000, "no FMR-Net model"),
     "thresholds of 10^400": ("calibration.pictures", 10**400, "no FMR-Net model"),
     "a threshold of NaN": ("calibration.pixel_threshold", float("nan"), "no FMR-Net model"),
@@ -274,14 +281,18 @@ def test_hostile_metadata_are_refused(tmp_path, parts, case):
     assert re.search(expected, refused(path))
 
 
+def negate(tensor):
+    np.negative(tensor, out=tensor)
+
+
 BAD_WEIGHTS = {
     "NaN": ("encoder.0.conv.weight", lambda t: t[-1, -1, -1, -1:].fill(np.nan), "go from nan to nan: expected finite"),
     "infinite": ("memory", lambda t: t[0, :1].fill(np.inf), "expected finite numbers"),
     "minus infinite": ("memory", lambda t: t[0, :1].fill(-np.inf), "expected finite numbers"),
     "immense": ("output.bias", lambda t: t.fill(1e30), "expected finite numbers"),
     "no deviation": ("std", lambda t: t.fill(0), "std holds 0: expected more than 0"),
-    "negative deviation of the evidence": ("fusion.good_std", lambda t: np.negative(t, out=t), "good_std holds -1: expected more"),
-    "negative variance": ("encoder.1.norm.running_var", lambda t: np.negative(t, out=t), "running_var holds -1: expected 0 or more"),
+    "negative deviation of the evidence": ("fusion.good_std", negate, "good_std holds -1: expected more"),
+    "negative variance": ("encoder.1.norm.running_var", negate, "running_var holds -1: expected 0 or more"),
 }  # fmt: skip
 
 
@@ -318,6 +329,27 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, parts, change, expected):
     weights = {name: tensor for name, tensor in (weights | change).items() if tensor is not None}
     message = refused(forge(tmp_path / "a.fmr", weights, metadata))
     assert "the weights do not fit the settings: " + expected.encode().decode("unicode_escape") in message
+
+
+@pytest.mark.parametrize("needed", [["none"], [1], "memory", None, {"memory": 1}], ids=str)
+def test_a_graph_whose_weights_are_not_there_is_refused(tmp_path, parts, needed):
+    metadata, weights = parts
+    metadata["graphs"] = {"fuse": needed}
+    path = forge(tmp_path / "a.fmr", weights | {"graphs/fuse": np.zeros(3, np.uint8)}, metadata)
+    assert "the graph 'fuse' needs weights that are not there" in refused(path)
+
+
+def test_graphs_and_probes_come_back(tmp_path, inspector):
+    held = of_network.arrays(inspector.model.state_dict())
+    graphs = {"fuse": artifact.Graph(b"any bytes", ("memory", "std")), "glance": artifact.Graph(b"", ())}
+    probes = {"pictures": np.zeros((2, 1, 64, 64), np.uint8), "readings": np.ones((1, 2), np.float32)}
+    given = artifact.Artifact(inspector.config, {}, {}, held, graphs, probes)
+    artifact.save(given, tmp_path / "a.fmr")
+    found = artifact.load(tmp_path / "a.fmr")
+    assert found.graphs == graphs
+    assert found.weights.keys() == held.keys()
+    assert found.probes.keys() == probes.keys()
+    assert all(np.array_equal(found.probes[name], values) for name, values in probes.items())
 
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}

@@ -13,8 +13,8 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
 from fmrnet import files
 from fmrnet.artifact import write_tensors
@@ -42,7 +42,7 @@ def test_a_full_disk_is_named_and_what_stood_there_stays(small_disk):
     assert path.read_bytes() == b"old"
     assert os.listdir(small_disk) == [path.name]
     with pytest.raises(OSError, match=r"No space .*model\.fmr"):
-        write_tensors(small_disk / "model.fmr", {"a": torch.zeros(9000)}, {})
+        write_tensors(small_disk / "model.fmr", {"a": np.zeros(9000, np.float32)}, {})
     assert os.listdir(small_disk) == [path.name]
     write(path, bytes(20_000))  # there is room for this
     assert path.read_bytes() == bytes(20_000)
@@ -92,9 +92,9 @@ def test_content_is_flushed_then_renamed_then_the_folder_is_flushed(tmp_path, mo
 
 
 OUTPUTS = """
-import numpy as np, torch
+import numpy as np
 from fmrnet import artifact, config, files, pictures
-weights = {"a": torch.zeros(70_000)}
+weights = {"a": np.zeros(70_000, np.float32)}
 artifact.write_tensors("a.fmr.checkpoint", weights, {"kind": "checkpoint"})
 artifact.save(artifact.Artifact(config.preset("edge"), {}, {}, weights), "a.fmr")
 files.write_json("figures.json", {"pictures": list(range(9000))})

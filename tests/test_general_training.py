@@ -15,6 +15,7 @@ import fmrnet
 from fmrnet.artifact import read_tensors, write_tensors
 from fmrnet.config import preset
 from fmrnet.engines import background
+from fmrnet.engines.engine import all_readings
 from fmrnet.errors import ArtifactError, ConfigError, FmrnetError
 from fmrnet.learning import general_training
 from fmrnet.learning.checkpoint import checkpoint_path
@@ -46,7 +47,7 @@ def alone(good, tmp_path_factory):
 
 def test_the_model_holds_all_that_inspection_needs(both, good, monkeypatch):
     monkeypatch.setattr(general_training, "load_weights", None)
-    inspector = fmrnet.load(both, "cpu")
+    inspector = fmrnet.load(both, "cpu", engine="torch")
     for level in ("patch", "pixel", "auto"):
         found = inspector.inspect(good / "0.png", level)
         assert np.isfinite(found.patch_scores).all()
@@ -61,9 +62,9 @@ def test_the_model_holds_all_that_inspection_needs(both, good, monkeypatch):
 
 
 def test_the_map_is_the_sum_of_every_witness(both, good):
-    inspector = fmrnet.load(both, "cpu")
+    inspector = fmrnet.load(both, "cpu", engine="torch")
     model = inspector.model
-    picture = inspector._picture(good / "0.png")
+    picture = model.filled(torch.from_numpy(inspector._picture(good / "0.png"))[None])[0]
     seen = background.glance(model, picture)
     restored = background.restore(model, background.encode(model, picture))
     beyond, alarms = background.map_and_alarm(model, picture, restored)
@@ -76,14 +77,14 @@ def test_the_map_is_the_sum_of_every_witness(both, good):
     torch.testing.assert_close(found.evidence, seen.surprise + surprise(3, beyond))
     size = model.config.patch_size
     alone = surprise(4, alarms)
-    torch.testing.assert_close(found.readings[0], background.patch_alarms(seen.surprise + alone, size))
-    torch.testing.assert_close(found.readings[-1], background.patch_alarms(alone, size))
-    torch.testing.assert_close(found.readings[1:-1], seen.readings[1:])
+    readings = torch.from_numpy(all_readings(model.config, seen.readings.numpy(), found.readings.numpy()))
+    torch.testing.assert_close(readings[0], background.patch_alarms(seen.surprise + alone, size))
+    torch.testing.assert_close(readings[-1], background.patch_alarms(alone, size))
+    torch.testing.assert_close(readings[1:-1], seen.readings[1:])
     torch.testing.assert_close(seen.readings[0], seen.patch_scores)
     evidence = model.general.evidence(picture[None])
-    height, width = picture.shape[1:]
     for place, (number, cell) in enumerate(((0, 4), (1, 16), (1, 16), (2, 8))):
-        of_witness = surprise(number, evidence[number])[0, : -(-height // cell), : -(-width // cell)]
+        of_witness = surprise(number, evidence[number])[0]
         statistic = background.patch_means if place == 2 else background.patch_alarms
         torch.testing.assert_close(seen.readings[1 + place], statistic(of_witness, size, cell))
     parts = [surprise(number, values) for number, values in enumerate(model.general.evidence(picture[None]))]
@@ -129,7 +130,7 @@ def test_each_phase_leaves_what_is_not_its_own(good, both, tmp_path):
 
 
 def test_without_a_generator_nothing_is_restored(alone, good):
-    inspector = fmrnet.load(alone, "cpu")
+    inspector = fmrnet.load(alone, "cpu", engine="torch")
     assert not hasattr(inspector.model, "encoder")
     assert inspector.inspect(good / "0.png").anomaly_map.shape == (96, 112)
     for call in (inspector.reconstruct, inspector.modality_maps):
@@ -188,13 +189,13 @@ def test_weights_that_are_not_there_or_not_those(good, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "value", "said"),
-    [("levels", -1.0, "levels falls"), ("rate", 0.0, "rate holds 0"), ("whitening", torch.nan, "whitening")],
+    [("levels", -1.0, "levels falls"), ("rate", 0.0, "rate holds 0"), ("whitening", np.nan, "whitening")],
 )
 def test_a_file_with_numbers_that_no_good_pictures_give_is_refused(alone, tmp_path, name, value, said):
     tensors, metadata = read_tensors(alone)
     (key,) = [key for key in tensors if key.endswith(name) and "coarse" not in key]
-    tensors[key] = tensors[key].clone()
-    tensors[key].view(-1)[-1] = value
+    tensors[key] = tensors[key].copy()
+    tensors[key].reshape(-1)[-1] = value
     write_tensors(tmp_path / "bad.fmr", tensors, metadata)
     with pytest.raises(ArtifactError, match=said):
         fmrnet.load(tmp_path / "bad.fmr", "cpu")
@@ -214,7 +215,7 @@ def test_from_the_command_line_in_seconds(good, tmp_path):
 
 
 def test_recalibration(alone, good):
-    inspector = fmrnet.load(alone, "cpu")
+    inspector = fmrnet.load(alone, "cpu", engine="torch")
     before = inspector.calibration
     after = inspector.calibrate(sorted(good.glob("*.png")))
     assert after.pictures == 5

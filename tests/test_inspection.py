@@ -15,12 +15,14 @@ import fmrnet
 from fmrnet import artifact
 from fmrnet.config import Config
 from fmrnet.engines import background
+from fmrnet.engines.torch_engine import TorchEngine
 from fmrnet.errors import ArtifactError, ConfigError, DatasetError, PictureError
 from fmrnet.inspection.early_exit import EarlyExit
 from fmrnet.inspection.good_scores import GoodScores
 from fmrnet.inspection.inspector import Inspector
 from fmrnet.inspection.limits import Limits
 from fmrnet.network.model import FMRNet
+from fmrnet.network.weights import arrays as arrays_of
 from fmrnet.reference import fusion, good_scores, learned_fusion, network, patches, scoring
 
 TINY = Config(channels=(4, 4, 6, 6, 8), memory_entries=7, overlap=0.5)
@@ -36,7 +38,7 @@ def make(**settings_) -> Inspector:
     for block in model.encoder:
         block.norm.running_var.fill_(0.05)
     limits = replace(NO_LIMITS, level=NO_LIMITS.level * model.config.image_channels)
-    return Inspector(model, replace(THRESHOLDS, limits=limits), {"seed": 0})
+    return Inspector(TorchEngine(model), replace(THRESHOLDS, limits=limits), {"seed": 0})
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +57,16 @@ def test_whole_path_agrees_with_the_oracle(height, width, overlap):
     inspector = make(overlap=overlap)
     picture = noise(height, width, 1)
     weights = {k: v.numpy() for k, v in inspector.model.state_dict().items()}
-    cut, origins = patches.slice_patches(picture, 64, inspector.config.stride)
+    filled = patches.filled(picture, 32)
+    cut, origins = patches.slice_patches(filled, 64, inspector.config.stride)
     # The network's output is clipped after stitching, so the oracle's is left unclipped before.
     y = np.stack([network.generate(p, weights)["y"].transpose(1, 2, 0) for p in cut])
-    stitched = patches.stitch_patches(y, origins, (height, width))
+    stitched = patches.stitch_patches(y, origins, filled.shape[:2])
     restored = np.clip(stitched * weights["std"] + weights["mean"], 0, 1)
-    assert np.abs(inspector.reconstruct(picture) - restored).max() < 1e-4
+    assert np.abs(inspector.reconstruct(picture) - restored[:height, :width]).max() < 1e-4
     found = inspector.inspect(picture, level="pixel")
-    assert np.abs(found.anomaly_map - fusion.anomaly_map(picture, restored, median=5)).max() < 1e-3
+    expected = fusion.anomaly_map(filled, restored, median=5)[:height, :width]
+    assert np.abs(found.anomaly_map - expected).max() < 1e-3
     assert found.patch_scores.size == len(cut)
     distance = np.linalg.norm(network.encode(cut[-1], weights)[1] - weights["memory"], axis=1).min()
     assert found.patch_scores[-1, -1] == pytest.approx(distance, rel=1e-4)
@@ -75,14 +79,13 @@ def test_a_whole_picture_agrees_with_the_oracle(height, width, overlap):
     inspector = make(tile="picture", overlap=overlap)
     picture, step = noise(height, width, 1), inspector.config.stride
     weights = {k: v.numpy() for k, v in inspector.model.state_dict().items()}
-    filled = np.pad(
-        picture, [(0, -(side - 64) % step) for side in (height, width)] + [(0, 0)], mode="reflect"
-    )
+    filled = patches.filled(picture, step)
     steps = network.generate(filled, weights, patch=64, step=step)
-    restored = steps["reconstruction"][:height, :width]
-    assert np.abs(inspector.reconstruct(picture) - restored).max() < 1e-4
+    restored = steps["reconstruction"]
+    assert np.abs(inspector.reconstruct(picture) - restored[:height, :width]).max() < 1e-4
     found = inspector.inspect(picture, level="pixel")
-    assert np.abs(found.anomaly_map - fusion.anomaly_map(picture, restored, median=5)).max() < 1e-3
+    expected = fusion.anomaly_map(filled, restored, median=5)[:height, :width]
+    assert np.abs(found.anomaly_map - expected).max() < 1e-3
     distances = np.linalg.norm(steps["z"][:, :, None] - weights["memory"], axis=3).min(2)
     assert found.patch_scores == pytest.approx(distances, rel=1e-4)
     assert found.patch_scores.size == len(patches.slice_patches(picture, 64, step)[0])
@@ -278,7 +281,7 @@ def test_unknown_device_and_unfit_weights(inspector, tmp_path, monkeypatch):
     monkeypatch.setattr(odd.model, "config", replace(TINY, memory_entries=8))
     with pytest.raises(ArtifactError, match="not written"):
         odd.save(tmp_path / "b.fmr")
-    weights = inspector.model.state_dict()
+    weights = arrays_of(inspector.model.state_dict())
     artifact.save(artifact.Artifact(odd.config, THRESHOLDS.to_dict(), {}, weights), tmp_path / "b.fmr")
     with pytest.raises(ArtifactError, match="do not fit"):
         fmrnet.load(tmp_path / "b.fmr")

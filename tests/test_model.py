@@ -1,6 +1,7 @@
 """The PyTorch generator against its oracle, from the same weights."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmrnet.config import Config
+from fmrnet.engines.graph_engine import GraphEngine
 from fmrnet.learning.critics import AuxiliaryClassifier, Discriminator
 from fmrnet.network.model import FMRNet, joined, windows
-from fmrnet.reference import network
+from fmrnet.reference import network, patches
 
 SMALL = Config(channels=(4, 6, 8, 10, 12), memory_entries=20, addressing_width=9)
 
@@ -27,6 +29,25 @@ def random_model(config: Config, seed: int) -> FMRNet:
                 positive = name.endswith(("running_var", "std"))
                 value.copy_(noise.abs() + 0.1 if positive else noise * (0.3 if value.ndim > 1 else 0.5))
     return model.eval()
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    height=st.integers(64, 200),
+    width=st.integers(64, 200),
+    channels=st.sampled_from([1, 3]),
+    tile=st.sampled_from(["patch", "picture"]),
+    overlap=st.sampled_from([0.0, 0.5]),
+)
+def test_filled_agrees_with_oracle(height, width, channels, tile, overlap):
+    model = FMRNet(replace(SMALL, image_channels=channels, tile=tile, overlap=overlap))
+    picture = np.random.default_rng(height).random((height, width, channels))
+    found = model.filled(torch.from_numpy(picture.transpose(2, 0, 1))[None])[0].numpy()
+    multiple = 64 if tile == "picture" and not overlap else 32
+    assert model.config.multiple == multiple
+    assert np.array_equal(found.transpose(1, 2, 0), patches.filled(picture, multiple))
+    again = GraphEngine._filled(SimpleNamespace(config=model.config), picture.transpose(2, 0, 1))
+    assert np.array_equal(again[0], found), "without PyTorch it is filled alike"
 
 
 @settings(max_examples=15, deadline=None)

@@ -38,6 +38,7 @@ COUNTS = "test_evaluation::test_counts_give_the_oracles_figures"
 
 # The oracle's function: its twin, and the test that compares the two.
 TWINS = {
+    "patches.filled": ("model.FMRNet", "test_model::test_filled_agrees_with_oracle"),
     "patches.slice_patches": ("fast.slice_patches", "test_twins::test_patches"),
     "patches.stitch_patches": ("fast.stitch_patches", "test_twins::test_patches"),
     "synthesis.support": ("fast.support", "test_twins::test_synthesis"),

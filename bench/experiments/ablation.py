@@ -106,6 +106,7 @@ def restored(inspector: Inspector, dataset: Path) -> dict[str, float | None]:
     natural = data.load_natural_pictures(None, channels, config.patch_size)
     generator = torch.Generator().manual_seed(0)
     size = min(SIZE, pool.largest_crop, natural.largest_crop)
+    size -= size % config.multiple  # as pictures are filled up
     errors: list[float] = []
     maps: dict[str, list[Tensor]] = {"residual_roc_auc": [], "eq_23_roc_auc": []}
     labels, distances, defective = [], [], []

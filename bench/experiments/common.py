@@ -29,6 +29,7 @@ import fmrnet
 from fmrnet import fast
 from fmrnet.config import Config, preset
 from fmrnet.engines import background
+from fmrnet.engines.engine import Found
 from fmrnet.errors import ConfigError, DatasetError, FmrnetError
 from fmrnet.evaluation.layouts import Example, load_dataset
 from fmrnet.evaluation.metrics import PixelCounts
@@ -149,7 +150,7 @@ def model_of(given: argparse.Namespace, bar: Bar) -> tuple[Inspector, str, dict[
     """The model that a command line asks for, what the names of its results begin with, and what they hold for."""
     run = run_of(given, given.dataset, given.name, given.seed)
     path = given.model or run.model
-    inspector = fmrnet.load(path) if given.model else trained(run, bar)
+    inspector = fmrnet.load(path, engine="torch") if given.model else trained(run, bar)
     about = {
         "name": run.name,
         "model": path.name,
@@ -170,7 +171,7 @@ def trained(
     """
     wanted, path = config or run.config, path or run.model
     if path.exists():
-        inspector = fmrnet.load(path)
+        inspector = fmrnet.load(path, engine="torch")
         wanted = dataclasses.replace(wanted, image_channels=inspector.config.image_channels)
         if inspector.config != wanted:
             fields = [f for f, v in wanted.to_dict().items() if inspector.config.to_dict()[f] != v]
@@ -197,13 +198,13 @@ def train(run: Run, bar: Bar, path: Path, good: Path, config: Config) -> Inspect
 def pictures(
     inspector: Inspector, dataset: Path, bar: Bar, label: str
 ) -> Iterator[tuple[Tensor, NDArray[np.bool_]]]:
-    """The test pictures of a data set, (C, H, W) in [0, 1] on the model's device, each with its truth (H, W)."""
+    """The test pictures of a data set, (C, H, W) in [0, 1], each with its truth (H, W)."""
     examples = load_dataset(dataset)
     for done, example in enumerate(examples):
         bar.show(label, done, len(examples))
         picture = to_channels(read_picture(example.picture), inspector.config.image_channels)
         truth = truth_of(example, picture.shape[:2])
-        yield torch.from_numpy(picture.transpose(2, 0, 1).copy()).to(inspector.device), truth
+        yield torch.from_numpy(picture.transpose(2, 0, 1).copy()), truth
     bar.show(label, len(examples), len(examples))
 
 
@@ -217,18 +218,20 @@ def truth_of(example: Example, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     return truth
 
 
-def maps(inspector: Inspector, picture: Tensor) -> dict[str, background.Comparison]:
-    """Every product of modalities, and the learned fusion where the model has one: maps (H, W)."""
-    restored = background.restore(inspector.model, background.encode(inspector.model, picture))
-    each = fast.modality_maps(picture[None], restored[None], median=inspector.config.median)
-    products = {"*".join(names): torch.stack([each[name][0] for name in names]).prod(0) for names in PRODUCTS}
-    size = inspector.config.patch_size
-    found = {
-        name: background.Comparison(product, product, background.patch_alarms(product, size)[None])
-        for name, product in products.items()
-    }
-    if inspector.config.learned_fusion:
-        found[LEARNED] = background.compare(inspector.model, background.glance(inspector.model, picture))
+def maps(inspector: Inspector, picture: Tensor) -> dict[str, Found]:
+    """What every product of modalities finds, and the learned fusion where the model has one."""
+    model, (height, width) = inspector.model, picture.shape[1:]
+    filled = model.filled(picture[None].to(model.mean.device))
+    restored = background.restore(model, background.encode(model, filled[0]))
+    each = fast.modality_maps(filled, restored[None], median=model.config.median)
+    found = {}
+    for names in PRODUCTS:
+        product = torch.stack([each[name][0] for name in names]).prod(0)
+        alarms = background.patch_alarms(product, model.config.patch_size)[None]
+        shown = product[:height, :width].cpu().numpy()
+        found["*".join(names)] = Found(shown, shown, alarms.cpu().numpy())
+    if model.config.learned_fusion:
+        found[LEARNED] = inspector.engine.compare(inspector.engine.glance(picture.numpy()))
     return found
 
 
@@ -250,10 +253,8 @@ def scores(
         seen = picture if spoil is None else spoil(picture, number)
         defective.append(bool(truth.any()))
         for name, found in maps(inspector, seen).items():
-            counts.setdefault(name, PixelCounts()).add(
-                found.anomaly_map.cpu().numpy(), np.zeros_like(truth), truth
-            )
-            whole.setdefault(name, []).append(found.readings[0].max().item())
+            counts.setdefault(name, PixelCounts()).add(found.anomaly_map, np.zeros_like(truth), truth)
+            whole.setdefault(name, []).append(float(found.readings[0].max()))
     return {
         name: {
             "pixel_roc_auc": count.roc_auc(),

@@ -28,7 +28,6 @@ from scipy import ndimage
 
 import fmrnet
 from fmrnet.config import preset
-from fmrnet.engines import background
 from fmrnet.evaluation.layouts import load_dataset
 from fmrnet.inspection.drift import FALSE_RATE, Drift, drift
 from fmrnet.inspection.good_scores import GoodScores
@@ -125,11 +124,9 @@ def see(inspector: Inspector | None, file: str, spoil: Spoil, draw: np.random.Ge
     picture = read_picture(file)
     picture = picture if picture.ndim == 3 else picture[:, :, None]
     spoilt = np.round(np.clip(spoil(picture, draw), 0, 1) * 255).astype(np.float32) / 255
-    tensor = torch.from_numpy(np.ascontiguousarray(spoilt.transpose(2, 0, 1)))
-    score = 0.0
-    if inspector is not None:
-        score = background.glance(inspector.model, tensor).patch_scores.max().item()
-    return Seen(look(tensor), score)
+    pixels = np.ascontiguousarray(spoilt.transpose(2, 0, 1))
+    score = 0.0 if inspector is None else float(inspector.engine.glance(pixels).readings[0].max())
+    return Seen(look(pixels), score)
 
 
 def compare(good: Sequence[Seen], batch: Sequence[Seen], with_scores: bool) -> Drift:

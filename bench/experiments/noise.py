@@ -61,7 +61,7 @@ def speckle(p: float, seed: int) -> Callable[[Tensor, int], Tensor]:
         generator = torch.Generator().manual_seed(seed * 2**32 + number)
         hit = torch.rand(picture.shape[1:], generator=generator) < p
         values = torch.rand(picture.shape, generator=generator)
-        return torch.where(hit.to(picture.device), values.to(picture.device), picture)
+        return torch.where(hit, values, picture)
 
     return spoil
 

@@ -119,9 +119,11 @@ def measure(inspector: Inspector, dataset: Path, bar: Bar) -> dict[str, Any]:
 def by_patches(inspector: Inspector, values: NDArray[Any]) -> NDArray[np.float32]:
     """The greatest of (H, W) values in each patch of inspection, in the order of `patch_scores`."""
     config = inspector.config
-    patches, _ = fast.slice_patches(
-        torch.from_numpy(values.astype(np.float32))[None], config.patch_size, config.stride
-    )
+    beyond = [
+        (0, -side % config.multiple) for side in values.shape
+    ]  # the picture is filled up, with no truth there
+    filled = torch.from_numpy(np.pad(values.astype(np.float32), beyond))
+    patches, _ = fast.slice_patches(filled[None], config.patch_size, config.stride)
     return patches.amax((1, 2, 3)).numpy()
 
 

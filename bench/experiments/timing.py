@@ -35,6 +35,7 @@ import torch
 import fmrnet
 from fmrnet.config import preset
 from fmrnet.engines import background
+from fmrnet.engines.torch_engine import TorchEngine
 from fmrnet.inspection.calibration import calibrate
 from fmrnet.inspection.inspector import Inspector
 from fmrnet.network.model import FMRNet
@@ -73,7 +74,10 @@ def main() -> None:
     found = {}
     with Bar() as bar:
         for device in given.devices:
-            inspector = fmrnet.load(given.model, device) if given.model else untrained(given.preset, device)
+            if given.model:
+                inspector = fmrnet.load(given.model, device, engine="torch")
+            else:
+                inspector = untrained(given.preset, device)
             for done, size in enumerate(given.sizes):
                 bar.show(f"timing on {device}", done, len(given.sizes))
                 found[f"{device} {size}"] = results.part(
@@ -92,11 +96,12 @@ def untrained(name: str, device: str) -> Inspector:
     """A network of a preset with random weights and memory, calibrated on noise."""
     config = dataclasses.replace(preset(name), image_channels=3)
     torch.manual_seed(0)
-    model = FMRNet(config).eval()
+    model = FMRNet(config)
     torch.nn.init.normal_(model.memory)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    noise = torch.rand(3, 2 * config.patch_size, 2 * config.patch_size, device=device)
-    return Inspector(model, calibrate(model, [("noise", noise)]), {})
+    noise = np.random.default_rng(0).random((3, 2 * config.patch_size, 2 * config.patch_size), np.float32)
+    engine = TorchEngine(model)
+    return Inspector(engine, calibrate(engine, [("noise", noise)]), {})
 
 
 def measure(inspector: Inspector, size: str, rounds: int) -> dict[str, Any]:
@@ -104,7 +109,9 @@ def measure(inspector: Inspector, size: str, rounds: int) -> dict[str, Any]:
     height, width = common.size_of(size)
     model, channels = inspector.model, inspector.config.image_channels
     array = np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
-    picture = torch.from_numpy(array.transpose(2, 0, 1).astype(np.float32) / 255).to(inspector.device)
+    device = model.mean.device
+    picture = torch.from_numpy(array.transpose(2, 0, 1).astype(np.float32) / 255).to(device)
+    picture = model.filled(picture[None])[0]
     encoded = background.encode(model, picture)
     restored = background.restore(model, encoded)
 
@@ -125,7 +132,7 @@ def measure(inspector: Inspector, size: str, rounds: int) -> dict[str, Any]:
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds + 1):
         for name, call in calls.items():
-            taken = seconds(call, inspector.device)
+            taken = seconds(call, device)
             if turn:  # the first warms up
                 times[name].append(taken)
     times["decode"] = [whole - part for whole, part in zip(times.pop("restore"), times["address"])]

@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fmrnet
-from fmrnet.engines import background
 from fmrnet.evaluation.layouts import GOOD, load_dataset
 from fmrnet.evaluation.metrics import Confusion
 from fmrnet.inspection.good_scores import GoodScores
@@ -104,18 +103,18 @@ def scores_of(readings: Readings, learnt: tuple[tuple[float, ...], ...] = ()) ->
 
 def measure(inspector: Inspector, dataset: Path, bar: Bar, label: str) -> dict[str, Any]:
     """The figures of one set."""
-    calibration, model = inspector.calibration, inspector.model
+    calibration, engine = inspector.calibration, inspector.engine
     pixel, patch, defective, masks = [], [], [], []
     examples = load_dataset(dataset)
     for done, example in enumerate(examples):
         bar.show(label, done, len(examples))
-        seen = background.glance(model, inspector._picture(example.picture))
-        found = background.compare(model, seen)
-        pixel.append(found.readings.amax((1, 2)).double().numpy())
-        patch.append(seen.readings.amax((1, 2)).double().numpy())
+        seen = engine.glance(inspector._picture(example.picture))
+        found = engine.compare(seen)
+        pixel.append(found.readings.max((1, 2)).astype(np.float64))
+        patch.append(seen.readings.max((1, 2)).astype(np.float64))
         defective.append(example.defect != GOOD)
         truth = example.truth(found.anomaly_map.shape)
-        masks.append(None if truth is None else (calibration.mask(found).numpy(), truth))
+        masks.append(None if truth is None else (calibration.mask(found), truth))
     bad, readings = np.array(defective), {"pixel": np.array(pixel), "patch": np.array(patch)}
     scores = {"pixel": calibration.picture, "patch": calibration.patch}
     surprises = {level: good.surprise(readings[level].T) for level, good in scores.items()}

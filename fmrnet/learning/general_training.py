@@ -96,7 +96,7 @@ def fit_gaussians(
     for number, picture in enumerate(good.whole()):
         between(number, total)
         generator = data.step_generator(model.config.seed, PHASE, 2**32 + number)
-        fine, coarse, _ = model.general.features(picture[None].to(device))
+        fine, coarse, _ = model.general.features(model.filled(picture[None].to(device)))
         for part, features in zip(parts, (fine, coarse), strict=True):
             rows = features.permute(0, 2, 3, 1).flatten(0, 2)
             part.append(rows[torch.randperm(len(rows), generator=generator)[:share].to(device)].cpu())

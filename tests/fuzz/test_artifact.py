@@ -75,7 +75,13 @@ def weights() -> dict[str, NDArray[Any]]:
 @pytest.fixture(scope="module")
 def whole(path: Path, weights: dict[str, NDArray[Any]]) -> bytes:
     """A file that is right, but for thresholds, of which there are none."""
-    metadata = {"kind": "model", "config": CONFIG.to_dict(), "calibration": {}, "provenance": {"seed": 1}}
+    metadata = {
+        "kind": "model",
+        "config": CONFIG.to_dict(),
+        "calibration": {},
+        "provenance": {"seed": 1},
+        "graphs": {},
+    }
     content = forge(path, weights, metadata).read_bytes()
     read_model(path)
     return content
@@ -123,7 +129,13 @@ def test_made_up_bytes_are_refused(path, content):
 @given(st.data())
 def test_made_up_settings_are_refused_or_make_the_same_network(path, weights, data):
     """One place of the metadata of a right model holds anything."""
-    metadata = {"kind": "model", "config": CONFIG.to_dict(), "calibration": {}, "provenance": {"seed": 1}}
+    metadata = {
+        "kind": "model",
+        "config": CONFIG.to_dict(),
+        "calibration": {},
+        "provenance": {"seed": 1},
+        "graphs": {},
+    }
     part = data.draw(st.sampled_from(list(metadata)))
     if part == "config" and data.draw(st.booleans()):
         metadata["config"][data.draw(st.sampled_from(list(metadata["config"])))] = data.draw(hostile_json)
@@ -144,7 +156,13 @@ def test_made_up_weights_are_refused_or_finite(path, weights, data):
         shape = data.draw(st.sampled_from([tuple(weights[name].shape)] * 3 + [(), (0,), (3, 5)]))
         value = data.draw(st.floats(width=32))
         changed[name] = np.full(shape, value if issubclass(dtype, np.floating) else 1, dtype)
-    metadata = {"kind": "model", "config": CONFIG.to_dict(), "calibration": {}, "provenance": {"seed": 1}}
+    metadata = {
+        "kind": "model",
+        "config": CONFIG.to_dict(),
+        "calibration": {},
+        "provenance": {"seed": 1},
+        "graphs": {},
+    }
     forge(path, changed, metadata)
     if reason(lambda: read_model(path), path) is None:
         assert all(tensor.isfinite().all() for tensor in read_model(path).state_dict().values())

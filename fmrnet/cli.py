@@ -294,6 +294,9 @@ def inspect(
     false_alarms: FalseAlarms = None,
     bits: Bits = None,
     device: Device = "auto",
+    engine: Annotated[
+        str, typer.Option(help="auto, onnxruntime, openvino (both on graphs, see `fmrnet graphs`) or torch.")
+    ] = "auto",
     resume: Annotated[
         bool,
         typer.Option(
@@ -309,7 +312,7 @@ def inspect(
     from fmrnet.inspection.report import open_report
     from fmrnet.progress import Bar
 
-    inspector = _load(model, device, bits)
+    inspector = _load(model, device, bits, engine=engine)
     if false_alarms is not None:
         inspector.false_alarms = false_alarms
     paths, unusable = gather(pictures, out)
@@ -402,6 +405,26 @@ def evaluate(
 
 
 @app.command()
+def graphs(
+    model: Model,
+    out: Annotated[Path, PathOption(help="The model file to write; it may be the same.")],
+) -> None:
+    """Write a model file that holds its network as graphs, too: onnxruntime or OpenVINO inspects with them.
+
+    They are held against the network first. For models of the presets general and instant.
+    """
+    import fmrnet
+    from fmrnet.artifact import check_replaceable
+
+    check_replaceable(out)
+    inspector = fmrnet.load(model, "cpu", engine="torch")
+    note("making the graphs; the first time with these settings it takes a minute")
+    inspector.add_graphs()
+    inspector.save(out)
+    show(f"wrote {out}; inspect with it as before, or with --engine onnxruntime, openvino or torch")
+
+
+@app.command()
 def info(
     model: Model,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
@@ -411,7 +434,7 @@ def info(
     from fmrnet.engines.operations import operations
     from fmrnet.errors import shown
 
-    inspector = fmrnet.load(model, "cpu")
+    inspector = fmrnet.load(model, "cpu", engine="torch")
     counted = operations(inspector.model, 512, 512)
     weights = inspector.model.state_dict().values()
     sections: dict[str, dict[str, Any]] = {
@@ -574,11 +597,13 @@ def bench(
         raise fail(f"not timed, for they do not agree with the oracle: {'; '.join(wrong)}", 1)
 
 
-def _load(model: Path, device: str, bits: int | None, *, calibrated: bool = True) -> Inspector:
+def _load(
+    model: Path, device: str, bits: int | None, *, engine: str = "auto", calibrated: bool = True
+) -> Inspector:
     """The inspector in a model file, for pictures of so many bits if a number is given."""
     import fmrnet
 
-    inspector = fmrnet.load(model, device, calibrated=calibrated)
+    inspector = fmrnet.load(model, device, engine=engine, calibrated=calibrated)
     if bits is not None:
         inspector.bits = bits
     return inspector

@@ -242,8 +242,8 @@ EDGE = Config(
 PRESETS = {
     "paper": Config(),
     "edge": EDGE,
-    # A picture passes once: 3.4 times fewer operations than in patches, and with the witnesses beside it as good; alone,
-    # the maps lose: bench/decisions.md, fourteenth round.
+    # A picture passes once: 3.4 times fewer operations than in patches, and with the witnesses beside it as good;
+    # without them, maps lose: bench/decisions.md, fourteenth round.
     "general": dataclasses.replace(EDGE, general=True, head_iterations=1_000, tile="picture"),
     "instant": dataclasses.replace(EDGE, general=True, iterations=(0, 0, 0)),
 }

@@ -168,7 +168,9 @@ def _graph(module: nn.Module, inputs: dict[str, Tensor], shapes: dict[str, dict[
             opset_version=OPSET,
         )
     assert program is not None
-    return _template(program.model_proto, {PREFIX + name for name in module.model.state_dict()})
+    return _template(
+        program.model_proto, {PREFIX + name for name in module.get_submodule("model").state_dict()}
+    )
 
 
 def _takes_any(module: nn.Module) -> bool:

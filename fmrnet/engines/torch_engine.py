@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,11 +14,15 @@ from fmrnet.artifact import Artifact
 from fmrnet.config import Config
 from fmrnet.engines import background
 from fmrnet.engines.engine import Engine, Found, Seen, all_readings
+from fmrnet.engines.graph_engine import GraphEngine
 from fmrnet.errors import ArtifactError, ConfigError
 from fmrnet.network import weights
 from fmrnet.network.model import FMRNet
 
-__all__ = ["TorchEngine", "content_of", "modality_maps", "model_of", "of_content"]
+__all__ = ["TorchEngine", "content_of", "modality_maps", "model_of", "of_content", "with_graphs"]
+
+CHECKED = ((96, 128), (101, 150))  # sizes of pictures on which graphs are held against the network
+TOLERANCE = 1e-3  # of readings, which are surprises or distances of 1 to 100
 
 
 class TorchEngine:
@@ -107,6 +113,42 @@ def content_of(engine: Engine) -> Artifact:
     held = weights.arrays(model_of(engine).state_dict())
     weights.restore(engine.config, held)
     return Artifact(engine.config, {}, {}, held)
+
+
+def with_graphs(content: Artifact) -> Artifact:
+    """The content of a model file with its graphs, which have been held against the network; see `fmrnet.engines.graphs`.
+
+    Raises
+    ------
+    ArtifactError
+        If what the graphs say of a picture is not what the network says.
+    ConfigError
+        If what this needs is not installed, or the model cuts pictures into patches beforehand.
+    """
+    try:
+        import onnxruntime  # noqa: F401
+
+        from fmrnet.engines import graphs
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"graphs need {error.name}; run pip install 'fmrnet[onnx]'") from error
+    network = of_content(content, "cpu")
+    if not graphs.can_be_graphs(network.model):
+        raise ConfigError(
+            'a model with the setting tile = "patch" has no graphs; presets general and instant have another one'
+        )
+    made = replace(content, graphs=graphs.graphs(network.model))
+    runtime = GraphEngine(made, "onnxruntime")
+    for number, size in enumerate(CHECKED):
+        noise = np.random.default_rng(number).normal(0, 1, (network.config.image_channels, *size))
+        scale, centre = (part.numpy()[:, None, None] for part in (network.model.std, network.model.mean))
+        picture = (noise * scale + centre).clip(0, 1).astype(np.float32)
+        readings = [engine.compare(engine.glance(picture)).readings for engine in (network, runtime)]
+        if not np.allclose(*readings, rtol=TOLERANCE, atol=TOLERANCE):
+            worst = float(np.abs(readings[0] - readings[1]).max())
+            raise ArtifactError(
+                f"the graphs differ from the network by {worst:.2g}: expected up to {TOLERANCE}"
+            )
+    return made
 
 
 def model_of(engine: Engine) -> FMRNet:

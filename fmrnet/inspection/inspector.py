@@ -307,6 +307,20 @@ class Inspector:
         )
         return self._calibration
 
+    def add_graphs(self) -> None:
+        """Make the graphs by which a small runtime inspects without PyTorch; `save` writes them.
+
+        Raises
+        ------
+        ArtifactError
+            If what the graphs say of a picture is not what the network says.
+        ConfigError
+            If what this needs is not installed, or the model cuts pictures into patches beforehand.
+        """
+        from fmrnet.engines.torch_engine import content_of, with_graphs
+
+        self._content = with_graphs(self._content or content_of(self.engine))
+
     def save(self, path: str | Path) -> None:
         """Write the model, its calibration and its provenance to one file.
 

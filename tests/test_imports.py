@@ -16,8 +16,8 @@ FLOORS = [  # of fmrnet/, from the ground up: a module imports from its own floo
     {"_pillow", "_tiff", "_mask"},
     {"artifact", "listing", "pictures"},
     {"network"},
+    {"engines"},
     {"inspection"},
-    {"deployment"},
     {"learning"},
     {"evaluation"},
     {"conformance"},
@@ -150,6 +150,24 @@ def heavy_after(statement: str) -> set[str]:
 
 def test_importing_the_package_is_quick() -> None:
     assert heavy_after("import fmrnet") == set()
+
+
+WITHOUT_TORCH = [
+    *(
+        dotted(path)
+        for path in sorted((ROOT / "fmrnet" / "inspection").glob("*.py"))
+        if path.stem != "__init__"
+    ),
+    *(f"fmrnet.engines.{name}" for name in ("engine", "choice", "graph_engine", "onnx_bytes", "runtimes")),
+    *("fmrnet.artifact", "fmrnet.pictures", "fmrnet.listing", "fmrnet.progress", "fmrnet.cli"),
+]
+
+
+@pytest.mark.parametrize("module", WITHOUT_TORCH)
+def test_inspection_needs_no_torch(module: str) -> None:
+    code = f"import sys; sys.modules['torch'] = None; import {module}; print('imported')"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout == "imported\n", run.stderr
 
 
 def test_the_oracle_needs_no_torch() -> None:

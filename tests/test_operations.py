@@ -68,6 +68,12 @@ def test_other_witnesses_count_too():
     assert general["patch"] == instant["patch"]
 
 
+@pytest.mark.parametrize("changes", [{}, {"tile": "picture"}, {"general": True, "iterations": (1, 1, 1)}])
+def test_a_picture_is_filled_up_first(changes):
+    model = FMRNet(replace(SMALL, overlap=0.5, **changes))
+    assert operations(model, 70, 100) == operations(model, 96, 128)
+
+
 def test_the_model_is_left_as_it_was():
     model = tiny.make_inspector().model
     operations(model, 70, 100)

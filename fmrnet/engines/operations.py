@@ -16,7 +16,7 @@ __all__ = ["operations"]
 
 @torch.no_grad()
 def operations(model: FMRNet, height: int, width: int) -> dict[str, int]:
-    """Multiply-adds of layers, memory and textons for a picture of `height` x `width` pixels, by level.
+    """Multiply-adds of layers, memory and textons for a picture of `height` x `width` pixels, filled up, by level.
 
     Norms, activations and what is done pixel by pixel, as in Eq 17 to 23, are not counted.
 
@@ -26,7 +26,7 @@ def operations(model: FMRNet, height: int, width: int) -> dict[str, int]:
         "patch", up to the early exit, and "pixel", all of it.
     """
     model = copy.deepcopy(model).to("meta")
-    picture = torch.empty(1, model.config.image_channels, height, width, device="meta")
+    picture = model.filled(torch.empty(1, model.config.image_channels, height, width, device="meta"))
     with FlopCounterMode(display=False) as general:
         if model.general is not None:
             model.general.evidence(picture)
@@ -39,7 +39,7 @@ def operations(model: FMRNet, height: int, width: int) -> dict[str, int]:
         if model.config.generator:
             model.decode(model.restore(z), skips)
         if model.fusion is not None:
-            model.fusion(picture.new_empty(1, 4 * model.config.image_channels + 3, height, width))
+            model.fusion(picture.new_empty(1, 4 * model.config.image_channels + 3, *picture.shape[2:]))
     counts = [counter.get_total_flops() // 2 for counter in (general, encoder, rest)]
     return {"patch": counts[0] or counts[1], "pixel": sum(counts)}
 
@@ -48,7 +48,7 @@ def _tiles(model: FMRNet, picture: Tensor) -> Tensor:
     """What passes through the encoder, (B, C, H, W): patches, as many as there are, or the picture."""
     config = model.config
     if config.tile == "picture":
-        return model.filled(picture)
+        return picture
     size = config.patch_size
     count = math.prod(1 + -(-(side - size) // config.stride) for side in picture.shape[2:])
     return picture.new_empty(count, config.image_channels, size, size)

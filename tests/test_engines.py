@@ -1,0 +1,325 @@
+"""Engines: that they agree on how a picture is seen, which one is taken, and what each says of what it cannot do."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from tiny import CONFIG, ground, make_inspector
+
+import fmrnet
+from fmrnet.artifact import Artifact, Graph
+from fmrnet.config import preset
+from fmrnet.engines import choice, graph_engine, runtimes, torch_engine
+from fmrnet.engines.engine import Found, Seen, all_readings
+from fmrnet.engines.graph_engine import GraphEngine, inputs_of
+from fmrnet.engines.torch_engine import TorchEngine
+from fmrnet.errors import ArtifactError, ConfigError
+from fmrnet.network.weights import arrays
+
+INSTANT = dataclasses.replace(preset("instant"), image_channels=1)
+
+
+def picture(height: int = 70, width: int = 90) -> np.ndarray:
+    """(1, H, W), of sides that are no multiples of 32."""
+    return ground(height, width)[None].astype(np.float32) / 255
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return make_inspector().engine
+
+
+@pytest.fixture
+def content(engine):
+    return torch_engine.content_of(engine)
+
+
+def with_graphs(content: Artifact, *names: str) -> Artifact:
+    """The same with graphs of these names that no runtime can read."""
+    return dataclasses.replace(content, graphs={name: Graph(b"no graph", ()) for name in names})
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_never_taken_for_a_good_picture(bad):
+    fine, spoilt = np.zeros((1, 2, 2), np.float32), np.full((1, 2, 2), bad, np.float32)
+    Seen(picture(), fine, 0.0)
+    Found(fine[0], fine[0], fine)
+    for make in (
+        lambda: Seen(picture(), spoilt, 0.0),
+        lambda: Seen(picture(), fine, bad),
+        lambda: Found(fine[0], spoilt[0], fine),
+        lambda: Found(fine[0], fine[0], spoilt),
+    ):
+        with pytest.raises(ArtifactError, match="train it again"):
+            make()
+
+
+def test_readings_at_pixel_level_are_of_all_then_of_the_exit_then_of_the_network():
+    seen, own = (np.arange(count, dtype=np.float32)[:, None, None] for count in (5, 2))
+    seen = seen + 10
+    general = dataclasses.replace(INSTANT, iterations=(1, 1, 1))
+    assert all_readings(INSTANT, seen, own[:0]) is seen
+    assert all_readings(CONFIG, seen, own) is own
+    assert all_readings(general, seen, own).ravel().tolist() == [0, 11, 12, 13, 14, 1]
+
+
+def test_torch_gives_arrays_as_large_as_the_picture(engine):
+    given = picture()
+    seen = engine.glance(given)
+    found = engine.compare(seen)
+    assert seen.picture is given
+    assert isinstance(seen.typical, float)
+    assert found.anomaly_map.shape == found.evidence.shape == (70, 90)
+    assert engine.restore(given).shape == (1, 70, 90)
+    for values in (seen.readings, found.readings, found.anomaly_map, found.evidence, engine.restore(given)):
+        assert values.dtype == np.float32
+    assert engine.name == "torch cpu"
+    assert not engine.model.training
+    assert not any(parameter.requires_grad for parameter in engine.model.parameters())
+
+
+def test_a_picture_is_seen_as_the_same_filled_up_and_cut(engine):
+    given = picture()
+    filled = np.pad(given, ((0, 0), (0, 26), (0, 6)), mode="reflect")
+    small, large = (engine.compare(engine.glance(one)) for one in (given, filled))
+    assert np.array_equal(small.readings, large.readings)
+    assert np.array_equal(small.anomaly_map, large.anomaly_map[:70, :90])
+    assert np.array_equal(engine.restore(given), engine.restore(filled)[:, :70, :90])
+
+
+def test_torch_takes_pictures_in_any_memory_order(engine):
+    given = picture()
+    for one in (given[:, ::-1, ::-1], np.asfortranarray(given)):
+        assert np.array_equal(engine.glance(one).readings, engine.glance(one.copy("C")).readings)
+
+
+def test_a_file_of_a_network_is_taken_again(engine, content):
+    again = torch_engine.of_content(content, "cpu")
+    assert again.config == engine.config
+    np.testing.assert_allclose(again.glance(picture()).readings, engine.glance(picture()).readings, rtol=1e-5)
+    assert torch_engine.model_of(again) is again.model
+
+
+def test_weights_that_no_engine_takes_do_not_leave_it(content):
+    model = torch_engine.of_content(content, "cpu").model
+    model.std.zero_()
+    with pytest.raises(ArtifactError, match="std holds 0"):
+        torch_engine.content_of(TorchEngine(model))
+    with pytest.raises(ArtifactError, match="the weights do not fit the settings: std holds 0"):
+        torch_engine.of_content(dataclasses.replace(content, weights=arrays(model.state_dict())), "cpu")
+
+
+class Other:
+    """An engine that is not PyTorch's."""
+
+    name = "other cpu"
+    config = CONFIG
+
+
+def test_only_pytorch_has_a_network(tmp_path):
+    for ask in (torch_engine.model_of, torch_engine.content_of):
+        with pytest.raises(ConfigError, match="the engine is other cpu; load it with engine torch"):
+            ask(Other())
+    inspector = make_inspector()
+    other = fmrnet.Inspector(Other(), inspector.calibration, {})
+    with pytest.raises(ConfigError, match="load it with engine torch"):
+        _ = other.model
+    with pytest.raises(ConfigError, match="load it with engine torch"):
+        other.save(tmp_path / "a.fmr")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_loaded_model_is_saved_as_it_came_whatever_engine_computes(tmp_path, content):
+    inspector = make_inspector()
+    given = dataclasses.replace(with_graphs(content, "glance"), probes={"seed": np.arange(3)})
+    fmrnet.Inspector(Other(), inspector.calibration, {"seed": 7}, given).save(tmp_path / "a.fmr")
+    again = fmrnet.artifact.load(tmp_path / "a.fmr")
+    assert again.graphs == given.graphs
+    assert again.probes["seed"].tolist() == [0, 1, 2]
+    assert again.provenance == {"seed": 7}
+    assert again.weights.keys() == content.weights.keys()
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
+    """As if these were not installed, and no GPU were there."""
+    monkeypatch.setattr(choice, "_has", lambda name: name not in modules)
+    monkeypatch.setattr(choice, "_has_gpu", lambda: False)
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Runtimes of graphs are named, not made."""
+    monkeypatch.setattr(choice, "GraphEngine", lambda content, runtime: runtime)
+
+
+def test_auto_takes_a_small_runtime_where_there_are_graphs_and_no_gpu(content, monkeypatch, made):
+    graphs = with_graphs(content, *inputs_of(CONFIG))
+    without(monkeypatch)
+    assert choice.choose(graphs) == choice.choose(graphs, "cpu") == choice.ENGINES[0]
+    assert isinstance(choice.choose(content), TorchEngine), "it has no graphs"
+    assert isinstance(choice.choose(graphs, engine="torch"), TorchEngine)
+    for name in runtimes.RUNTIMES:
+        assert choice.choose(graphs, engine=name) == name
+    without(monkeypatch, choice.ENGINES[0])
+    assert choice.choose(graphs) == choice.ENGINES[1]
+    without(monkeypatch, *runtimes.RUNTIMES)
+    assert isinstance(choice.choose(graphs), TorchEngine)
+
+
+def test_auto_takes_pytorch_where_it_has_a_gpu(content, monkeypatch, made):
+    graphs = with_graphs(content, *inputs_of(CONFIG))
+    without(monkeypatch)
+    monkeypatch.setattr(choice, "_has_gpu", lambda: True)
+    assert isinstance(choice.choose(graphs), TorchEngine)
+    assert choice.choose(graphs, "cpu") == choice.ENGINES[0]
+    monkeypatch.setattr(choice, "_has", lambda name: name != "torch")
+    assert choice.choose(graphs) == choice.ENGINES[0], "PyTorch is not there to use it"
+
+
+@pytest.mark.parametrize("name", runtimes.RUNTIMES)
+def test_what_cannot_be_chosen_is_said_with_the_remedy(content, monkeypatch, made, name):
+    graphs = with_graphs(content, *inputs_of(CONFIG))
+    without(monkeypatch)
+    cases = [
+        (graphs, "cuda", name, f"device 'cuda' with engine {name}: expected cpu, or engine torch"),
+        (graphs, "tpu", name, "device 'tpu' with engine"),
+        (content, "cpu", name, f"engine {name} needs graphs, and this model file has none; use engine torch"),
+        (graphs, "cpu", "tflite\n", r"engine 'tflite\n': expected auto, onnxruntime, openvino, torch"),
+        (content, "tpu", "auto", "tpu"),
+    ]
+    for given, device, engine, expected in cases:
+        with pytest.raises(ConfigError) as caught:
+            choice.choose(given, device, engine)
+        assert expected in str(caught.value)
+        assert "\n" not in str(caught.value)
+    without(monkeypatch, name)
+    with pytest.raises(ConfigError, match=f"{name} is not installed; run pip install {name}"):
+        choice.choose(graphs, "cpu", name)
+    without(monkeypatch, "torch", *runtimes.RUNTIMES)
+    for given, engine in ((content, "auto"), (graphs, "auto"), (graphs, "torch")):
+        with pytest.raises(ConfigError, match="needs PyTorch, which is not installed"):
+            choice.choose(given, "cpu", engine)
+
+
+def test_load_takes_an_engine_and_names_the_file(tmp_path, content):
+    inspector = make_inspector()
+    inspector.save(tmp_path / "a.fmr")
+    assert fmrnet.load(tmp_path / "a.fmr", "cpu", engine="torch").engine.name == "torch cpu"
+    with pytest.raises(ConfigError, match="has none; use engine torch"):
+        fmrnet.load(tmp_path / "a.fmr", engine=choice.ENGINES[0])
+    broken = dataclasses.replace(
+        with_graphs(content, "glance", "more"), calibration=inspector.calibration.to_dict()
+    )
+    fmrnet.artifact.save(broken, tmp_path / "b.fmr")
+    pytest.importorskip(choice.ENGINES[0])
+    with pytest.raises(ArtifactError, match=r"b\.fmr: the model has the graphs .*; train it again"):
+        fmrnet.load(tmp_path / "b.fmr", engine=choice.ENGINES[0])
+
+
+def test_inputs_of_graphs_are_what_the_settings_need():
+    general = dataclasses.replace(INSTANT, iterations=(1, 1, 1))
+    assert inputs_of(INSTANT) == {"glance": ("picture",), "fuse": ("surprise",)}
+    assert inputs_of(general)["fuse"] == ("picture", "background", "surprise")
+    assert inputs_of(general)["restore"] == ("picture",)
+    assert "surprise" not in inputs_of(CONFIG)["fuse"]
+
+
+@pytest.mark.parametrize("names", [(), ("glance",), ("glance", "fuse", "restore", "\x1b[2J")])
+def test_graphs_that_the_settings_do_not_ask_for_are_refused(content, names):
+    with pytest.raises(ArtifactError, match=r"expected glance, .*; train it again") as caught:
+        GraphEngine(with_graphs(content, *names), "onnxruntime")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", runtimes.RUNTIMES)
+def test_a_graph_that_cannot_be_read_is_refused_in_one_line(content, name):
+    pytest.importorskip(name)
+    with pytest.raises(ArtifactError, match="a graph cannot be read") as caught:
+        GraphEngine(with_graphs(content, *inputs_of(CONFIG)), name)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("name", runtimes.RUNTIMES)
+def test_a_graph_of_other_inputs_is_refused_and_one_of_these_runs(name):
+    pytest.importorskip(name)
+    onnx = pytest.importorskip("onnx")
+    ends = [
+        onnx.helper.make_tensor_value_info(end, onnx.TensorProto.FLOAT, ["rows", 2]) for end in ("in", "out")
+    ]
+    nodes = [onnx.helper.make_node("Neg", ["in"], ["out"])]
+    graph = onnx.helper.make_graph(nodes, "negative", ends[:1], ends[1:])
+    opset = onnx.helper.make_opsetid("", 18)
+    stored = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9).SerializeToString()
+    run = runtimes.RUNTIMES[name](stored, ("in",))
+    for rows in (1, 3):
+        values = np.arange(2 * rows, dtype=np.float32).reshape(rows, 2)
+        (found,) = run({"in": values})
+        assert np.array_equal(found, -values)
+    with pytest.raises(ArtifactError, match="a graph takes in: expected picture; train it again"):
+        runtimes.RUNTIMES[name](stored, ("picture",))
+
+
+def double(graphs):
+    """Graphs made of functions instead: what `GraphEngine` does with them, without a runtime."""
+    return lambda stored, inputs: graphs[inputs]
+
+
+def test_an_engine_on_graphs_fills_passes_on_what_it_keeps_and_cuts(content, monkeypatch):
+    """With the network's own parts in the place of its graphs, it finds what PyTorch finds."""
+    instant = dataclasses.replace(content, config=INSTANT)
+    calls = []
+
+    def glance(arrays_):
+        calls.append(("glance", {name: values.shape for name, values in arrays_.items()}))
+        (filled,) = arrays_["picture"]
+        return [np.ones((5, 2, 2), np.float32), np.float32(3), filled[0]]
+
+    def fuse(arrays_):
+        calls.append(("fuse", {name: values.shape for name, values in arrays_.items()}))
+        return [arrays_["surprise"] / 2, arrays_["surprise"], np.zeros((0,), np.float32)]
+
+    monkeypatch.setattr(graph_engine, "with_weights", lambda template, names, weights: template)
+    monkeypatch.setitem(runtimes.RUNTIMES, "onnxruntime", double({("picture",): glance, ("surprise",): fuse}))
+    engine = GraphEngine(with_graphs(instant, *inputs_of(INSTANT)), "onnxruntime")
+    given = picture()
+    seen = engine.glance(given)
+    found = engine.compare(seen)
+    assert calls == [("glance", {"picture": (1, 1, 96, 96)}), ("fuse", {"surprise": (96, 96)})]
+    assert seen.typical == 3.0
+    assert np.array_equal(found.evidence, given[0])
+    assert np.array_equal(found.anomaly_map, given[0] / 2)
+    assert found.readings is seen.readings
+    assert engine.name == "onnxruntime cpu"
+
+
+def test_a_graph_is_made_when_it_is_first_needed(content, monkeypatch):
+    """The early exit does not wait for what only the pixel level needs."""
+    made = []
+
+    def make(stored, inputs):
+        made.append(inputs)
+        return lambda arrays_: [np.zeros((1, 2, 2), np.float32), np.float32(0), *arrays_["picture"][0]]
+
+    monkeypatch.setattr(graph_engine, "with_weights", lambda template, names, weights: template)
+    monkeypatch.setitem(runtimes.RUNTIMES, "onnxruntime", make)
+    engine = GraphEngine(
+        with_graphs(dataclasses.replace(content, config=INSTANT), *inputs_of(INSTANT)), "onnxruntime"
+    )
+    engine.glance(picture())
+    engine.glance(picture())
+    assert made == [("picture",)]
+
+
+@pytest.mark.parametrize(("said", "expected"), [("1", 1), ("", None), ("100000", None), ("0", None)])
+def test_threads_are_as_many_as_the_process_may_use(monkeypatch, said, expected):
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    monkeypatch.setattr(runtimes.os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    assert runtimes.threads() == (expected or 3)
+
+
+def test_modality_maps_have_the_pictures_size(engine):
+    given = picture()
+    found = torch_engine.modality_maps(given[:, ::-1], engine.restore(given), 5)
+    assert {values.shape for values in found.values()} == {(70, 90)}
+    assert set(found) == {"gms", "ssim", "residual"}

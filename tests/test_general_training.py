@@ -217,6 +217,6 @@ def test_from_the_command_line_in_seconds(good, tmp_path):
 def test_recalibration(alone, good):
     inspector = fmrnet.load(alone, "cpu", engine="torch")
     before = inspector.calibration
-    after = inspector.calibrate(sorted(good.glob("*.png")))
+    after = inspector.calibrate(sorted(good.glob("*.png")), keep_suspects=True)  # the fifth was never learnt
     assert after.pictures == 5
     assert after.picture_threshold != before.picture_threshold

@@ -97,8 +97,9 @@ def test_crops_are_restored_as_pictures_are():
         crops = torch.from_numpy(noise(3, 1, 100, 100))
         with torch.no_grad():
             together = background.restore_crops(model, crops)
-            alone = [background.restore(model, background.encode(model, crop)) for crop in crops]
-        assert torch.allclose(together, torch.stack(alone), atol=1e-5)
+            filled = model.filled(crops)
+            alone = [background.restore(model, background.encode(model, crop)) for crop in filled]
+        assert torch.allclose(together, torch.stack(alone)[:, :, :100, :100], atol=1e-5)
 
 
 def test_learned_fusion_gives_the_map_and_agrees_with_its_oracle():

@@ -158,16 +158,19 @@ def restore(model: FMRNet, encoded: Encoded) -> Tensor:
 
 @torch.no_grad()
 def restore_crops(model: FMRNet, crops: Tensor) -> Tensor:
-    """`restore` for a batch of crops of one size, (B, C, S, S), in one pass of the network."""
+    """`restore` for a batch of crops of one size, (B, C, S, S), in one pass of the network; they are filled for it."""
     height, width = crops.shape[2:]
+    filled = model.filled(crops)
     if model.config.tile == "picture":
-        whole: Tensor = model(model.filled(crops))
-        return whole[:, :, :height, :width]
-    cut = [fast.slice_patches(crop, model.config.patch_size, model.config.stride) for crop in crops]
-    z, skips = model.encode(torch.cat([patches for patches, _ in cut]))
-    decoded = model.decode(model.restore(z), skips).chunk(len(crops))
-    stitched = [fast.stitch_patches(patches, cut[0][1], (height, width)) for patches in decoded]
-    return model.denormalise(torch.stack(stitched)).clamp(0, 1)
+        whole: Tensor = model(filled)
+    else:
+        cut = [fast.slice_patches(crop, model.config.patch_size, model.config.stride) for crop in filled]
+        z, skips = model.encode(torch.cat([patches for patches, _ in cut]))
+        decoded = model.decode(model.restore(z), skips).chunk(len(crops))
+        size = (filled.shape[2], filled.shape[3])
+        stitched = [fast.stitch_patches(patches, cut[0][1], size) for patches in decoded]
+        whole = model.denormalise(torch.stack(stitched)).clamp(0, 1)
+    return whole[:, :, :height, :width]
 
 
 def patch_alarms(alarm_map: Tensor, size: int, cell: int = 1) -> Tensor:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fmrnet.config import Config
 from fmrnet.errors import ArtifactError
 
-__all__ = ["DAMAGED", "Engine", "Found", "Seen", "all_readings"]
+__all__ = ["DAMAGED", "Engine", "Found", "Seen", "all_readings", "filled"]
 
 DAMAGED = "the model gives no number for this picture: its weights are damaged; train it again"
 
@@ -88,6 +88,12 @@ class Engine(Protocol):
 
     def restore(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
         """The picture (C, H, W) as it would look without defects, of a model with a generator."""
+
+
+def filled(picture: NDArray[np.float32], multiple: int) -> NDArray[np.float32]:
+    """A picture (C, H, W), mirrored at its lower and right border as `FMRNet.filled` does it: (C, H', W')."""
+    missing = [(0, -side % multiple) for side in picture.shape[1:]]
+    return np.pad(picture, ((0, 0), *missing), mode="reflect")
 
 
 def all_readings(config: Config, seen: NDArray[np.float32], own: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fmrnet.artifact import Artifact
 from fmrnet.config import Config
-from fmrnet.engines.engine import Found, Seen, all_readings
+from fmrnet.engines.engine import Found, Seen, all_readings, filled
 from fmrnet.engines.onnx_bytes import with_weights
 from fmrnet.engines.runtimes import RUNTIMES, Graph
 from fmrnet.errors import ArtifactError, shown
@@ -67,12 +67,10 @@ class GraphEngine:
 
     def glance(self, picture: NDArray[np.float32]) -> Seen:
         """As `fmrnet.engines.engine.Engine`."""
-        filled = self._filled(picture)
-        readings, typical, *kept = self._run("glance", {"picture": filled})
+        known = {"picture": self._filled(picture)}
+        readings, typical, *kept = self._run("glance", known)
         names = ("surprise",) if self.config.general else ENCODED
-        return Seen(
-            picture, readings, float(typical), {"picture": filled} | dict(zip(names, kept, strict=True))
-        )
+        return Seen(picture, readings, float(typical), known | dict(zip(names, kept, strict=True)))
 
     def compare(self, seen: Seen) -> Found:
         """As `fmrnet.engines.engine.Engine`."""
@@ -105,6 +103,4 @@ class GraphEngine:
         return self._graphs[name]
 
     def _filled(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(1, C, H', W'), mirrored until `Config.multiple` divides the sides, as `FMRNet.filled` does it."""
-        missing = [(0, -side % self.config.multiple) for side in picture.shape[1:]]
-        return np.pad(picture, ((0, 0), *missing), mode="reflect")[None]
+        return filled(picture, self.config.multiple)[None]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fmrnet import artifact
 from fmrnet.config import Config
 from fmrnet.engines.choice import choose
-from fmrnet.engines.engine import DAMAGED, Engine
+from fmrnet.engines.engine import DAMAGED, Engine, filled
 from fmrnet.errors import ArtifactError, ConfigError, DatasetError, PictureError
 from fmrnet.inspection.calibration import Calibration, calibrate
 from fmrnet.inspection.early_exit import EarlyExit
@@ -237,10 +237,13 @@ class Inspector:
         Raises as `reconstruct`.
         """
         picture = self._picture(image)
-        restored = self._restored(picture)
+        whole = filled(picture, self.config.multiple)
+        restored = self._restored(whole)
         from fmrnet.engines.torch_engine import modality_maps
 
-        return modality_maps(picture, restored, self.config.median)
+        maps = modality_maps(whole, restored, self.config.median)
+        _, height, width = picture.shape
+        return {name: values[:height, :width] for name, values in maps.items()}
 
     def calibrate(
         self,

@@ -139,9 +139,10 @@ def _eager_fusion_inputs(
     image: Tensor, background: Tensor, mean: Tensor, std: Tensor
 ) -> tuple[Tensor, Tensor]:
     x, y, m, s = _wide(image, background, mean, std)
-    maps = modality_maps(x, y, backend="eager")  # NaN is looked for here
-    centre, scale = m[:, None, None], s[:, None, None]
     difference = x - y
+    _checks.finite(difference, image=image, background=background)
+    maps = modality_maps(x, y, backend="eager")
+    centre, scale = m[:, None, None], s[:, None, None]
     square = (difference.square().mean(1, keepdim=True) / s.mean() ** 2).clamp_max(1)
     behind, rest, energy = blurred(torch.cat((y, difference, square), 1)).split((len(m), len(m), 1), 1)
     channels = ((x - behind) / scale, (behind + rest - centre) / scale, difference / scale, rest / scale)

@@ -116,7 +116,7 @@ def content_of(engine: Engine) -> Artifact:
 
 
 def with_graphs(content: Artifact) -> Artifact:
-    """The content of a model file with its graphs, which have been held against the network; see `fmrnet.engines.graphs`.
+    """The content of a model file with its graphs (`fmrnet.engines.graphs`), which have been held against the network.
 
     Raises
     ------
@@ -142,9 +142,9 @@ def with_graphs(content: Artifact) -> Artifact:
         noise = np.random.default_rng(number).normal(0, 1, (network.config.image_channels, *size))
         scale, centre = (part.numpy()[:, None, None] for part in (network.model.std, network.model.mean))
         picture = (noise * scale + centre).clip(0, 1).astype(np.float32)
-        readings = [engine.compare(engine.glance(picture)).readings for engine in (network, runtime)]
-        if not np.allclose(*readings, rtol=TOLERANCE, atol=TOLERANCE):
-            worst = float(np.abs(readings[0] - readings[1]).max())
+        expected, found = (engine.compare(engine.glance(picture)).readings for engine in (network, runtime))
+        if not np.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
+            worst = float(np.abs(found - expected).max())
             raise ArtifactError(
                 f"the graphs differ from the network by {worst:.2g}: expected up to {TOLERANCE}"
             )

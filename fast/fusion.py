@@ -345,7 +345,8 @@ def _pad(x: Tensor, radius: int) -> Tensor:
     """(..., H, W) -> (..., H + 2 radius, W + 2 radius), mirrored."""
     for axis in (-2, -1):
         n = x.shape[axis]
-        i = torch.arange(-radius, n + radius, device=x.device) % (2 * n)
+        period = torch.full((), 2 * n, device=x.device)  # a tensor, for in a graph n is not known
+        i = torch.arange(-radius, n + radius, device=x.device) % period
         x = x.index_select(axis, torch.minimum(i, 2 * n - 1 - i))
     return x
 

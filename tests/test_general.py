@@ -297,9 +297,9 @@ def test_the_sum_is_fishers_statistic():
     tails = []
     for row in values:
         fisher = scipy.stats.combine_pvalues(1 - row, method="fisher")
-        maps = [torch.full((1, 1, 1), value, dtype=torch.double) for value in row]
+        maps = [torch.from_numpy(one)[None] for one in maps_of(row)]
         found = network.joined(network.surprises(maps))
-        assert found.shape == (1, 4, 4)
+        assert found.shape == (1, 16, 16)
         assert torch.allclose(2 * math.log(10) * found, torch.tensor(fisher.statistic), rtol=1e-9)
         expected = oracle.joined(maps_of(row), [exact] * 3, [1.0] * 3)
         np.testing.assert_allclose(found[0], expected, rtol=1e-9)
@@ -308,7 +308,8 @@ def test_the_sum_is_fishers_statistic():
 
 
 def maps_of(row):
-    return [np.full((1, 1), value) for value in row]
+    """Of one cell of the coarsest grid."""
+    return [np.full((16 // cell, 16 // cell), value) for value, cell in zip(row, general.GRIDS)]
 
 
 def test_the_backbone_stays_as_it_was_taught_in_training():
@@ -326,14 +327,14 @@ def test_the_backbone_stays_as_it_was_taught_in_training():
 
 
 def fixed_picture():
-    """Stripes with a slant, whose brightness rises downwards; grey."""
-    y, x = np.mgrid[:128, :192]
-    return (0.5 + 0.3 * np.sin(x / 5 + y / 11) + 0.2 * (y / 95 - 0.5))[..., None]
+    """Stripes with a slant, whose brightness rises downwards; grey, its last row and column repeated."""
+    y, x = np.mgrid[:96, :130]
+    picture = (0.5 + 0.3 * np.sin(x / 5 + y / 11) + 0.2 * (y / 95 - 0.5))[..., None]
+    return np.pad(picture, ((0, 32), (0, 62), (0, 0)), mode="edge")
 
 
 def test_pretrained_weights_give_the_features_that_they_gave(pretrained):
-    image = fixed_picture()
-    maps = pretrained(tensor(image).float())
+    maps = pretrained(tensor(fixed_picture()).float())
     assert [tuple(one.shape) for one in maps] == [(1, 24, 32, 48), (1, 40, 16, 24), (1, 112, 8, 12)]
     for one, deviation in zip(maps, (12.03, 11.88, 6.90), strict=True):
         assert one.std().item() == pytest.approx(deviation, rel=0.01)

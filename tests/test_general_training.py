@@ -140,7 +140,7 @@ def test_without_a_generator_nothing_is_restored(alone, good):
 
 def test_presets_share_what_they_share():
     edge, general, instant = (preset(name) for name in ("edge", "general", "instant"))
-    assert replace(general, general=False, head_iterations=0) == edge
+    assert replace(general, general=False, head_iterations=0, tile="patch") == edge
     assert general.steps[:3] == edge.steps[:3]
     assert not any(instant.steps)
     assert not instant.generator

@@ -31,6 +31,7 @@ from record import record
 
 from fmrnet.config import Config, preset
 from fmrnet.conformance.measure import ceilings, measured, table
+from fmrnet.engines.torch_engine import TorchEngine
 from fmrnet.inspection.calibration import calibrate
 from fmrnet.inspection.inspector import Inspector
 from fmrnet.learning import training
@@ -96,10 +97,10 @@ def inspection(dry: bool) -> dict[str, Any]:
     model = FMRNet(config).eval().requires_grad_(False)
     torch.nn.init.normal_(model.memory)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    noise = torch.rand(3, 2 * config.patch_size, 2 * config.patch_size, device=device)
-    plain = Inspector(model, calibrate(model, [("noise", noise)]), {})
+    noise = torch.rand(3, 2 * config.patch_size, 2 * config.patch_size).numpy()
+    plain = Inspector(TorchEngine(model), calibrate(TorchEngine(model), [("noise", noise)]), {})
     how: dict[str, Any] = {"backend": "aot_eager"} if dry else {"mode": "reduce-overhead"}
-    compiled = Inspector(_compiled(model, how), plain.calibration, {})
+    compiled = Inspector(TorchEngine(_compiled(model, how)), plain.calibration, {})
     picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     levels: tuple[Any, ...] = ("patch", "pixel")
     times: dict[str, list[float]] = {

@@ -25,6 +25,7 @@ from weave import TINY, learn
 
 from fmrnet.artifact import write_tensors
 from fmrnet.learning import bank, data, general_training, generator_training, processes, training
+from fmrnet.network import weights
 from fmrnet.terminal import errors_in_one_line
 
 SHARED = replace(TINY, batch_size=8, iterations=(4, 3, 3))  # which two processes share evenly
@@ -92,7 +93,7 @@ def learn_exactly(good: Path, name: str) -> None:
         learn(good, out, config=EXACT[name])
     rank = os.environ.get("RANK", "alone")
     Path(f"{out}.{rank}.json").write_text(json.dumps(curve))
-    write_tensors(f"{out}.{rank}", ended, {})
+    write_tensors(f"{out}.{rank}", weights.arrays(ended), {})
 
 
 def at_step(number: int, act: Callable[[], None]) -> Any:

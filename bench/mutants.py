@@ -310,7 +310,7 @@ FAULTS = [
     Fault("losses since the last mean forgotten", "learning/training.py", "for loss in self.position.recent]", "for loss in []]",
           f"{TRAINING}test_loss_curve_of_a_resumed_training"),
     # general features
-    Fault("the generator's map left out of the sum", "engines/background.py", "            seen.surprise + model.general", "            model.general",
+    Fault("the generator's map left out of the sum", "engines/background.py", "found = surprise + mapped", "found = mapped",
           f"{GENERAL_TRAINING}test_the_map_is_the_sum_of_every_witness"),
     Fault("the alarm map is the map", "engines/background.py", "model.general.own + number, values)", "model.general.own, values)",
           f"{GENERAL_TRAINING}test_the_map_is_the_sum_of_every_witness"),
@@ -323,7 +323,7 @@ FAULTS = [
           f"{GENERAL_TRAINING}test_weights_that_are_not_there_or_not_those"),
     Fault("equal values count as less", "network/general.py", "torch.searchsorted(levels, values.contiguous())", "torch.searchsorted(levels, values.contiguous(), right=True)",
           "tests/test_general.py"),
-    Fault("coarse witness at the picture's own size", "network/general.py", "halved = nn.functional.avg_pool2d(filled_up(image, MULTIPLE), 2)", "halved = filled_up(image, MULTIPLE)",
+    Fault("coarse witness at the picture's own size", "network/general.py", "halved = nn.functional.avg_pool2d(image, 2)", "halved = image",
           "tests/test_general.py"),
 ]
 # fmt: on

@@ -91,7 +91,7 @@ def test_a_runtime_says_what_the_network_says(tmp_path, monkeypatch, channels, s
 
     content = artifact.load(tmp_path / "a.fmr")
     spoilt = dict(content.graphs)
-    spoilt["glance"] = dataclasses.replace(spoilt["glance"], template=spoilt["glance"].template[:-100])
+    spoilt["glance"] = dataclasses.replace(spoilt["glance"], template=b"\xff" * 100)
     artifact.save(dataclasses.replace(content, graphs=spoilt), tmp_path / "c.fmr")
     with pytest.raises(ArtifactError, match=r"c\.fmr: a graph cannot be read"):
         fmrnet.load(tmp_path / "c.fmr", "cpu", engine="onnxruntime")

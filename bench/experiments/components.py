@@ -30,8 +30,8 @@ from unittest.mock import patch
 import common
 from torch import Tensor
 
-from fmrnet.inspection import inspector
 from fmrnet.learning import generator_training, training
+from fmrnet.network import weights
 from fmrnet.network.model import FMRNet
 from fmrnet.progress import Bar
 
@@ -90,7 +90,7 @@ def built_as(variant: Variant) -> Iterator[None]:
 
     with (
         patch.object(training, "FMRNet", variant.network),
-        patch.object(inspector, "FMRNet", variant.network),
+        patch.object(weights, "FMRNet", variant.network),
         patch.object(generator_training, "update", update if variant.synthetic_defects else on_good_pictures),
     ):
         yield

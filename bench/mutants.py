@@ -191,7 +191,7 @@ FAULTS = [
     Fault("last cells not filled up", "fast/_learned_fusion_numba.py", "sums[width:] = sums[width - 1]", "sums[width:] = 0", light("numba")),
     Fault("lines between the wrong cells", "fast/_learned_fusion_numba.py", "max(i - 1, 0)] if place < 0", "max(i - 1, 0)] if place > 0",
           light("numba")),
-    Fault("infinite light clamped", "fast/learned_fusion.py", "_checks.finite(slow, image=image, background=background)", "_checks.finite(x, image=image)",
+    Fault("infinite light clamped", "fast/learned_fusion.py", "_checks.finite(image - background, image=image, background=background)", "_checks.finite(image, image=image)",
           f"{SEEN}test_nan_and_infinity_are_refused[-inf-eager]"),
     Fault("difference of blurs", "fast/learned_fusion.py", "energy = blurred(torch.cat((y, difference, square), 1))",
           "energy = blurred(torch.cat((y, x, square), 1))", inputs("eager")),

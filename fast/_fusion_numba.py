@@ -152,9 +152,8 @@ def _load(x, y, row, col, rows, cols, shift_s, shift_d, halo, s, d):
             k = _mirror(col - halo + at, width)
             sr[at] = x[i, k] + y[i, k]
             dr[at] = x[i, k] - y[i, k]
-        for j in range(
-            n
-        ):  # a loop of its own: sums may be reordered, and x - (y + shift) loses a faint defect
+        # A loop of its own: sums may be reordered, and x - (y + shift) loses a faint defect.
+        for j in range(n):
             sr[j] -= shift_s
             dr[j] -= shift_d
         for j in range(n, _whole(_whole(cols) + 2 * halo)):  # denormal numbers left there would be slow

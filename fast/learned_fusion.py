@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks
+from . import _checks, fusion
 from ._dispatch import choose
 from .blurs import BLUR_RADIUS, BLUR_SIGMA, blurred, broadly_blurred
-from .fusion import C0, C1, C2, SIGMA, WINDOW, gaussian, modality_maps
+from .fusion import C0, C1, C2, SIGMA, WINDOW, gaussian
 
 __all__ = ["fusion_inputs", "without_light"]
 
@@ -61,6 +61,9 @@ def without_light(image: Tensor, background: Tensor, std: Tensor, *, backend: st
     _check(image, background, std=std)
     chosen = choose(backend, image)
     if chosen == "eager":
+        _checks.finite(
+            image - background, image=image, background=background
+        )  # in the result it may be clamped
         return _eager_without_light(image, background, std)
     unlit: Tensor = _without_light(image, background, std, chosen)
     return unlit
@@ -106,6 +109,7 @@ def fusion_inputs(
     _check(image, background, mean=mean, std=std)
     chosen = choose(backend, image)
     if chosen == "eager":
+        _checks.finite(image - background, image=image, background=background)
         return _eager_fusion_inputs(image, background, mean, std)
     inputs, energy = _fusion_inputs(image, background, mean, std, chosen)
     return inputs, energy
@@ -130,7 +134,6 @@ def _eager_without_light(image: Tensor, background: Tensor, std: Tensor) -> Tens
     x, y, s = _wide(image, background, std)
     scale = s[:, None, None]
     slow = broadly_blurred((x - y) / scale, LIGHT_SIGMA, LIGHT_RADIUS)
-    _checks.finite(slow, image=image, background=background)  # in the result infinity may be clamped to 1
     light = (slow - slow.clamp(-LIGHT_LEAST, LIGHT_LEAST)) * scale
     return (x - light).clamp(0, 1).to(image.dtype)
 
@@ -139,15 +142,13 @@ def _eager_fusion_inputs(
     image: Tensor, background: Tensor, mean: Tensor, std: Tensor
 ) -> tuple[Tensor, Tensor]:
     x, y, m, s = _wide(image, background, mean, std)
-    difference = x - y
-    _checks.finite(difference, image=image, background=background)
-    maps = modality_maps(x, y, backend="eager")
+    _, maps = fusion._eager(x, y, [True, True, True], 0)
     centre, scale = m[:, None, None], s[:, None, None]
+    difference = x - y
     square = (difference.square().mean(1, keepdim=True) / s.mean() ** 2).clamp_max(1)
     behind, rest, energy = blurred(torch.cat((y, difference, square), 1)).split((len(m), len(m), 1), 1)
     channels = ((x - behind) / scale, (behind + rest - centre) / scale, difference / scale, rest / scale)
-    compared = torch.stack((maps["gms"], maps["ssim"], maps["residual"] / s.mean()), 1)
-    inputs = torch.cat((*channels, compared), 1)
+    inputs = torch.cat((*channels, maps[:, :2], maps[:, 2:] / s.mean()), 1)
     return inputs.to(image.dtype), (energy.squeeze(1).clamp_min(0).add(FLOOR).log() / 2).to(image.dtype)
 
 

@@ -62,6 +62,16 @@ def matches_the_oracle_on_large_pictures(kernel: Kernel, data: DataObject) -> No
     _agree(kernel, x, y, _texture(kernel, shape[1], 2))
 
 
+def strong_light_matches_the_oracle(kernel: Kernel, data: DataObject) -> None:
+    """The result is the oracle's under light that changes across the picture; unrelated pictures have next to none."""
+    shape = (1, 1, 40, 70) if kernel.small else (2, 3, 75, 150)
+    rows, cols = np.mgrid[: shape[2], : shape[3]] / max(shape)
+    rng = np.random.default_rng(9)
+    background = 0.3 + 0.3 * rng.random(shape)
+    image = background + 0.25 * np.cos(np.pi * (rows + data.draw(st.sampled_from((-1, 0.5))) * cols))
+    _agree(kernel, kernel.tensor(image), kernel.tensor(background), _texture(kernel, shape[1], 10))
+
+
 def takes_an_empty_batch(kernel: Kernel, data: DataObject) -> None:
     """No pictures give no results."""
     x = kernel.tensor(np.zeros((0, 3, 6, 5)))
@@ -132,6 +142,7 @@ def _of(function: str) -> list[Property]:
 
 PROPERTIES = [
     *_of("without_light"),
+    Property("without_light", strong_light_matches_the_oracle, 4),
     *_of("fusion_inputs"),
     Property("fusion_inputs", faint_residuals_keep_their_digits, 8, dtypes=("float32",)),
 ]

@@ -3,7 +3,7 @@ compiled, train `edge` and a part of `paper`, write the JSON and the picture, th
 property and train a little, side by side where pytest-xdist is there.
 
     python bench/gpu.py [--out bench/results/microbench-gpu.json]
-    python bench/gpu.py --dry --out /tmp/dry.json    every path but the property tests on the CPU, small, for no figures
+    python bench/gpu.py --dry --out dry.json    every path but the property tests on the CPU, small, for no figures
 """
 
 from __future__ import annotations

@@ -44,15 +44,13 @@ __all__ = [
 
 FORMAT_VERSION = 2
 LARGEST_HEADER = 2**20  # bytes; a model or a checkpoint takes some tens of thousands
-# Bytes of a file: the weights, which the graphs hold once more; the rest is norms, biases, other networks, probes.
-LARGEST_MODEL = 2 * 4 * MOST_WEIGHTS + 2**25
-LARGEST_FILE = 4 * LARGEST_MODEL  # a checkpoint: its model, a discriminator, and two moments of each weight
+LARGEST_MODEL = 4 * MOST_WEIGHTS + 2**23  # bytes of a file; the rest is norms, biases, small networks, graphs
+LARGEST_FILE = 8 * LARGEST_MODEL  # a checkpoint: its model, a discriminator, and two moments of each weight
 LONGEST_TEXT = 10_000  # characters of a text in the metadata, such as the command of the training
 DEEPEST = 16  # lists and objects within each other
 GREATEST_WEIGHT = 1e15  # whose square is finite in float32, many times over
 WIDTHS = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "F16": 2, "I32": 4, "F32": 4, "I64": 8, "F64": 8}
 GRAPH = "graphs/"  # before the name of a tensor that holds a graph's bytes
-PROBE = "probes/"  # before that of what the probes of `fmrnet.engines.agreement` are made of
 _KEY = "fmrnet"
 
 
@@ -68,8 +66,7 @@ class Graph:
 class Artifact:
     """Everything a trained model is: settings, what counts as a defect, where it comes from, weights.
 
-    And, unless it is only for PyTorch, the same network once more as graphs for a small runtime (ONNX), with pictures
-    that tell whether two engines agree.
+    Some have the network once more as graphs for a small runtime, which take the same weights.
     """
 
     config: Config
@@ -77,7 +74,6 @@ class Artifact:
     provenance: dict[str, Any]
     weights: dict[str, NDArray[Any]]
     graphs: dict[str, Graph] = field(default_factory=dict)
-    probes: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def save(artifact: Artifact, path: str | Path) -> None:
@@ -100,8 +96,7 @@ def save(artifact: Artifact, path: str | Path) -> None:
             "graphs": {name: list(one.weights) for name, one in artifact.graphs.items()},
         }
     graphs = {GRAPH + name: np.frombuffer(one.template, np.uint8) for name, one in artifact.graphs.items()}
-    probes = {PROBE + name: values for name, values in artifact.probes.items()}
-    write_tensors(path, artifact.weights | graphs | probes, metadata, largest=LARGEST_MODEL)
+    write_tensors(path, artifact.weights | graphs, metadata, largest=LARGEST_MODEL)
 
 
 def load(path: str | Path) -> Artifact:
@@ -130,29 +125,23 @@ def load(path: str | Path) -> Artifact:
         config = Config.from_dict(parts["config"])
     except ConfigError as error:
         raise ArtifactError(f"{path} holds settings that this release does not take: {error}") from error
-    templates, probes = _taken(tensors, GRAPH), _taken(tensors, PROBE)
+    templates = {name: tensors.pop(name) for name in list(tensors) if name.startswith(GRAPH)}
     with _named(path):
         graphs = _graphs(templates, parts["graphs"], tensors)
         _check_weights(tensors)
-        _check_weights(probes)
-    return Artifact(config, parts["calibration"], parts["provenance"], tensors, graphs, probes)
+    return Artifact(config, parts["calibration"], parts["provenance"], tensors, graphs)
 
 
 def _graphs(
     templates: dict[str, NDArray[Any]], needed: dict[str, Any], weights: dict[str, NDArray[Any]]
 ) -> dict[str, Graph]:
-    if templates.keys() != needed.keys():
+    """The graphs from the tensors that hold them, and from the names of the weights that each needs."""
+    if templates.keys() != {GRAPH + name for name in needed}:
         raise ArtifactError("graphs and the weights they need do not fit each other; train it again")
     for name, names in needed.items():
         if not isinstance(names, list) or not all(isinstance(one, str) and one in weights for one in names):
             raise ArtifactError(f"the graph {shown(name)} needs weights that are not there; train it again")
-    return {name: Graph(values.tobytes(), tuple(needed[name])) for name, values in templates.items()}
-
-
-def _taken(tensors: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
-    """The tensors whose names begin so, by the rest of the name; they are taken out of the others."""
-    names = [name for name in tensors if name.startswith(prefix)]
-    return {name.removeprefix(prefix): tensors.pop(name) for name in names}
+    return {name: Graph(templates[GRAPH + name].tobytes(), tuple(names)) for name, names in needed.items()}
 
 
 def check_replaceable(path: str | Path) -> None:

@@ -415,7 +415,9 @@ def graphs(
     """
     import fmrnet
     from fmrnet.artifact import check_replaceable
+    from fmrnet.files import check_writable
 
+    check_writable(out)
     check_replaceable(out)
     inspector = fmrnet.load(model, "cpu", engine="torch")
     note("making the graphs; the first time with these settings it takes a minute")

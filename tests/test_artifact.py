@@ -339,17 +339,14 @@ def test_a_graph_whose_weights_are_not_there_is_refused(tmp_path, parts, needed)
     assert "the graph 'fuse' needs weights that are not there" in refused(path)
 
 
-def test_graphs_and_probes_come_back(tmp_path, inspector):
+def test_graphs_come_back(tmp_path, inspector):
     held = of_network.arrays(inspector.model.state_dict())
     graphs = {"fuse": artifact.Graph(b"any bytes", ("memory", "std")), "glance": artifact.Graph(b"", ())}
-    probes = {"pictures": np.zeros((2, 1, 64, 64), np.uint8), "readings": np.ones((1, 2), np.float32)}
-    given = artifact.Artifact(inspector.config, {}, {}, held, graphs, probes)
+    given = artifact.Artifact(inspector.config, {}, {}, held, graphs)
     artifact.save(given, tmp_path / "a.fmr")
     found = artifact.load(tmp_path / "a.fmr")
     assert found.graphs == graphs
     assert found.weights.keys() == held.keys()
-    assert found.probes.keys() == probes.keys()
-    assert all(np.array_equal(found.probes[name], values) for name, values in probes.items())
 
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}

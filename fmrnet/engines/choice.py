@@ -1,7 +1,7 @@
 """Which engine computes with a model.
 
 "auto" takes a GPU where PyTorch can use one, else a small runtime on the graphs of the model file, else PyTorch on the
-CPU. An engine that gives other verdicts than the model was made with is passed over, and that is said.
+CPU.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from fmrnet.errors import ConfigError, shown
 __all__ = ["ENGINES", "choose"]
 
 ENGINES = (*RUNTIMES, "torch")
-TRAIN = "pip install 'fmrnet[train]'"
 
 
 def choose(content: Artifact, device: str = "auto", engine: str = "auto") -> Engine:
@@ -51,10 +50,13 @@ def choose(content: Artifact, device: str = "auto", engine: str = "auto") -> Eng
         if not _has(engine):
             raise ConfigError(f"engine {engine} is not installed; run pip install {engine}")
         if not content.graphs:
-            raise ConfigError(f"engine {engine} needs graphs, and this model file has none; use engine torch")
+            raise ConfigError(
+                f"engine {engine} needs graphs, and this model file has none; make them with `fmrnet graphs`, or use "
+                "engine torch"
+            )
         return GraphEngine(content, engine)
     if not _has("torch"):
-        raise ConfigError(f"this needs PyTorch, which is not installed; run {TRAIN}")
+        raise ConfigError("this needs PyTorch, which is not installed; run pip install torch")
     from fmrnet.engines.torch_engine import of_content
 
     return of_content(content, device)

@@ -1,7 +1,6 @@
 """What every engine gives, in NumPy: readings of a picture's patches, its background, its anomaly map.
 
-An engine computes with a model. Which one it is makes no difference to a verdict; `fmrnet.engines.agreement` holds
-them against each other.
+An engine computes with a model. Which one it is is to make no difference to a verdict.
 """
 
 from __future__ import annotations

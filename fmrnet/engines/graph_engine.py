@@ -1,10 +1,11 @@
 """The engine that runs the graphs of a model file, without PyTorch.
 
-    glance   picture -> readings, typical, kept ...
-    restore  picture, or what a glance has kept of its encoding -> background
-    fuse     picture, background, surprise, as far as the model has them -> anomaly map, evidence, readings
+    glance   picture -> readings, typical, surprise
+    restore  picture -> background
+    fuse     picture, background, surprise -> anomaly map, evidence, readings
 
-A model without a generator has no `restore`. `fmrnet.engines.graphs` makes them.
+A model without a generator has no `restore`, and its `fuse` takes the surprise alone. `fmrnet.engines.graphs` makes
+them.
 """
 
 from __future__ import annotations
@@ -18,18 +19,16 @@ from fmrnet.artifact import Artifact
 from fmrnet.config import Config
 from fmrnet.engines.engine import Found, Seen, all_readings, filled
 from fmrnet.engines.onnx_bytes import with_weights
-from fmrnet.engines.runtimes import RUNTIMES, Graph
+from fmrnet.engines.runtimes import ANEW, RUNTIMES, Graph
 from fmrnet.errors import ArtifactError, shown
 
 __all__ = ["GraphEngine", "inputs_of"]
 
-ENCODED = ("z", "skip_4", "skip_3")  # what a glance keeps where there are no general features
+OUTPUTS = {"glance": 3, "restore": 1, "fuse": 3}  # how many each graph gives
 
 
 def inputs_of(config: Config) -> dict[str, tuple[str, ...]]:
     """The names of the inputs of each graph that a model of these settings has."""
-    if not config.general:
-        return {"glance": ("picture",), "restore": ENCODED, "fuse": ("picture", "background")}
     if not config.generator:
         return {"glance": ("picture",), "fuse": ("surprise",)}
     return {"glance": ("picture",), "restore": ("picture",), "fuse": ("picture", "background", "surprise")}
@@ -58,7 +57,7 @@ class GraphEngine:
         if content.graphs.keys() != expected.keys():
             named = ", ".join(content.graphs) or "none"
             raise ArtifactError(
-                f"the model has the graphs {shown(named)}: expected {', '.join(expected)}; train it again"
+                f"the model has the graphs {shown(named)}: expected {', '.join(expected)}; {ANEW}"
             )
         self._make = RUNTIMES[runtime]
         self._content = content
@@ -68,9 +67,8 @@ class GraphEngine:
     def glance(self, picture: NDArray[np.float32]) -> Seen:
         """As `fmrnet.engines.engine.Engine`."""
         known = {"picture": self._filled(picture)}
-        readings, typical, *kept = self._run("glance", known)
-        names = ("surprise",) if self.config.general else ENCODED
-        return Seen(picture, readings, float(typical), known | dict(zip(names, kept, strict=True)))
+        readings, typical, known["surprise"] = self._run("glance", known)
+        return Seen(picture, readings, float(typical), known)
 
     def compare(self, seen: Seen) -> Found:
         """As `fmrnet.engines.engine.Engine`."""
@@ -87,12 +85,17 @@ class GraphEngine:
 
     def restore(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
         """As `fmrnet.engines.engine.Engine`."""
-        known = {"picture": self._filled(picture)} if self.config.general else self.glance(picture).kept
-        (background,) = self._run("restore", known)
+        (background,) = self._run("restore", {"picture": self._filled(picture)})
         return background[0, :, : picture.shape[1], : picture.shape[2]]
 
     def _run(self, name: str, known: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
-        return self._graph(name)({key: known[key] for key in inputs_of(self.config)[name]})
+        given = {key: known[key] for key in inputs_of(self.config)[name]}
+        found = self._graph(name)(given)
+        if len(found) != OUTPUTS[name]:
+            raise ArtifactError(
+                f"the graph {name} gives {len(found)} arrays: expected {OUTPUTS[name]}; {ANEW}"
+            )
+        return found
 
     def _graph(self, name: str) -> Graph:
         """A graph, made when it is first needed: the early exit is not to wait for the others."""

@@ -27,14 +27,14 @@ from fmrnet.engines.graph_engine import inputs_of
 from fmrnet.engines.onnx_bytes import PREFIX
 from fmrnet.errors import ArtifactError
 from fmrnet.files import cache_folder
-from fmrnet.network.model import Features, FMRNet
+from fmrnet.network.model import FMRNet
 
 __all__ = ["OPSET", "can_be_graphs", "graphs"]
 
 OPSET = 18
 MOST_SIDE = 2**15  # pixels of a picture that passes at once
-OF_GRAPHS = (  # settings
-    *(
+OF_GRAPHS = {  # settings
+    *{
         "image_channels",
         "patch_size",
         "tile",
@@ -42,9 +42,9 @@ OF_GRAPHS = (  # settings
         "memory_entries",
         "addressing_width",
         "texton_size",
-    ),
-    *("mixing", "temperature", "general", "overlap", "median"),
-)
+    },
+    *{"mixing", "temperature", "general", "overlap", "median"},
+}
 TRACED = (5, 6)  # multiples of a picture's sides in the tracing; unlike each other, and no 1
 
 
@@ -55,11 +55,8 @@ class _Glance(nn.Module):
 
     def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
         seen = background.glance(self.model, picture[0])
-        if seen.encoded is None:
-            assert seen.surprise is not None
-            return seen.readings, seen.typical, seen.surprise
-        (features,) = seen.encoded.features
-        return seen.readings, seen.typical, features.z, *features.skips
+        assert seen.surprise is not None
+        return seen.readings, seen.typical, seen.surprise
 
 
 class _Restore(nn.Module):
@@ -67,10 +64,9 @@ class _Restore(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, *given: Tensor) -> Tensor:
-        features = Features(given[0], (given[1], given[2])) if len(given) > 1 else self.model.encode(given[0])
-        decoded = self.model.decode(self.model.restore(features.z), features.skips)
-        return self.model.denormalise(decoded).clamp(0, 1)
+    def forward(self, picture: Tensor) -> Tensor:
+        restored: Tensor = self.model(picture)
+        return restored
 
 
 class _Fuse(nn.Module):
@@ -88,8 +84,8 @@ class _Fuse(nn.Module):
 
 
 def can_be_graphs(model: FMRNet) -> bool:
-    """Whether a model can be written as graphs: those that cut pictures into patches beforehand stay with PyTorch."""
-    return model.config.tile == "picture" or not model.config.generator
+    """Whether a model can be written as graphs: it has general features, and cuts no pictures into patches."""
+    return model.config.general and (model.config.tile == "picture" or not model.config.generator)
 
 
 @torch.no_grad()
@@ -105,7 +101,7 @@ def graphs(model: FMRNet) -> dict[str, Graph]:
         tensors, metadata = artifact.read_tensors(kept)
         return {name: Graph(tensors[name].tobytes(), tuple(names)) for name, names in metadata.items()}
     made = _made(model)
-    with suppress(OSError):  # the next training makes them anew
+    with suppress(OSError, ArtifactError):  # the next model has to make them anew
         kept.parent.mkdir(parents=True, exist_ok=True)
         templates = {name: np.frombuffer(one.template, np.uint8) for name, one in made.items()}
         artifact.write_tensors(kept, templates, {name: list(one.weights) for name, one in made.items()})
@@ -122,9 +118,10 @@ def _key(config: Config) -> str:
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     digest.update(" ".join(version(name) for name in ("torch", "onnx", "onnxscript")).encode())
-    for package in (background, network.model, fast):
-        for source in sorted(Path(str(package.__file__)).parent.glob("*.py")):
-            digest.update(source.read_bytes())
+    folders = [Path(str(module.__file__)).parent for module in (background, network.model, fast)]
+    sources = [source for folder in folders for source in sorted(folder.glob("*.py"))]
+    for source in (*sources, folders[0].parent / "config.py"):
+        digest.update(source.read_bytes())
     return digest.hexdigest()[:32]
 
 
@@ -164,17 +161,14 @@ def _graph(module: nn.Module, inputs: dict[str, Tensor], shapes: dict[str, dict[
             verbose=False,
             optimize=False,
             input_names=list(inputs),
-            dynamic_shapes=(tuple(shapes.values()),) if _takes_any(module) else tuple(shapes.values()),
+            # Those of *tensors count as one argument.
+            dynamic_shapes=(tuple(shapes.values()),) if isinstance(module, _Fuse) else tuple(shapes.values()),
             opset_version=OPSET,
         )
     assert program is not None
     return _template(
         program.model_proto, {PREFIX + name for name in module.get_submodule("model").state_dict()}
     )
-
-
-def _takes_any(module: nn.Module) -> bool:
-    return not isinstance(module, _Glance)
 
 
 def _template(proto: onnx.ModelProto, names: set[str]) -> Graph:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from fmrnet.errors import ArtifactError
 
-__all__ = ["RUNTIMES", "Graph"]
+__all__ = ["ANEW", "RUNTIMES", "Graph"]
 
+ANEW = "make it anew with `fmrnet graphs`"
 Graph = Callable[[Mapping[str, NDArray[Any]]], list[NDArray[np.float32]]]
 
 
@@ -29,9 +30,16 @@ def _onnxruntime(graph: bytes, inputs: tuple[str, ...]) -> Graph:
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own kinds, one for each that can be wrong with a graph
-        raise ArtifactError(f"a graph cannot be read ({_first_line(error)}); train it again") from error
+        raise ArtifactError(f"a graph cannot be read ({_first_line(error)}); {ANEW}") from error
     _check_inputs(tuple(given.name for given in session.get_inputs()), inputs)
-    return lambda arrays: session.run(None, dict(arrays))
+
+    def run(arrays: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        try:
+            return list(session.run(None, dict(arrays)))
+        except Exception as error:  # as above
+            raise ArtifactError(f"a graph cannot be run ({_first_line(error)}); {ANEW}") from error
+
+    return run
 
 
 def _openvino(graph: bytes, inputs: tuple[str, ...]) -> Graph:
@@ -43,11 +51,14 @@ def _openvino(graph: bytes, inputs: tuple[str, ...]) -> Graph:
         settings = {"INFERENCE_NUM_THREADS": threads(), "INFERENCE_PRECISION_HINT": "f32"}
         compiled = core.compile_model(model, "CPU", settings)
     except RuntimeError as error:
-        raise ArtifactError(f"a graph cannot be read ({_first_line(error)}); train it again") from error
+        raise ArtifactError(f"a graph cannot be read ({_first_line(error)}); {ANEW}") from error
     _check_inputs(tuple(given.get_any_name() for given in compiled.inputs), inputs)
 
     def run(arrays: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
-        found = compiled.create_infer_request().infer(dict(arrays))
+        try:
+            found = compiled.create_infer_request().infer(dict(arrays))
+        except RuntimeError as error:
+            raise ArtifactError(f"a graph cannot be run ({_first_line(error)}); {ANEW}") from error
         return [np.array(found[output]) for output in compiled.outputs]
 
     return run
@@ -60,17 +71,16 @@ RUNTIMES: dict[str, Callable[[bytes, tuple[str, ...]], Graph]] = {
 
 
 def threads() -> int:
-    """How many threads an engine may use: as many as there are processors for this process."""
-    limit = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    """How many threads an engine may use: OMP_NUM_THREADS, or as many as there are processors for this process."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    limit = int(first) if first.isdecimal() else 0
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(limit, there) if limit > 0 else there
 
 
 def _check_inputs(found: tuple[str, ...], expected: tuple[str, ...]) -> None:
     if sorted(found) != sorted(expected):
-        raise ArtifactError(
-            f"a graph takes {', '.join(found)}: expected {', '.join(expected)}; train it again"
-        )
+        raise ArtifactError(f"a graph takes {', '.join(found)}: expected {', '.join(expected)}; {ANEW}")
 
 
 def _first_line(error: Exception) -> str:

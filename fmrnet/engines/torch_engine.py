@@ -134,7 +134,7 @@ def with_graphs(content: Artifact) -> Artifact:
     network = of_content(content, "cpu")
     if not graphs.can_be_graphs(network.model):
         raise ConfigError(
-            'a model with the setting tile = "patch" has no graphs; presets general and instant have another one'
+            "this model cannot be written as graphs; those of the presets general and instant can, with tile = picture"
         )
     made = replace(content, graphs=graphs.graphs(network.model))
     runtime = GraphEngine(made, "onnxruntime")

@@ -95,8 +95,8 @@ class Inspector:
     provenance : dict
         Where the model comes from, JSON-ready.
     content : Artifact, optional
-        The model file: what `save` writes again, but for calibration and provenance. Default: the weights of the
-        engine's network, and no graphs.
+        The model file, whose graphs `save` writes again, and its weights if the engine has no network. Default: there
+        are no graphs.
 
     Raises
     ------
@@ -313,16 +313,11 @@ class Inspector:
     def add_graphs(self) -> None:
         """Make the graphs by which a small runtime inspects without PyTorch; `save` writes them.
 
-        Raises
-        ------
-        ArtifactError
-            If what the graphs say of a picture is not what the network says.
-        ConfigError
-            If what this needs is not installed, or the model cuts pictures into patches beforehand.
+        Raises as `fmrnet.engines.torch_engine.with_graphs`.
         """
         from fmrnet.engines.torch_engine import content_of, with_graphs
 
-        self._content = with_graphs(self._content or content_of(self.engine))
+        self._content = with_graphs(content_of(self.engine))
 
     def save(self, path: str | Path) -> None:
         """Write the model, its calibration and its provenance to one file.
@@ -333,13 +328,14 @@ class Inspector:
             If `load` would not take the file, say for weights that are not finite, or `path` is no place for one.
         """
         content = self._content
-        if content is None:
+        if content is None or hasattr(self.engine, "model"):  # whose weights may have changed
             from fmrnet.engines.torch_engine import content_of
 
             try:
-                content = content_of(self.engine)
+                own = content_of(self.engine)
             except ArtifactError as error:
                 raise ArtifactError(f"{path} is not written: {error}") from error
+            content = dataclasses.replace(own, graphs=content.graphs if content else {})
         written = dataclasses.replace(
             content, calibration=self.calibration.to_dict(), provenance=self.provenance
         )

@@ -140,7 +140,11 @@ def train(
         Path | None, PathOption(help="Folder of natural pictures; default: those that packages ship.")
     ] = None,
     overlap: Annotated[
-        float | None, typer.Option(help="Share by which patches overlap at inspection, 0 to 0.9.")
+        float | None,
+        typer.Option(
+            help="Share by which patches overlap at inspection, 0 to 0.9; 0 or 0.5 where pictures pass at once, as "
+            "with general."
+        ),
     ] = None,
     false_alarms: FalseAlarms = None,
     bits: Bits = None,

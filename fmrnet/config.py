@@ -243,7 +243,7 @@ PRESETS = {
     "paper": Config(),
     "edge": EDGE,
     # A picture passes once: 3.4 times fewer operations than in patches, and with the witnesses beside it as good;
-    # without them, maps lose: bench/decisions.md, fourteenth round.
+    # without them, maps lose: bench/decisions.md, fifteenth round.
     "general": dataclasses.replace(EDGE, general=True, head_iterations=1_000, tile="picture"),
     "instant": dataclasses.replace(EDGE, general=True, iterations=(0, 0, 0)),
 }

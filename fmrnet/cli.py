@@ -424,7 +424,7 @@ def graphs(
     check_writable(out)
     check_replaceable(out)
     inspector = fmrnet.load(model, "cpu", engine="torch")
-    note("making the graphs; the first time with these settings it takes a minute")
+    note("making the graphs; the first time with these settings it takes minutes")
     inspector.add_graphs()
     inspector.save(out)
     show(f"wrote {out}; inspect with it as before, or with --engine onnxruntime, openvino or torch")

@@ -152,9 +152,8 @@ def test_weights_that_were_changed_are_saved_with_the_graphs_that_there_were(tmp
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
-    """As if these were not installed, and no GPU were there."""
+    """As if these were not installed."""
     monkeypatch.setattr(choice, "_has", lambda name: name not in modules)
-    monkeypatch.setattr(choice, "_has_gpu", lambda: False)
 
 
 @pytest.fixture
@@ -163,28 +162,18 @@ def made(monkeypatch):
     monkeypatch.setattr(choice, "GraphEngine", lambda content, runtime: runtime)
 
 
-def test_auto_takes_a_small_runtime_where_there_are_graphs_and_no_gpu(content, monkeypatch, made):
+def test_auto_takes_pytorch_or_else_the_first_runtime_where_there_are_graphs(content, monkeypatch, made):
     graphs = with_graphs(content, *inputs_of(CONFIG))
     without(monkeypatch)
-    assert choice.choose(graphs) == choice.choose(graphs, "cpu") == choice.ENGINES[0]
-    assert isinstance(choice.choose(content), TorchEngine), "it has no graphs"
-    assert isinstance(choice.choose(graphs, engine="torch"), TorchEngine)
+    assert isinstance(choice.choose(graphs), TorchEngine)
     for name in runtimes.RUNTIMES:
         assert choice.choose(graphs, engine=name) == name
-    without(monkeypatch, choice.ENGINES[0])
+    without(monkeypatch, "torch")
+    assert choice.choose(graphs) == choice.choose(graphs, "cpu") == choice.ENGINES[0]
+    without(monkeypatch, "torch", choice.ENGINES[0])
     assert choice.choose(graphs) == choice.ENGINES[1]
-    without(monkeypatch, *runtimes.RUNTIMES)
-    assert isinstance(choice.choose(graphs), TorchEngine)
-
-
-def test_auto_takes_pytorch_where_it_has_a_gpu(content, monkeypatch, made):
-    graphs = with_graphs(content, *inputs_of(CONFIG))
-    without(monkeypatch)
-    monkeypatch.setattr(choice, "_has_gpu", lambda: True)
-    assert isinstance(choice.choose(graphs), TorchEngine)
-    assert choice.choose(graphs, "cpu") == choice.ENGINES[0]
-    monkeypatch.setattr(choice, "_has", lambda name: name != "torch")
-    assert choice.choose(graphs) == choice.ENGINES[0], "PyTorch is not there to use it"
+    with pytest.raises(ConfigError, match="needs PyTorch"):
+        choice.choose(graphs, "cuda")
 
 
 @pytest.mark.parametrize("name", runtimes.RUNTIMES)

@@ -137,7 +137,7 @@ def measure(inspector: Inspector, size: str, rounds: int) -> dict[str, Any]:
                 times[name].append(taken)
     times["decode"] = [whole - part for whole, part in zip(times.pop("restore"), times["address"])]
     return {
-        "patches": len(encoded.origins),
+        "patches": sum(len(batch.z) for batch in encoded.features),
         "seconds": {
             name: {"median": statistics.median(values), "least": min(values)}
             for name, values in times.items()

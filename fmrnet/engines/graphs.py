@@ -93,7 +93,7 @@ def graphs(model: FMRNet) -> dict[str, Graph]:
     """The graphs of `fmrnet.engines.graph_engine`, by name, without weights. `model` is on the CPU.
 
     They take pictures (1, C, H, W) in [0, 1] whose sides are multiples of `Config.multiple`, of any size. Making them
-    takes the better part of a minute. They depend on the settings alone, not on the weights, and are kept in the user's
+    takes minutes. They depend on the settings alone, not on the weights, and are kept in the user's
     cache (`fmrnet.files.cache_folder`).
     """
     kept = cache_folder() / f"graphs-{_key(model.config)}"
@@ -149,7 +149,8 @@ def _examples(model: FMRNet) -> dict[str, Tensor]:
     """Inputs to trace the graphs with."""
     height, width = (model.config.multiple * count for count in TRACED)
     picture = torch.zeros(1, model.config.image_channels, height, width)
-    return {"picture": picture, "background": picture, "surprise": picture[0, 0]}
+    # Of one tensor given twice the tracer would make one input.
+    return {"picture": picture, "background": picture.clone(), "surprise": picture[0, 0].clone()}
 
 
 def _graph(module: nn.Module, inputs: dict[str, Tensor], shapes: dict[str, dict[int, Any]]) -> Graph:

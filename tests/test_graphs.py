@@ -97,7 +97,11 @@ def test_a_runtime_says_what_the_network_says(tmp_path, monkeypatch, channels, s
     artifact.save(dataclasses.replace(content, graphs=spoilt), tmp_path / "c.fmr")
     with pytest.raises(ArtifactError, match=r"c\.fmr: a graph cannot be read"):
         fmrnet.load(tmp_path / "c.fmr", "cpu", engine="onnxruntime")
-    swapped = dict(zip(content.graphs, reversed(content.graphs.values()), strict=True))
+    swapped = content.graphs | {"glance": content.graphs["fuse"], "fuse": content.graphs["glance"]}
     artifact.save(dataclasses.replace(content, graphs=swapped), tmp_path / "d.fmr")
     with pytest.raises(ArtifactError, match=r"d\.fmr: a graph"):
         fmrnet.load(tmp_path / "d.fmr", "cpu", engine="onnxruntime")
+    late = content.graphs | {"fuse": content.graphs["glance"]}  # which is read when it is needed
+    artifact.save(dataclasses.replace(content, graphs=late), tmp_path / "e.fmr")
+    with pytest.raises(ArtifactError, match="a graph "):
+        fmrnet.load(tmp_path / "e.fmr", "cpu", engine="onnxruntime").inspect(picture)

@@ -21,6 +21,7 @@ FLOORS = [  # of fmrnet/, from the ground up: a module imports from its own floo
     {"learning"},
     {"evaluation"},
     {"conformance"},
+    {"commands"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,0 +1,56 @@
+"""`fmrnet bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fmrnet.commands.options import Kernels, PathOption
+from fmrnet.terminal import fail, show
+
+__all__ = ["bench"]
+
+
+def bench(
+    kernel: Kernels = None,
+    only: Annotated[str, typer.Option(help='Cases whose name contains this, such as "512 x 512".')] = "",
+    budget: Annotated[float, typer.Option(min=0.01, help="Seconds for each candidate of a case.")] = 1.0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    out: Annotated[Path | None, PathOption(help="JSON file for all figures.")] = None,
+) -> None:
+    """Time the fast functions, or a kernel of yours that passes the check, beside what one would use instead."""
+    import warnings
+
+    from fmrnet.conformance.measure import ceilings, measured, table
+    from fmrnet.conformance.record import record
+    from fmrnet.devices import choose_device
+    from fmrnet.files import check_writable, write_json
+
+    if out is not None:
+        check_writable(out)
+    kind, results = choose_device(device).type, []
+    warnings.simplefilter("ignore")  # of the peers
+    if kernel:
+        from fmrnet.conformance import NotConforming, find, time
+
+        for spec, (name, function) in [(spec, find(spec)) for spec in kernel]:
+            try:
+                found = time(name, function, device=device, budget=budget, only=only, label=spec)
+            except NotConforming as failure:
+                print(failure)
+                raise fail(f"{spec} does not pass the check; nothing is timed without it", 1) from None
+            results += found["results"]
+            limits = found["ceilings"]
+    else:
+        limits = ceilings(kind)
+        for result in measured(kind, budget, only, limits=limits):
+            print(table(result), flush=True)
+            results.append(result)
+    if out is not None:
+        write_json(out, record(Path.cwd()) | {"device": kind, "ceilings": limits, "results": results})
+        show(f"wrote {out}")
+    wrong = [f"{r['function']}, {r['size']}: {name}" for r in results for name in r["failures"]]
+    if wrong:
+        raise fail(f"not timed, for they do not agree with the oracle: {'; '.join(wrong)}", 1)

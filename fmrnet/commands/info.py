@@ -1,0 +1,81 @@
+"""`fmrnet info`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fmrnet.commands.options import Model
+from fmrnet.terminal import show
+
+if TYPE_CHECKING:
+    from fmrnet.inspection.calibration import Calibration
+
+__all__ = ["info"]
+
+
+def info(
+    model: Model,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """Show what a model file holds: settings, thresholds, where it comes from."""
+    import fmrnet
+    from fmrnet.engines.operations import operations
+    from fmrnet.errors import shown
+
+    inspector = fmrnet.load(model, "cpu", engine="torch")
+    counted = operations(inspector.model, 512, 512)
+    weights = inspector.model.state_dict().values()
+    sections: dict[str, dict[str, Any]] = {
+        "settings": inspector.config.to_dict(),
+        "verdicts": _verdicts(inspector.calibration),
+        "calibration": inspector.calibration.to_dict(),
+        "provenance": inspector.provenance,
+        "weights": {
+            "tensors": len(weights),
+            "values": sum(tensor.numel() for tensor in weights),
+            "megabytes": round(model.stat().st_size / 1e6, 2),
+        },
+        "billion multiply-adds for a picture of 512x512": {
+            f"{level} level": round(count / 1e9, 3) for level, count in counted.items()
+        },
+    }
+    if as_json:
+        print(json.dumps(sections, indent=2))
+        return
+    sections["calibration"] = _evidence(inspector.calibration)
+    for title, fields in sections.items():
+        print(title)
+        for name, value in fields.items():  # provenance is whatever the file's author wrote
+            short = name == "loss_curve" and isinstance(value, list)
+            text = f"{len(value)} entries, see --json" if short else shown(value, 500)
+            show(f"  {shown(name)[1:-1]:18} {text}")
+
+
+def _verdicts(calibration: Calibration) -> dict[str, Any]:
+    """The thresholds in force and what they promise."""
+    return {
+        "false_alarms": calibration.false_alarms,
+        "promise": calibration.promise,
+        "early_exit": calibration.exit_promise,
+        "picture_threshold": calibration.picture_threshold,
+        "patch_threshold": calibration.patch_threshold,
+        "pixel_threshold": calibration.pixel_threshold,
+    }
+
+
+def _evidence(calibration: Calibration) -> dict[str, Any]:
+    """What the verdicts rest on, shortly."""
+    return {
+        "held_out": len(calibration.picture.held_out),
+        "learnt": len(calibration.picture.learnt),
+        "parts": round(calibration.picture.parts, 3),
+        "synthetic_defects": len(calibration.early_exit.pixel),
+        "k": calibration.k,
+        "limits": dataclasses.asdict(calibration.limits),
+        "suspects": list(map(str, calibration.suspects)),
+        "loudest": list(map(str, calibration.loudest)),
+    }

@@ -1,0 +1,61 @@
+"""What several commands do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from fmrnet.terminal import say, show
+
+if TYPE_CHECKING:
+    from fmrnet.inspection.calibration import Calibration
+    from fmrnet.inspection.inspector import Inspector
+
+__all__ = ["end_with_errors", "load", "name_errors", "print_calibration"]
+
+
+def load(
+    model: Path, device: str, bits: int | None, *, engine: str = "auto", calibrated: bool = True
+) -> Inspector:
+    """The inspector in a model file, for pictures of so many bits if a number is given."""
+    import fmrnet
+
+    inspector = fmrnet.load(model, device, engine=engine, calibrated=calibrated)
+    if bits is not None:
+        inspector.bits = bits
+    return inspector
+
+
+def print_calibration(calibration: Calibration) -> None:
+    """What a verdict promises, which pictures it rests on most, and which were left out; and where to look."""
+    from fmrnet.inspection.suspects import FEWEST
+
+    print(calibration.promise)
+    print(calibration.exit_promise)
+    show("the good pictures that score highest; is one defective, take it out and calibrate again:")
+    for loudest in calibration.loudest:
+        show(f"  {loudest}")
+    if calibration.suspects:
+        show(
+            "look at these, which are unlike the others and were left out (--keep-suspects counts them as good):"
+        )
+        for suspect in calibration.suspects:
+            show(f"  {suspect}")
+    elif calibration.pictures < FEWEST:
+        print(f"with fewer than {FEWEST} pictures to compare, a defective one among them would go unseen")
+
+
+def name_errors(figures: dict[str, Any]) -> None:
+    """Name the pictures that could not be inspected, and why."""
+    for failure in figures["errors"]:
+        say(failure["error"])
+
+
+def end_with_errors(figures: dict[str, Any]) -> None:
+    """End with the exit code of the graver fault, if pictures could not be inspected."""
+    if figures["pictures"]["failed"]:
+        raise typer.Exit(1)
+    if figures["pictures"]["unreadable"]:
+        raise typer.Exit(2)

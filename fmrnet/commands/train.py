@@ -1,0 +1,89 @@
+"""`fmrnet train`."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fmrnet.commands.options import Bits, Device, FalseAlarms, Iterations, PathArgument, PathOption
+from fmrnet.commands.shared import print_calibration
+from fmrnet.terminal import fail, say, show
+
+__all__ = ["train"]
+
+
+def train(
+    good: Annotated[Path, PathArgument(metavar="GOOD_DIR", help="Folder of defect-free pictures.")],
+    out: Annotated[Path, PathOption(help="The model file to write, such as carpet.fmr.")],
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="general; instant (seconds, no generator), edge (no outside weights) or paper (as published)."
+        ),
+    ] = "general",
+    iterations: Iterations = None,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes weights, data order and synthesis.")] = 0,
+    anomalies: Annotated[
+        Path | None, PathOption(help="Folder of natural pictures; default: those that packages ship.")
+    ] = None,
+    overlap: Annotated[
+        float | None,
+        typer.Option(
+            help="Share by which patches overlap at inspection, 0 to 0.9; 0 or 0.5 where pictures pass at once, as "
+            "with general."
+        ),
+    ] = None,
+    false_alarms: FalseAlarms = None,
+    bits: Bits = None,
+    device: Device = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint beside --out, if there is one.")
+    ] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Give up the checkpoint beside --out.")] = False,
+    keep_odd: Annotated[
+        bool, typer.Option("--keep-odd", help="Learn from pictures, too, that look like masks or are flat.")
+    ] = False,
+) -> None:
+    """Learn a texture from good pictures and write one model file."""
+    import fmrnet
+    from fmrnet.learning import processes
+    from fmrnet.learning.checkpoint import checkpoint_path
+    from fmrnet.learning.training import Interrupted
+    from fmrnet.progress import Bar, duration
+
+    first = processes.is_first()
+    try:
+        with processes.joined(device) as where, Bar() if first else nullcontext() as bar:
+            config = fmrnet.preset(preset)
+            if overlap is not None:
+                config = dataclasses.replace(config, overlap=overlap)
+            if false_alarms is not None:
+                config = dataclasses.replace(config, false_alarms=false_alarms)
+            if first and resume and not restart and not (checkpoint := checkpoint_path(out)).exists():
+                say(f"{checkpoint} is not there yet; training begins at the first step")
+            inspector = fmrnet.train(
+                good,
+                out,
+                config=config,
+                iterations=iterations,
+                seed=seed,
+                anomalies=anomalies,
+                device=str(where),
+                bits=bits,
+                resume=resume,
+                restart=restart,
+                keep_odd=keep_odd,
+                progress=bar.training(config) if bar else None,
+            )
+    except Interrupted as stopped:
+        raise fail(stopped, 128 + stopped.number) from None
+    if not first:
+        return
+    seconds, size = inspector.provenance["seconds"], out.stat().st_size
+    show(f"wrote {out} ({size / 1e6:.1f} MB) after {duration(seconds)} of training")
+    print_calibration(inspector.calibration)
+    show(f"next: fmrnet inspect {out} PICTURES --out report")

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [  # of fmrnet/, from the ground up: a module imports from its own floor, its own room and those below
     {"errors"},
+    {"extras"},
     {"files", "config", "devices", "streams", "headroom", "terminal"},
     {"progress"},
     {"_pixels"},

@@ -19,6 +19,7 @@ FLOORS = [  # of fmrnet/, from the ground up: a module imports from its own floo
     {"network"},
     {"engines"},
     {"inspection"},
+    {"pages"},
     {"learning"},
     {"evaluation"},
     {"conformance"},
@@ -157,7 +158,8 @@ def test_importing_the_package_is_quick() -> None:
 WITHOUT_TORCH = [
     *(
         dotted(path)
-        for path in sorted((ROOT / "fmrnet" / "inspection").glob("*.py"))
+        for folder in ("inspection", "pages")
+        for path in sorted((ROOT / "fmrnet" / folder).glob("*.py"))
         if path.stem != "__init__"
     ),
     *(f"fmrnet.engines.{name}" for name in ("engine", "choice", "graph_engine", "onnx_bytes", "runtimes")),

@@ -18,6 +18,7 @@ FLOORS = [  # of fmrnet/, from the ground up: a module imports from its own floo
     {"network"},
     {"engines"},
     {"inspection"},
+    {"deployment"},
     {"learning"},
     {"evaluation"},
     {"conformance"},
@@ -156,7 +157,8 @@ def test_importing_the_package_is_quick() -> None:
 WITHOUT_TORCH = [
     *(
         dotted(path)
-        for path in sorted((ROOT / "fmrnet" / "inspection").glob("*.py"))
+        for room in ("inspection", "deployment")
+        for path in sorted((ROOT / "fmrnet" / room).glob("*.py"))
         if path.stem != "__init__"
     ),
     *(f"fmrnet.engines.{name}" for name in ("engine", "choice", "graph_engine", "onnx_bytes", "runtimes")),

@@ -38,6 +38,7 @@ from fmrnet.headroom import headroom
 __all__ = [
     "MAX_PIXELS",
     "as_picture",
+    "decode_picture",
     "read_mask",
     "read_picture",
     "read_size",
@@ -77,6 +78,13 @@ def read_picture(path: str | Path, bits: int | None = None) -> Picture:
         return _to_unit(pixels, bits)
     except PictureError as error:
         raise PictureError(f"{path} {error}") from None
+
+
+def decode_picture(data: bytes, bits: int | None = None) -> Picture:
+    """The picture in the bytes of a file, as `read_picture` gives it; raises as that, with the reason alone."""
+    if not data:
+        raise PictureError("is empty (0 bytes); send it again")
+    return _to_unit(_decoded(data), bits)
 
 
 def read_mask(path: str | Path) -> NDArray[np.bool_]:
@@ -147,7 +155,8 @@ def as_picture(array: ArrayLike | Image.Image, bits: int | None = None) -> Pictu
 def to_channels(picture: Picture, channels: int) -> Picture:
     """Bring a picture to one channel or three: (H, W) or (H, W, 3) -> (H, W, channels).
 
-    Grey becomes three equal channels; colour becomes its luma (ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B).
+    Grey becomes three equal channels, and those become it again; colour becomes its luma (ITU-R BT.601:
+    0.299 R + 0.587 G + 0.114 B).
     """
     if channels not in (1, 3):
         raise ValueError(f"channels = {channels}: expected 1 or 3")
@@ -157,6 +166,8 @@ def to_channels(picture: Picture, channels: int) -> Picture:
         return picture
     if channels == 3:
         return np.repeat(picture, 3, axis=2)
+    if (picture == picture[:, :, :1]).all():  # the luma of grey is grey, to the last bit
+        return picture[:, :, :1]
     luma: Picture = picture @ np.array([[0.299], [0.587], [0.114]], dtype=np.float32)
     return np.minimum(luma, np.float32(1))
 
@@ -195,7 +206,12 @@ def _write(path: str | Path, image: Image.Image, **options: Any) -> None:
 def _decode(path: Path) -> Pixels:
     """The pixels of a file."""
     with _naming(path):
-        data = _read(path)
+        return _decoded(_read(path))
+
+
+def _decoded(data: bytes) -> Pixels:
+    """The pixels of a file's bytes."""
+    with _as_picture_errors():
         return _tiff.decode(data) if data[:4] in _tiff.MAGIC else _pillow.decode(data)
 
 
@@ -203,13 +219,23 @@ def _decode(path: Path) -> Pixels:
 def _naming(path: Path) -> Iterator[None]:
     """Whatever the content of a file makes a decoder raise is a PictureError that names it."""
     try:
-        yield
+        with _as_picture_errors():
+            yield
     except PictureError as error:
         raise PictureError(f"{path} {error}") from None
+
+
+@contextmanager
+def _as_picture_errors() -> Iterator[None]:
+    """Whatever bytes make a decoder raise is a PictureError."""
+    try:
+        yield
+    except PictureError:
+        raise
     except MemoryError:
-        raise PictureError(f"{path} takes more memory to read than is free; cut it into pieces") from None
+        raise PictureError("takes more memory to read than is free; cut it into pieces") from None
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, RuntimeError, ...
-        raise PictureError(f"{path} is damaged or cut short ({_brief(error)})") from error
+        raise PictureError(f"is damaged or cut short ({_brief(error)})") from error
 
 
 def _read(path: Path) -> bytes:

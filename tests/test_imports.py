@@ -19,7 +19,7 @@ FLOORS = [  # of fmrnet/, from the ground up: a module imports from its own floo
     {"network"},
     {"engines"},
     {"inspection"},
-    {"pages"},
+    {"deployment", "pages"},
     {"learning"},
     {"evaluation"},
     {"conformance"},
@@ -158,7 +158,7 @@ def test_importing_the_package_is_quick() -> None:
 WITHOUT_TORCH = [
     *(
         dotted(path)
-        for folder in ("inspection", "pages")
+        for folder in ("inspection", "deployment", "pages")
         for path in sorted((ROOT / "fmrnet" / folder).glob("*.py"))
         if path.stem != "__init__"
     ),

@@ -68,6 +68,9 @@ class Result:
     reasons : tuple of str
         The limits of good pictures as a whole that this picture passes, see `fmrnet.inspection.limits`; none for most
         defective pictures, which are like the good ones but for a defect.
+    settled : bool
+        Whether level "auto" would ask no further: the early exit is sure that the picture is good, or the anomaly map
+        was made.
     """
 
     score: float
@@ -81,6 +84,7 @@ class Result:
     seconds: float
     look: Look
     reasons: tuple[str, ...] = ()
+    settled: bool = False
 
 
 class Inspector:
@@ -195,7 +199,8 @@ class Inspector:
         surprises = good.surprise(glance.readings)
         patch_p_values = good.p_values(surprises)
         surprise, found, mask = float(surprises.max()), None, None
-        if level == "pixel" or (level == "auto" and (passed or not calibration.is_settled(surprise))):
+        settled = not passed and calibration.is_settled(surprise)
+        if level == "pixel" or (level == "auto" and not settled):
             compared = self.engine.compare(glance)
             good = calibration.picture
             surprise = float(good.surprise(compared.readings).max())
@@ -222,6 +227,7 @@ class Inspector:
             seconds=time.perf_counter() - started,
             look=seen,
             reasons=reasons,
+            settled=settled or found is not None,
         )
 
     def reconstruct(self, image: str | Path | NDArray[Any]) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fmrnet.evaluation import curves
 
-__all__ = ["AUPIMO_RATES", "AU_PRO_LIMITS", "Confusion", "Histogram", "PixelCounts", "pixel_curves"]
+__all__ = ["AUPIMO_RATES", "AU_PRO_LIMITS", "Confusion", "Histogram", "PixelCounts", "pixel_curves", "rates"]
 
 AU_PRO_LIMITS = {"au_pro": 0.3, "au_pro_05": 0.05}
 AUPIMO_RATES = (1e-5, 1e-4)
@@ -34,6 +34,8 @@ class Histogram:
         Defective pixels, each weighing 1 / size of its region.
     regions : int
         Of the mask.
+    decided : of four
+        The counts of `Confusion`.
     """
 
     bins: NDArray[np.uint32]
@@ -41,6 +43,7 @@ class Histogram:
     defective: NDArray[np.uint32]
     overlap: NDArray[np.float32]
     regions: int
+    decided: tuple[int, ...]
 
 
 class PixelCounts:
@@ -107,7 +110,9 @@ class PixelCounts:
         else:
             self.rates += good / truth.size
             self.good_pictures += 1
-        self.confusion.add(decision, truth)
+        decided = Confusion()
+        decided.add(decision, truth)
+        self.confusion += decided
         good, defective, overlap = (
             part.reshape(-1, 2**_COARSER).sum(1) for part in (good, defective, overlap)
         )
@@ -118,6 +123,7 @@ class PixelCounts:
             defective[used].astype(np.uint32),
             overlap[used].astype(np.float32),
             regions,
+            tuple(vars(decided).values()),
         )
 
     def __add__(self, other: PixelCounts) -> PixelCounts:

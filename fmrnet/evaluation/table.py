@@ -10,7 +10,7 @@ from rich.table import Table
 
 from fmrnet.errors import printable
 from fmrnet.evaluation.known import Known
-from fmrnet.evaluation.layouts import few
+from fmrnet.evaluation.examples import few
 from fmrnet.terminal import show
 
 __all__ = ["print_drawn", "print_figures", "print_known"]

@@ -5,7 +5,8 @@ Made once with anomalib 2.7.0 (torch 2.14.1, NumPy 2.4.6), in an environment of 
     from anomalib.metrics.pimo.functional import aupimo_scores
     maps, masks = case(seed)
     rates = [count / PIXELS for count in counts]
-    aupimo_scores(torch.from_numpy(np.stack(maps)), torch.from_numpy(np.stack(masks)).int(), 300_000, rates, force=True)[4]
+    maps, masks = torch.from_numpy(np.stack(maps)), torch.from_numpy(np.stack(masks)).int()
+    aupimo_scores(maps, masks, 300_000, rates, force=True)[4]
 
 The rates are whole numbers of the good pictures' pixels, so that anomalib, which goes from one of its thresholds to
 another, begins and ends where it is told to.
@@ -21,7 +22,12 @@ PIXELS = GOOD * SIDE**2
 
 AUPIMO = {  # (seed, counts of the two rates): of the defective pictures
     (0, (50, 500)): (0.028266363918603807, 0.0, 0.006880564464993085, 0.0),
-    (0, (200, 4000)): (0.09025863186566971, 0.017695115762372624, 0.04577644472797861, 0.00037665702085288736),
+    (0, (200, 4000)): (
+        0.09025863186566971,
+        0.017695115762372624,
+        0.04577644472797861,
+        0.00037665702085288736,
+    ),
     (1, (50, 500)): (0.0, 0.0, 0.09767338619930356, 0.008614831641275736),
     (1, (200, 4000)): (2.343432734369321e-05, 0.0, 0.18550666674747252, 0.061386891981794395),
     (2, (50, 500)): (0.00042823235959141596, 0.003545777306509081, 0.033333333333333326, 0.08467176232201648),

@@ -177,12 +177,18 @@ def test_without_a_mask_the_truth_is_not_known(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"train/good/0.png": GREY}, r"has no folder test; expected test/good, .*_mask.png$"),
+        (
+            {"train/good/0.png": GREY},
+            r"has no folder test; expected test/good, .*_mask.png, or another layout",
+        ),
         (
             {"01/test/ok/0.png": GREY, "02/test/ok/0.png": GREY},
             "holds the data sets 01; 02: name one of them",
         ),
-        ({"test/good/readme.txt": "x", "test/0.png": GREY}, r"holds no pictures where MVTec AD has them; expected test/good/\* and"),
+        (
+            {"test/good/readme.txt": "x", "test/0.png": GREY},
+            r"holds no pictures where MVTec AD has them; expected test/good/\* and",
+        ),
         (
             {"test/ko/00.png": GREY, "test/ko/00.jpg": GREY, "ground_truth/ko/00.png": TRUTH},
             r"test/ko/00.jpg shares its mask with .*; .*test/ko/00.png shares its mask",

@@ -56,7 +56,9 @@ def mvtec(folder: Path, train: int, test: int | None) -> list[Source]:
     named = sorted(path for path in (folder / "train").glob("*") if path.name.casefold() in GOOD_FOLDERS)
     folders = named or [folder / "train" / GOOD]
     good = [Source(picture, GOOD, part="train") for one in folders for picture in _pictures(one)]
-    shown = [Source(example.picture, example.defect, example.masks) for example in load_dataset(folder).examples]
+    shown = [
+        Source(example.picture, example.defect, example.masks) for example in load_dataset(folder).examples
+    ]
     kept = [s for s in shown if s.good][:test] + [s for s in shown if not s.good]
     return _first(good, train, folder) + kept
 

@@ -1,4 +1,4 @@
-"""Two results of `fmrnet evaluate` on the same pictures: what differs, and whether other pictures could say otherwise."""
+"""Two results of `fmrnet evaluate` on the same pictures: what differs, and whether others could say otherwise."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def compare(first: str | Path, second: str | Path) -> dict[str, Any]:
     Returns
     -------
     `results` (the files), `figures` (by part and name: `first`, `second`, `difference`, `interval`, which is None
-    where a figure has none, and `differs`, whether 0 lies outside of it), `verdicts` (pictures whose verdict only one of
-    them has right, by name)
+    where a figure has none, and `differs`, whether 0 lies outside of it), `verdicts` (pictures whose verdict only one
+    of them has right, by name)
 
     Raises
     ------
@@ -41,7 +41,9 @@ def compare(first: str | Path, second: str | Path) -> dict[str, Any]:
     try:
         drawn = [resampling.replicates(result["resampling"]) for result in (one, other)]
     except (KeyError, AttributeError, ValueError) as error:
-        raise DatasetError(f"{paths[0]} and {paths[1]} cannot be compared: {error}; evaluate both anew") from None
+        raise DatasetError(
+            f"{paths[0]} and {paths[1]} cannot be compared: {error}; evaluate both anew"
+        ) from None
     figures = {}
     for part in ("picture", "patch_level", "pixel"):
         for name, value in one[part].items():
@@ -75,7 +77,11 @@ def _read(path: Path) -> Result:
     except (ValueError, RecursionError):
         content = None
     expected = {"fmrnet", "picture", "patch_level", "pixel", "each", "resampling"}
-    if not isinstance(content, dict) or not expected <= content.keys() or not isinstance(content["each"], list):
+    if (
+        not isinstance(content, dict)
+        or not expected <= content.keys()
+        or not isinstance(content["each"], list)
+    ):
         raise DatasetError(f"{path} is no result of `fmrnet evaluate --out`")
     return content
 
@@ -84,11 +90,16 @@ def _check_same(one: Result, other: Result, paths: tuple[Path, Path]) -> None:
     """Raise DatasetError unless both results are of the same pictures with the same truth."""
     try:
         seen, also = (
-            {entry["picture"]: (entry["sha256"], entry["class"], entry["truth_sha256"]) for entry in result["each"]}
+            {
+                entry["picture"]: (entry["sha256"], entry["class"], entry["truth_sha256"])
+                for entry in result["each"]
+            }
             for result in (one, other)
         )
     except (KeyError, TypeError):
-        raise DatasetError(f"{paths[0]} or {paths[1]} does not say which pictures it is of; evaluate anew") from None
+        raise DatasetError(
+            f"{paths[0]} or {paths[1]} does not say which pictures it is of; evaluate anew"
+        ) from None
     for names, (has, lacks) in ((seen.keys() - also.keys(), paths), (also.keys() - seen.keys(), paths[::-1])):
         if names:
             raise DatasetError(
@@ -97,7 +108,9 @@ def _check_same(one: Result, other: Result, paths: tuple[Path, Path]) -> None:
             )
     for place, what in enumerate(("other pictures of the same names", "other classes", "other masks")):
         if changed := sorted(name for name in seen if seen[name][place] != also[name][place]):
-            raise DatasetError(f"{paths[0]} and {paths[1]} are of {what}: {few(changed, 3)}; evaluate both on the same")
+            raise DatasetError(
+                f"{paths[0]} and {paths[1]} are of {what}: {few(changed, 3)}; evaluate both on the same"
+            )
 
 
 def _verdicts(one: Result, other: Result) -> dict[str, list[str]]:

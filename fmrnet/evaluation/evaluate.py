@@ -14,12 +14,13 @@ import numpy as np
 
 import fmrnet
 from fmrnet.errors import ConfigError, DatasetError, FmrnetError, PictureError, is_out_of_memory
+from fmrnet.evaluation import resampling
 from fmrnet.evaluation.defect import largest_area, largest_contrast
 from fmrnet.evaluation.detection import detection
-from fmrnet.evaluation.known import known_defects
-from fmrnet.evaluation import resampling
 from fmrnet.evaluation.examples import GOOD, Dataset, Example, few
 from fmrnet.evaluation.figures import Figures, picture_figures, pixel_figures
+from fmrnet.evaluation.gallery import Gallery
+from fmrnet.evaluation.known import known_defects
 from fmrnet.evaluation.layouts import load_dataset
 from fmrnet.evaluation.metrics import AUPIMO_RATES, Histogram, PixelCounts
 from fmrnet.pictures import read_picture, read_size
@@ -68,6 +69,7 @@ class Evaluation:
     dataset : folder in a layout of `fmrnet.evaluation.layouts`.
     layout : name of the layout; None guesses it.
     examples : pictures in the folder and what is known of them; those that `load_dataset` finds by default.
+    gallery : keep small pictures of the worst misses and false alarms, for a page.
 
     Raises
     ------
@@ -82,6 +84,7 @@ class Evaluation:
         *,
         layout: str | None = None,
         examples: Sequence[Example] | None = None,
+        gallery: bool = False,
     ) -> None:
         self.inspector = inspector
         self.dataset = Path(dataset)
@@ -91,6 +94,7 @@ class Evaluation:
         self.errors: list[dict[str, str]] = []
         self._pixels: dict[str, PixelCounts] = {}
         self._histograms: dict[str, Histogram] = {}  # of the pixels of each picture, by its name
+        self.gallery = Gallery() if gallery else None
         self._about_masks = _check_masks(self.examples)
 
     def run(self, progress: Callable[[int, int], None] | None = None) -> None:
@@ -118,7 +122,8 @@ class Evaluation:
         thresholds), `patch_level` (pictures decided without the decoder), `classes` (the same for each kind of defect
         against the good pictures), `known` and `detection` (what of the known defects is found at the rate
         `false_alarms`, and by which area and contrast), `each` (every picture), `errors` (pictures that could not be
-        inspected), `notes` (sentences: what is left out, and why a figure is None), `seconds`, and what the model is.
+        inspected), `notes` (sentences: what is left out, and why a figure is None), `cautions` (sentences: how far
+        figures can be trusted), `seconds`, and what the model is.
         `pixel` counts the good pictures and the defective ones that have masks. `intervals` beside figures are those
         of a bootstrap over pictures, `doubt` is what counting scores in bins may have changed; `resampling` is what
         `fmrnet.evaluation.compare` needs.
@@ -128,7 +133,11 @@ class Evaluation:
         pixel, pixel_replicates = self._pixel_figures(kinds)
         picture, picture_replicates = picture_figures(self.each)
         patch_level, patch_replicates = picture_figures(self.each, "patch_level_")
-        replicates = {"pixel": pixel_replicates, "picture": picture_replicates, "patch_level": patch_replicates}
+        replicates = {
+            "pixel": pixel_replicates,
+            "picture": picture_replicates,
+            "patch_level": patch_replicates,
+        }
         return {
             "fmrnet": fmrnet.__version__,
             "dataset": str(self.dataset),
@@ -162,7 +171,8 @@ class Evaluation:
                 "calibration": self.inspector.calibration.to_dict(),
                 "provenance": {k: v for k, v in self.inspector.provenance.items() if k != "loss_curve"},
             },
-            "notes": self._notes(pixel, picture),
+            "notes": self._notes(),
+            "cautions": self._cautions(pixel, picture),
             "errors": self.errors,
             "each": self._with_aupimo(),
             "resampling": resampling.record(replicates),
@@ -178,13 +188,15 @@ class Evaluation:
         truth = example.truth(result.anomaly_map.shape)
         with open(example.picture, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+        picture = read_picture(example.picture, self.inspector.bits)
         measured: dict[str, float] = {}
         if truth is not None:
             if not example.good:
-                picture = read_picture(example.picture, self.inspector.bits)
                 measured = {"area": largest_area(truth), "contrast": largest_contrast(picture, truth)}
             counts = self._pixels.setdefault(example.defect, PixelCounts())
             self._histograms[name] = counts.add(result.anomaly_map, result.mask, truth)
+        if self.gallery is not None:
+            self.gallery.add(name, float(result.score), example.good, picture, result.mask, truth)
         self.each.append(
             {
                 "picture": name,
@@ -239,7 +251,7 @@ class Evaluation:
             for measure in ("area", "contrast")
         }
 
-    def _notes(self, pixel: dict[str, Any], picture: dict[str, Any]) -> list[str]:
+    def _notes(self) -> list[str]:
         """What the figures leave out, and why some are None."""
         found = _count(self.each)
         left = len(self.examples) - len(self.each) - len(self.errors)
@@ -252,7 +264,9 @@ class Evaluation:
             notes.append(f"{len(self.errors)} pictures could not be inspected and are left out")
         if self.found.unused:
             names = few(str(path.relative_to(self.dataset)) for path in self.found.unused)
-            notes.append(f"{len(self.found.unused)} files belong to no test picture and are left out: {names}")
+            notes.append(
+                f"{len(self.found.unused)} files belong to no test picture and are left out: {names}"
+            )
         if not found["good"]:
             notes.append(
                 "without good test pictures (test/good, ok or normal) pictures have no ROC-AUC, average precision, "
@@ -260,9 +274,8 @@ class Evaluation:
             )
         if not found["defective"]:
             notes.append(
-                "without defective test pictures there are no ROC-AUC, average precision, AU-PRO, AUPIMO, precision, "
-                "recall and F1, "
-                "and only false alarms are counted"
+                "without defective test pictures there are no ROC-AUC, average precision, AU-PRO, AUPIMO, "
+                "precision, recall and F1, and only false alarms are counted"
             )
         elif found["without_mask"] == found["defective"]:
             notes.append("no defective picture has a mask: there are no figures of pixels")
@@ -271,20 +284,26 @@ class Evaluation:
                 f"{found['without_mask']} of {found['defective']} defective pictures have no mask: "
                 "figures of pixels leave them out"
             )
+        return notes
+
+    def _cautions(self, pixel: dict[str, Any], picture: dict[str, Any]) -> list[str]:
+        """What to mind when the figures are read."""
+        found = _count(self.each)
+        cautions = []
         if 1 in (found["good"], found["defective"]):
-            notes.append("of one good or one defective picture alone no interval can be given")
+            cautions.append("of one good or one defective picture alone no interval can be given")
         elif sure := [name for name, (low, high) in picture["intervals"].items() if low == high]:
-            notes.append(
+            cautions.append(
                 f"the intervals of {', '.join(sure)} of pictures have no width: these pictures show no error that "
                 "a resample could hold more or fewer of, and others may"
             )
         good = sum(one.good.sum() for one in self._of(GOOD))
         if pixel["aupimo"] is not None and good * AUPIMO_RATES[0] < 1:
-            notes.append(
+            cautions.append(
                 f"AUPIMO looks at false positive rates from {AUPIMO_RATES[0]:g} on, and of {good} good pixels one is "
                 "more: it rests on the highest few"
             )
-        return notes
+        return cautions
 
 
 def explained(error: Exception, picture: Path) -> dict[str, str]:

@@ -41,9 +41,7 @@ class Example:
         """Whether the picture has no defect."""
         return self.defect == GOOD
 
-    def truth(
-        self, *shapes: tuple[int, ...], remarks: list[str] | None = None
-    ) -> NDArray[np.bool_] | None:
+    def truth(self, *shapes: tuple[int, ...], remarks: list[str] | None = None) -> NDArray[np.bool_] | None:
         """Which pixels are defective, (H, W); None if the picture has a defect and no mask.
 
         A mask of another size is brought to the picture's if both are of one shape.
@@ -125,7 +123,11 @@ def _fitted(
     for tall, wide in shapes:
         if abs(height * wide - width * tall) <= max(tall, wide, height, width) / 2:  # but for half a pixel
             if remarks is not None:
-                remarks.append("are of another size than their pictures, in proportion, and were brought to theirs")
+                remarks.append(
+                    "are of another size than their pictures, in proportion, and were brought to theirs"
+                )
             return resized_mask(mask, (tall, wide))
     found, expected = (f"{wide}x{tall}" for tall, wide in (mask.shape, shapes[0]))
-    raise DatasetError(f"{name} is {found} pixels, its picture {expected}; expected the same size, or its proportions")
+    raise DatasetError(
+        f"{name} is {found} pixels, its picture {expected}; expected the same size, or its proportions"
+    )

@@ -10,7 +10,16 @@ from fmrnet.errors import DatasetError
 from fmrnet.evaluation.examples import Example, few
 from fmrnet.listing import EXTENSIONS
 
-__all__ = ["MASK_ENDINGS", "below", "examples_of", "folders", "is_picture", "pictures_in", "stem_without", "visible"]
+__all__ = [
+    "MASK_ENDINGS",
+    "below",
+    "examples_of",
+    "folders",
+    "is_picture",
+    "pictures_in",
+    "stem_without",
+    "visible",
+]
 
 MASK_ENDINGS = ("_mask", "_label", "_GT")
 

@@ -31,7 +31,15 @@ from typing import Any
 
 from fmrnet.errors import ConfigError, DatasetError
 from fmrnet.evaluation.examples import GOOD, Dataset, Example, few
-from fmrnet.evaluation.folders import below, examples_of, folders, is_picture, pictures_in, stem_without, visible
+from fmrnet.evaluation.folders import (
+    below,
+    examples_of,
+    folders,
+    is_picture,
+    pictures_in,
+    stem_without,
+    visible,
+)
 from fmrnet.evaluation.outlines import Outlines, Shape, outline_of_coco, outline_of_labelme
 from fmrnet.listing import GOOD_FOLDERS
 
@@ -39,9 +47,7 @@ __all__ = ["LAYOUTS", "load_dataset", "load_defective"]
 
 DEFECTIVE = "defective"  # the class of pictures that lie in no folder of a class
 MASK_FOLDERS = ("ground_truth", "masks", "mask")
-UNSPLIT = (
-    "this layout does not say which pictures are for training: figures are too good if training saw some of them"
-)
+UNSPLIT = "this layout does not say which pictures are for training: figures are too good if training saw some of them"
 
 
 def load_dataset(dataset: str | Path, layout: str | None = None) -> Dataset:
@@ -125,7 +131,9 @@ def _mvtec(root: Path) -> list[Example]:
     return [
         example
         for folder in folders(root / "test")
-        for example in examples_of(_kind(folder), folder, [root / name / folder.name for name in MASK_FOLDERS])
+        for example in examples_of(
+            _kind(folder), folder, [root / name / folder.name for name in MASK_FOLDERS]
+        )
     ]
 
 
@@ -135,7 +143,9 @@ def _mvtec2(root: Path) -> list[Example]:
         example
         for folder in folders(test)
         if folder.name not in MASK_FOLDERS
-        for example in examples_of(_kind(folder), folder, [test / name / folder.name for name in MASK_FOLDERS])
+        for example in examples_of(
+            _kind(folder), folder, [test / name / folder.name for name in MASK_FOLDERS]
+        )
     ]
 
 
@@ -197,7 +207,9 @@ def _visa(root: Path) -> list[Example]:
     table = top / "split_csv" / "1cls.csv"
     try:
         with open(table, newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["object"] == root.name and row["split"] == "test"]
+            rows = [
+                row for row in csv.DictReader(file) if row["object"] == root.name and row["split"] == "test"
+            ]
             return [
                 Example(
                     _inside(top, row["image"], table),
@@ -282,7 +294,9 @@ def _kind(folder: Path) -> str:
 
 
 def _tiles(root: Path) -> list[Path]:
-    return [folder for folder in folders(root) if folder.name.startswith("MT_") and (folder / "Imgs").is_dir()]
+    return [
+        folder for folder in folders(root) if folder.name.startswith("MT_") and (folder / "Imgs").is_dir()
+    ]
 
 
 def _has(folder: Path, ending: str) -> bool:
@@ -351,7 +365,9 @@ def _inside(folder: Path, name: str, source: Path) -> Path:
 
 
 def _hint(root: Path) -> str:
-    sets = [path.name for path in visible(root) if (path / "test").is_dir() or (path / "test_public").is_dir()]
+    sets = [
+        path.name for path in visible(root) if (path / "test").is_dir() or (path / "test_public").is_dir()
+    ]
     return f"; it holds the data sets {few(sets)}: name one of them" if sets else ""
 
 
@@ -405,7 +421,11 @@ LAYOUTS = {  # a folder is taken for the first that it looks like
         split=False,
     ),
     "coco": Layout(
-        "COCO", "images and annotations in a JSON file", lambda root: _coco_file(root)[0] is not None, _coco, split=False
+        "COCO",
+        "images and annotations in a JSON file",
+        lambda root: _coco_file(root)[0] is not None,
+        _coco,
+        split=False,
     ),
     "labelme": Layout(
         "LabelMe",

@@ -67,7 +67,7 @@ class Outlines:
 
 
 def outline_of_coco(segmentation: Any, box: Any, source: Path) -> list[Shape]:
-    """The shapes of one annotation of COCO: polygons, runs as a list or as text; the box where there is nothing else."""
+    """The shapes of one annotation of COCO: polygons, runs as a list or as text; the box where there are none."""
     try:
         if isinstance(segmentation, dict):
             counts = segmentation["counts"]
@@ -77,7 +77,9 @@ def outline_of_coco(segmentation: Any, box: Any, source: Path) -> list[Shape]:
             return [("polygon", polygon) for polygon in polygons]
         if not polygons:
             left, top, width, height = _numbers(box)
-            return [("polygon", (left, top, left + width, top, left + width, top + height, left, top + height))]
+            return [
+                ("polygon", (left, top, left + width, top, left + width, top + height, left, top + height))
+            ]
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{source} holds an annotation that is no outline ({error!r})") from None
     raise DatasetError(f"{source} holds a polygon of fewer than three points or half a point")
@@ -108,7 +110,7 @@ def _numbers(values: Any) -> tuple[float, ...]:
 
 
 def _runs(text: str) -> list[int]:
-    """COCO's compressed runs: numbers of 5 bits a character, the lowest first, each the change to the one before last."""
+    """COCO's compressed runs: numbers of 5 bits a character, the lowest first, each less the one before last."""
     runs: list[int] = []
     place = 0
     while place < len(text):

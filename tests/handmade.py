@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tiny import ground
 

@@ -1,4 +1,4 @@
-"""Where only what inspection needs is installed: models with graphs are used by every command, the rest says what it lacks."""
+"""Where only what inspection needs is installed: a model with graphs is used as ever, the rest says what it lacks."""
 
 from __future__ import annotations
 
@@ -51,7 +51,6 @@ def place(tmp_path_factory):
         "calibrate": ["calibrate", model, good, "--out", str(folder / "b.fmr")],
         "inspect": ["inspect", str(folder / "b.fmr"), str(folder / "set/test"), "--out", out],
         "evaluate": ["evaluate", model, str(folder / "set"), "--out", str(folder / "figures.json")],
-        "drawn": ["evaluate", model, good, "--drawn"],
         "train": ["train", good, "--out", str(folder / "c.fmr")],
         "demo": ["demo", "--out", str(folder / "demo")],
         "selfcheck": ["selfcheck"],
@@ -74,7 +73,7 @@ def place(tmp_path_factory):
     return SimpleNamespace(folder=folder, ended=ended, loaded=told["loaded"])
 
 
-@pytest.mark.parametrize("name", ["info", "calibrate", "inspect", "evaluate", "drawn"])
+@pytest.mark.parametrize("name", ["info", "calibrate", "inspect", "evaluate"])
 def test_a_model_with_graphs_is_used_as_ever(place, name):
     code, _, errors = place.ended[name]
     assert code == 0, errors
@@ -119,7 +118,7 @@ def test_info_shows_the_operations_that_were_counted_where_the_graphs_were_made(
 
 @pytest.mark.parametrize("name", ["train", "demo", "selfcheck", "bench", "graphs"])
 def test_what_needs_torch_says_in_one_line_what_to_install(place, name):
-    code, told, errors = place.ended[name]
+    code, _, errors = place.ended[name]
     assert code == 2
     (line,) = errors.splitlines()
     assert line.startswith("fmrnet: ")

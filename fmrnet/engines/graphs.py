@@ -29,7 +29,7 @@ from fmrnet.errors import ArtifactError
 from fmrnet.files import cache_folder
 from fmrnet.network.model import FMRNet
 
-__all__ = ["OPSET", "can_be_graphs", "graphs"]
+__all__ = ["OPSET", "graphs"]
 
 OPSET = 18
 MOST_SIDE = 2**15  # pixels of a picture that passes at once
@@ -81,11 +81,6 @@ class _Fuse(nn.Module):
         restored = given["background"][0] if "background" in given else None
         found = background.fuse(self.model, picture, restored, given.get("surprise"))
         return found.anomaly_map, found.evidence.clone(), found.readings  # an input is no output
-
-
-def can_be_graphs(model: FMRNet) -> bool:
-    """Whether a model can be written as graphs: it has general features, and cuts no pictures into patches."""
-    return model.config.general and (model.config.tile == "picture" or not model.config.generator)
 
 
 @torch.no_grad()

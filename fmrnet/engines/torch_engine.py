@@ -15,8 +15,9 @@ from fmrnet.artifact import Artifact
 from fmrnet.config import Config
 from fmrnet.engines import background
 from fmrnet.engines.engine import Engine, Found, Seen, all_readings
-from fmrnet.engines.graph_engine import GraphEngine
+from fmrnet.engines.graph_engine import GraphEngine, can_be_graphs
 from fmrnet.errors import ArtifactError, ConfigError
+from fmrnet.extras import explained
 from fmrnet.network import weights
 from fmrnet.network.model import FMRNet
 
@@ -136,16 +137,14 @@ def with_graphs(content: Artifact) -> Artifact:
         If what this needs is not installed, or the model cuts pictures into patches beforehand.
     """
     try:
-        import onnxruntime  # noqa: F401
-
         from fmrnet.engines import graphs
     except ModuleNotFoundError as error:
-        raise ConfigError(f"graphs need {error.name}; run pip install 'fmrnet[onnx]'") from error
-    network = of_content(content, "cpu")
-    if not graphs.can_be_graphs(network.model):
+        raise explained(error) from None
+    if not can_be_graphs(content.config):
         raise ConfigError(
             "this model cannot be written as graphs; those of the presets general and instant can, with tile = picture"
         )
+    network = of_content(content, "cpu")
     made = replace(content, graphs=graphs.graphs(network.model))
     runtime = GraphEngine(made, "onnxruntime")
     for number, size in enumerate(CHECKED):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrnet.config import preset
-from fmrnet.errors import ConfigError, FmrnetError
+from fmrnet.errors import ConfigError
 from fmrnet.evaluation.drawn_defects import KINDS, draw_defect
 from fmrnet.evaluation.evaluate import evaluate
 from fmrnet.evaluation.layouts import GOOD, Example, load_dataset
@@ -127,13 +127,9 @@ def _claim(out: Path) -> None:
 
 
 def _surface() -> NDArray[np.float32]:
-    try:
-        import matplotlib  # noqa: F401  the sheet needs it: better said now than after the training
-        import skimage.data
-    except ImportError as error:
-        raise FmrnetError(
-            f"the demo needs {error.name}; install it with: pip install 'fmrnet[demo]'"
-        ) from None
+    import matplotlib  # noqa: F401  the sheet needs it: better said now than after the training
+    import skimage.data
+
     return as_picture(getattr(skimage.data, TEXTURE)())
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,25 +18,27 @@ from starlette.exceptions import HTTPException
 
 import fmrnet
 from fmrnet.deployment import protocol
-from fmrnet.deployment.batching import Busy, Queue, Room, Timed
+from fmrnet.deployment.access import SOON, Access, error_response, short
+from fmrnet.deployment.batching import Queue, Room, Timed
 from fmrnet.deployment.endpoints import Answer
-from fmrnet.deployment.intake import Body, Gone, Refused, Tokens
+from fmrnet.deployment.intake import Body, Gone, Tokens
 from fmrnet.deployment.journal import Journal
-from fmrnet.deployment.models import Models, UnknownModel
+from fmrnet.deployment.models import Models
 from fmrnet.deployment.protocol import HEADER_LENGTH
-from fmrnet.errors import ArtifactError, FmrnetError, is_out_of_memory, printable
 
 __all__ = ["make_app"]
 
-LONGEST_NAME = 100  # characters of an edge, a line or a request's id in a log
 OPEN = ("/", "/page.css", "/page.js", "/v2/health/live", "/v2/health/ready")  # without a token
-PAGE = {"/": ("index.html", "text/html"), "/page.css": ("page.css", "text/css"), "/page.js": ("page.js", "text/javascript")}
+PAGE = {
+    "/": ("index.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
 STRICT = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-cache",
 }
-SOON = {"Retry-After": "5"}
 log = logging.getLogger(__name__)
 
 
@@ -65,14 +65,19 @@ def make_app(
     in_hand : int
         Bytes of all bodies at once.
     """
-    tokens = tokens or Tokens()
     queue, room = Queue(waiting), Room(in_hand)
     journal = Journal(models, queue, room)
+
+    def watch(stop: threading.Event) -> None:
+        try:
+            models.watch(stop)
+        except Exception:
+            log.exception("the files of the models are watched no more")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stop = threading.Event()
-        watcher = threading.Thread(target=models.watch, args=(stop,), name="models", daemon=True)
+        watcher = threading.Thread(target=watch, args=(stop,), name="models", daemon=True)
         watcher.start()
         queue.start()
         yield
@@ -88,52 +93,12 @@ def make_app(
         redoc_url=None,
     )
 
-    @app.middleware("http")
-    async def watch_over(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Let in who may ask, answer errors in one line of JSON, and write a line to the log."""
-        started = time.perf_counter()
-        request.state.fields = fields = {
-            "id": _shown(request.headers.get("x-request-id")) or uuid.uuid4().hex,
-            "edge": _shown(request.headers.get("x-edge")),
-            "line": _shown(request.headers.get("x-line")),
-        }
-        request.state.model, request.state.received = "", 0
-        if request.url.path not in OPEN and not tokens.accept(request.headers.get("authorization")):
-            response = _error(401, "a token is needed: send it as Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
-        else:
-            response = await go_on(request)
-        seconds = time.perf_counter() - started
-        journal.request(request.state.model, response.status_code, seconds, request.state.received)
-        response.headers["X-Request-Id"] = fields["id"]
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        told = {key: value for key, value in fields.items() if value != ""}
-        told |= {"status": response.status_code, "seconds": round(seconds, 4)}
-        level = logging.INFO if request.url.path not in OPEN else logging.DEBUG
-        log.log(level, "%s %s", request.method, printable(request.url.path, 200), extra={"fields": told})
-        return response
-
-    async def failed(request: Request, error: Exception) -> Response:
-        if is_out_of_memory(error):
-            return _error(503, "there is no memory for this now; come again later", SOON)
-        fields = request.state.fields
-        log.error("request %s failed", fields["id"], exc_info=error, extra={"fields": fields})
-        return _error(500, f"the server failed; its log tells why under the request id {fields['id']}")
+    app.add_middleware(Access, tokens=tokens or Tokens(), journal=journal, public=OPEN)
 
     @app.exception_handler(HTTPException)
     async def no_such_thing(request: Request, error: HTTPException) -> Response:
-        return _error(error.status_code, f"{request.method} {printable(request.url.path, 200)}: {error.detail}", error.headers)
-
-    @app.exception_handler(FmrnetError)
-    async def refused(request: Request, error: FmrnetError) -> Response:
-        if isinstance(error, Busy):
-            return _error(429, error, {"Retry-After": str(error.seconds)})
-        if isinstance(error, Refused):
-            return _error(error.status, error)
-        if isinstance(error, Gone):
-            return Response(status_code=499)
-        if isinstance(error, ArtifactError):  # the model's fault, not the client's
-            return await failed(request, error)
-        return _error(404 if isinstance(error, UnknownModel) else 400, error)
+        asked = f"{request.method} {request.url.path}"
+        return error_response(error.status_code, f"{asked}: {error.detail}", dict(error.headers or {}))
 
     for path, (name, kind) in PAGE.items():
         content = files("fmrnet.deployment").joinpath("page", name).read_bytes()
@@ -162,7 +127,9 @@ def make_app(
     @app.get("/v2", tags=["metadata"])
     async def server() -> Response:
         """Which server this is."""
-        return JSONResponse({"name": "fmrnet", "version": fmrnet.__version__, "extensions": ["binary_tensor_data"]})
+        return JSONResponse(
+            {"name": "fmrnet", "version": fmrnet.__version__, "extensions": ["binary_tensor_data"]}
+        )
 
     @app.get("/v2/models/{model}", tags=["metadata"], responses={404: ERROR})
     @app.get("/v2/models/{model}/versions/{version}", tags=["metadata"], responses={404: ERROR})
@@ -186,7 +153,9 @@ def make_app(
         )
 
     @app.get("/v2/models/{model}/ready", tags=["health"], responses={404: ERROR, 503: ERROR})
-    @app.get("/v2/models/{model}/versions/{version}/ready", tags=["health"], responses={404: ERROR, 503: ERROR})
+    @app.get(
+        "/v2/models/{model}/versions/{version}/ready", tags=["health"], responses={404: ERROR, 503: ERROR}
+    )
     async def model_ready(model: str, version: str | None = None) -> Response:
         """Whether a model is warm."""
         models.find(model, version)
@@ -203,20 +172,14 @@ def make_app(
             return _not_warm()
         if fields["edge"]:
             journal.heard(fields["edge"])
-        try:
-            with Body(request, room, queue, largest) as body:
-                data = await body.read()
-                request.state.received = len(data)
-                asked = protocol.decode_request(data, request.headers.get(HEADER_LENGTH))
-                if asked.id and "x-request-id" not in request.headers:
-                    fields["id"] = _shown(asked.id)
-                checked = endpoint.checked(asked)
-                timed = await _done(request, queue.submit(partial(endpoint.answer, checked)))
-                del data
-        except FmrnetError as error:
-            return await refused(request, error)
-        except Exception as error:
-            return await failed(request, error)
+        with Body(request, room, queue, largest) as body:
+            data = await body.read()
+            request.state.received = len(data)
+            asked = protocol.decode_request(data, request.headers.get(HEADER_LENGTH))
+            if asked.id and "x-request-id" not in request.headers:
+                fields["id"] = short(asked.id)
+            job = partial(endpoint.answer, endpoint.checked(asked))
+            timed = await _done(request, queue.submit(job))
         answer: Answer = timed.value
         journal.computed(model, timed.waited, timed.computed)
         fields |= {"waited": round(timed.waited, 4), "computed": round(timed.computed, 4)}
@@ -252,15 +215,7 @@ async def _static(content: bytes, kind: str) -> Response:
 
 
 def _not_warm() -> Response:
-    return _error(503, "the models are being warmed up; come again later", SOON)
-
-
-def _error(status: int, message: object, headers: Any = None) -> Response:
-    return JSONResponse({"error": printable(message)}, status, headers=headers)
-
-
-def _shown(header: str | None) -> str:
-    return printable(header or "", LONGEST_NAME)
+    return error_response(503, "the models are being warmed up; come again later", SOON)
 
 
 ERROR: dict[str, Any] = {
@@ -281,7 +236,7 @@ INFER: dict[str, Any] = {
                 "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
             },
         },
-        **{status: ERROR for status in (400, 401, 404, 408, 413, 415, 429, 500, 503)},
+        **dict.fromkeys((400, 401, 404, 408, 413, 415, 429, 500, 503), ERROR),
     },
     "openapi_extra": {
         "parameters": [

@@ -132,7 +132,10 @@ class Room:
     def take(self, count: int, retry_after: int) -> None:
         """Take up so many bytes; Busy if there is no room for them."""
         if self.taken + count > self.size:
-            raise Busy(f"requests of {self.taken} bytes are in hand, and no more may be; come again later", retry_after)
+            raise Busy(
+                f"requests of {self.taken} bytes are in hand, and no more may be; come again later",
+                retry_after,
+            )
         self.taken += count
 
     def give(self, count: int) -> None:

@@ -1,7 +1,7 @@
 """Connections that cost little, however slow or many their clients are: uvicorn's, watched.
 
-uvicorn ends a connection that rests after a response. This also ends one that never sends a whole head, feeds a body that
-nobody waits for, or does not read its response; and of too many, those that have rested longest.
+uvicorn ends a connection that rests after a response. This also ends one that never sends a whole head, feeds a body
+that nobody waits for, or does not read its response; and of too many, those that have rested longest.
 """
 
 from __future__ import annotations

@@ -129,7 +129,9 @@ class Inspection:
             )
         (given,) = request.inputs.values()
         if "file" in request.inputs and not (given.dtype.hasobject and given.size == 1):
-            raise ProtocolError(f"input file is {given.dtype} of shape {list(given.shape)}: expected BYTES [1]")
+            raise ProtocolError(
+                f"input file is {given.dtype} of shape {list(given.shape)}: expected BYTES [1]"
+            )
         if "picture" in request.inputs and (given.dtype.hasobject or given.ndim not in (2, 3)):
             raise ProtocolError(
                 f"input picture is {given.dtype} of shape {list(given.shape)}: expected UINT8, UINT16 or FP32, "
@@ -153,7 +155,6 @@ class Inspection:
             wanted["overlay"] = np.array([_png(overlay(picture, result.mask))], object)
         return Answer(wanted, result)
 
-
     def _picture(self, inputs: Mapping[str, NDArray[Any]], bits: int | None) -> NDArray[np.float32]:
         """The picture in the inputs, whose size is known before it is decoded."""
         (given,) = inputs.values()
@@ -161,10 +162,14 @@ class Inspection:
         try:
             height, width = given.shape[:2] if file is None else decode_size(file)
             if height * width > self._most_pixels:
-                raise PictureError(f"is {width}x{height} pixels, more than {self._most_pixels}; cut it into pieces")
+                raise PictureError(
+                    f"is {width}x{height} pixels, more than {self._most_pixels}; cut it into pieces"
+                )
             return as_picture(given, bits) if file is None else decode_picture(file, bits)
         except PictureError as error:
-            raise PictureError(str(error) if str(error).startswith("array") else f"the picture {error}") from error
+            raise PictureError(
+                str(error) if str(error).startswith("array") else f"the picture {error}"
+            ) from error
 
 
 _OUTPUT: dict[str, Callable[[Result], Any]] = {
@@ -214,7 +219,9 @@ class Decoding:
             raise ProtocolError(f"parameter {shown(min(request.parameters))}: the decoder takes none")
         deepest = request.inputs["el5"]
         if deepest.ndim != 4 or 0 in deepest.shape:
-            raise ProtocolError(f"input el5 has the shape {list(deepest.shape)}: expected {self._shape('el5')}")
+            raise ProtocolError(
+                f"input el5 has the shape {list(deepest.shape)}: expected {self._shape('el5')}"
+            )
         count, _, height, width = deepest.shape
         if min(height, width) < self._least or any(self._is_odd(side) for side in (height, width)):
             raise ProtocolError(

@@ -63,8 +63,12 @@ class Tokens:
             raise ConfigError(f"{path} is no text: expected a token a line") from error
         tokens = [line for line in lines if line and not line.startswith("#")]
         if not tokens:
-            raise ConfigError(f"{path} holds no token: expected one a line, such as `openssl rand -hex 32` makes")
-        if short := [number for number, line in enumerate(lines, 1) if line in tokens and len(line) < LEAST_TOKEN]:
+            raise ConfigError(
+                f"{path} holds no token: expected one a line, such as `openssl rand -hex 32` makes"
+            )
+        if short := [
+            number for number, line in enumerate(lines, 1) if line in tokens and len(line) < LEAST_TOKEN
+        ]:
             raise ConfigError(
                 f"{path}, line {short[0]}: a token of fewer than {LEAST_TOKEN} characters; `openssl rand -hex 32` "
                 "makes a long one"
@@ -77,7 +81,8 @@ class Tokens:
             return True
         scheme, _, token = (authorization or "").partition(" ")
         given = _digest(token.strip())
-        return any([hmac.compare_digest(given, one) for one in self._digests]) and scheme.lower() == "bearer"
+        known = [hmac.compare_digest(given, one) for one in self._digests]  # all of them, whichever it is
+        return any(known) and scheme.lower() == "bearer"
 
 
 def _digest(token: str) -> bytes:

@@ -28,7 +28,8 @@ class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
         line: dict[str, Any] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z",
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03}Z",
             "level": record.levelname.lower(),
             "message": printable(record.getMessage()),
             **getattr(record, "fields", {}),
@@ -66,11 +67,17 @@ class Journal:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         named = {"namespace": "fmrnet", "registry": self.registry}
-        self._requests = Counter("requests", "Requests, by model and HTTP status", ["model", "status"], **named)
-        self._verdicts = Counter("verdicts", "Pictures, by model and verdict", ["model", "defective"], **named)
+        self._requests = Counter(
+            "requests", "Requests, by model and HTTP status", ["model", "status"], **named
+        )
+        self._verdicts = Counter(
+            "verdicts", "Pictures, by model and verdict", ["model", "defective"], **named
+        )
         self._bytes = Counter("received_bytes", "Bytes of the bodies of requests", **named)
         self._waited = Histogram("queue_seconds", "Time in the queue", buckets=SECONDS, **named)
-        self._computed = Histogram("compute_seconds", "Time of computing", ["model"], buckets=SECONDS, **named)
+        self._computed = Histogram(
+            "compute_seconds", "Time of computing", ["model"], buckets=SECONDS, **named
+        )
         self._seconds = Histogram("request_seconds", "Time of a request", ["model"], buckets=SECONDS, **named)
         for name, meaning, value in (
             ("queue_waiting", "Requests that wait", lambda: queue.waiting),

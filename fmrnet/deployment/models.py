@@ -183,7 +183,9 @@ def _warm_up(model: Model) -> None:
     looks = model.inspector.calibration.looks
     least = model.inspector.config.patch_size
     size = [max(least, min(side, WARM_SIDE)) for side in (looks[0].size if looks else (512, 512))]
-    noise = np.random.default_rng(0).integers(0, 256, (*size, model.inspector.config.image_channels), np.uint8)
+    noise = np.random.default_rng(0).integers(
+        0, 256, (*size, model.inspector.config.image_channels), np.uint8
+    )
     for kind in model.endpoints:
         if kind != "decoder":
             model.endpoints[kind].answer(Asked({"picture": noise}, ("score",)))

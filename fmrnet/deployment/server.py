@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from fmrnet.deployment.connections import IDLE_SECONDS, LARGEST_HEAD, Watched
+from fmrnet.errors import ConfigError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-__all__ = ["listen", "run"]
+__all__ = ["listen", "run", "server"]
 
 WAITING = 2048  # connections that the system holds before they are taken
 FINISH_SECONDS = 60  # for what is in hand at the end
@@ -31,23 +33,20 @@ def listen(host: str, port: int) -> socket.socket:
         raise OSError(number, getattr(error, "strerror", None) or str(error), f"{host}:{port}") from error
 
 
-def run(
-    app: FastAPI, listening: socket.socket, *, certificate: Path | None = None, key: Path | None = None
-) -> None:
-    """Serve until SIGTERM or Ctrl-C, then finish what is in hand.
+def server(app: FastAPI, *, certificate: Path | None = None, key: Path | None = None) -> uvicorn.Server:
+    """A server of the app.
 
     Parameters
     ----------
     app : FastAPI
-    listening : socket
     certificate, key : path, optional
         Of TLS, in PEM; without a certificate it is plain HTTP.
-    """
-    if sys.platform != "win32":  # each connection takes a file
-        import resource
 
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    Raises
+    ------
+    ConfigError
+        If certificate and key cannot be used.
+    """
     config = uvicorn.Config(
         app,
         http=Watched,
@@ -61,5 +60,21 @@ def run(
         ssl_certfile=certificate,
         ssl_keyfile=key,
     )
+    try:
+        config.load()
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"{certificate} and {key} are no certificate and its key, in PEM: {error}"
+        ) from error
+    return uvicorn.Server(config)
+
+
+def run(serving: uvicorn.Server, listening: socket.socket) -> None:
+    """Serve until SIGTERM or Ctrl-C, then finish what is in hand."""
+    if sys.platform != "win32":  # each connection takes a file
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with suppress(KeyboardInterrupt):  # the signal that ended it, which uvicorn raises again when all is done
-        uvicorn.Server(config).run(sockets=[listening])
+        serving.run(sockets=[listening])

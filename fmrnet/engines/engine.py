@@ -89,9 +89,7 @@ class Engine(Protocol):
         """The picture (C, H, W) as it would look without defects, of a model with a generator."""
 
 
-def decoded(
-    engine: Engine, maps: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
-) -> NDArray[np.float32]:
+def decoded(engine: Engine, maps: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]) -> NDArray[np.float32]:
     """The backgrounds that the decoder alone paints, (B, C, H, W) in [0, 1], from EL_5, EL_4 and EL_3.
 
     Raises

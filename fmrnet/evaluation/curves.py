@@ -75,7 +75,11 @@ def average_precision(good: Numbers, defective: Numbers) -> Area:
     gained = np.diff(y, axis=-1) / y[..., -1:]
     one = np.minimum(1.0, np.diff(y, axis=-1))  # the first of a step to be found
     found = []
-    for hits, alarms in ((y[..., 1:], x[..., 1:]), (y[..., :-1] + one, x[..., 1:]), (y[..., 1:], x[..., :-1])):
+    for hits, alarms in (
+        (y[..., 1:], x[..., 1:]),
+        (y[..., :-1] + one, x[..., 1:]),
+        (y[..., 1:], x[..., :-1]),
+    ):
         total = hits + alarms
         found.append((gained * np.divide(hits, total, out=np.zeros_like(total), where=total > 0)).sum(-1))
     return Area(*found)

@@ -27,7 +27,11 @@ def picture_figures(each: Sequence[dict[str, Any]], prefix: str = "") -> Figures
     confusion.add(decisions, truth)
     curves = dict.fromkeys(("roc_auc", "average_precision", "f1_max"))
     replicates = resampling.pictures(scores, decisions, truth) if len(each) else {}
-    figures = {**curves, **{name: float(values[-1]) for name, values in replicates.items()}, **confusion.figures()}
+    figures = {
+        **curves,
+        **{name: float(values[-1]) for name, values in replicates.items()},
+        **confusion.figures(),
+    }
     if not truth.any():
         figures = _without(figures, "precision", "recall", "f1")
     elif truth.all():
@@ -37,9 +41,7 @@ def picture_figures(each: Sequence[dict[str, Any]], prefix: str = "") -> Figures
     return _with_intervals(figures, replicates, int((~truth).sum()), int(truth.sum()))
 
 
-def pixel_figures(
-    counts: PixelCounts, good: Sequence[Histogram], defective: Sequence[Histogram]
-) -> Figures:
+def pixel_figures(counts: PixelCounts, good: Sequence[Histogram], defective: Sequence[Histogram]) -> Figures:
     """Figures of the pixels of good pictures and of some defective ones with masks, and replicates.
 
     `counts` holds them all together. What no mask tells is None.

@@ -61,7 +61,9 @@ class PixelCounts:
         self.rates = np.zeros(self.BINS)  # pixels of good pictures, each weighing 1 / size of its picture
         self.regions = 0
         self.good_pictures = 0
-        self.insides: list[tuple[NDArray[np.uint32], NDArray[np.uint32]]] = []  # bins and counts of each defect
+        self.insides: list[
+            tuple[NDArray[np.uint32], NDArray[np.uint32]]
+        ] = []  # bins and counts of each defect
         self.confusion = Confusion()
 
     def add(
@@ -143,9 +145,7 @@ class PixelCounts:
         used = self._used()
         if not len(used):
             return {}
-        areas = pixel_curves(
-            self.good[used], self.defective[used], self.overlap[used] / max(self.regions, 1)
-        )
+        areas = pixel_curves(self.good[used], self.defective[used], self.overlap[used] / max(self.regions, 1))
         if (each := self.aupimo()) is not None:
             areas["aupimo"] = curves.Area(each.value.mean(), each.least.mean(), each.greatest.mean())
         return areas
@@ -176,16 +176,22 @@ class PixelCounts:
         if not self.good_pictures or not self.insides:
             return None
         low, high = np.log(AUPIMO_RATES)
-        rates = np.cumsum(self.rates[::-1] / self.good_pictures)[::-1]  # of a threshold at the bin's lower edge
+        rates = np.cumsum(self.rates[::-1] / self.good_pictures)[
+            ::-1
+        ]  # of a threshold at the bin's lower edge
         found = []
         for bins, counts in self.insides:
             # rates and recall at both edges of each bin of the defect; between two bins only rates rise
             edges = np.unique(np.concatenate([bins, bins + 1]))[::-1]
             x = np.append(rates, 0.0)[edges]
-            y = np.append(0.0, np.cumsum(counts[::-1]) / counts.sum())[len(bins) - np.searchsorted(bins, edges)]
+            y = np.append(0.0, np.cumsum(counts[::-1]) / counts.sum())[
+                len(bins) - np.searchsorted(bins, edges)
+            ]
             x, y = np.concatenate([[0.0], x, [1.0]]), np.concatenate([[0.0], y, [1.0]])
             found.append(curves.area_under(curves.log_rates(x, AUPIMO_RATES[0]), y, low, high))
-        return curves.Area(*(np.array([getattr(one, name) for one in found]) for name in ("value", "least", "greatest")))
+        return curves.Area(
+            *(np.array([getattr(one, name) for one in found]) for name in ("value", "least", "greatest"))
+        )
 
     def roc_auc(self) -> float | None:
         """Area under the ROC curve over all pixels; None without pixels of both kinds."""
@@ -207,7 +213,9 @@ class PixelCounts:
         return np.flatnonzero((self.good > 0) | (self.defective > 0))[::-1]
 
 
-def pixel_curves(good: NDArray[Any], defective: NDArray[Any], overlap: NDArray[Any]) -> dict[str, curves.Area]:
+def pixel_curves(
+    good: NDArray[Any], defective: NDArray[Any], overlap: NDArray[Any]
+) -> dict[str, curves.Area]:
     """Figures of pixels, by name, from counts (..., T) in falling order; empty where one of both kinds is missing.
 
     `overlap` is the mean share of the regions that a step adds: it sums up to 1.
@@ -218,9 +226,7 @@ def pixel_curves(good: NDArray[Any], defective: NDArray[Any], overlap: NDArray[A
     return {
         "roc_auc": curves.roc_auc(good, defective),
         "average_precision": curves.average_precision(good, defective),
-        **{
-            name: curves.area_under(x / x[..., -1:], y, 0.0, limit) for name, limit in AU_PRO_LIMITS.items()
-        },
+        **{name: curves.area_under(x / x[..., -1:], y, 0.0, limit) for name, limit in AU_PRO_LIMITS.items()},
         "f1_max": curves.f1_max(good, defective),
     }
 

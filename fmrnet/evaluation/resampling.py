@@ -34,7 +34,9 @@ def interval(replicates: NDArray[np.float64]) -> tuple[float, float]:
 def draws(good: int, defective: int) -> NDArray[np.float64]:
     """How often each picture is drawn, the good ones first: (RESAMPLES + 1, pictures); once each in the last row."""
     rng = np.random.default_rng((SEED, good, defective))
-    parts = [rng.multinomial(count, np.full(count, 1 / count), RESAMPLES) for count in (good, defective) if count]
+    parts = [
+        rng.multinomial(count, np.full(count, 1 / count), RESAMPLES) for count in (good, defective) if count
+    ]
     return np.concatenate([np.concatenate(parts, 1), np.ones((1, good + defective))]).astype(np.float64)
 
 
@@ -105,12 +107,12 @@ def _curves(
     totals = (weights @ regions)[:, None]
     found = {
         name: area.value
-        for name, area in pixel_curves(weights @ good, weights @ defective, weights @ overlap / totals).items()
+        for name, area in pixel_curves(
+            weights @ good, weights @ defective, weights @ overlap / totals
+        ).items()
     }
     if number:
-        shares = [
-            part / part.sum(1, keepdims=True) for part in (good[:number], defective[number:])
-        ]
+        shares = [part / part.sum(1, keepdims=True) for part in (good[:number], defective[number:])]
         drawn = [weights[:, :number], weights[:, number:]]
         x, y = (
             curves.cumulative(times @ share / times.sum(1, keepdims=True))

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
@@ -36,7 +37,7 @@ class Timed:
     computed: float
 
 
-@dataclass
+@dataclass(eq=False)
 class _Job:
     work: Callable[[], Any]
     future: Future[Timed] = field(default_factory=Future)
@@ -87,13 +88,19 @@ class Queue:
             raise Busy(f"{self.waiting} requests wait, and no more may; come again later", self.retry_after)
 
     def submit(self, work: Callable[[], Any]) -> Future[Timed]:
-        """Put a job into the queue; one whose future is cancelled before its turn is left out. Raises Busy."""
+        """Put a job into the queue; one whose future is cancelled leaves it. Raises Busy."""
         with self._changed:
             self.check()
             job = _Job(work)
             self._jobs.append(job)
             self._changed.notify()
+        job.future.add_done_callback(lambda future: self._drop(job) if future.cancelled() else None)
         return job.future
+
+    def _drop(self, job: _Job) -> None:
+        """Take a job that nobody waits for out of the queue, unless its turn has come."""
+        with self._changed, suppress(ValueError):
+            self._jobs.remove(job)
 
     def _work(self) -> None:
         while (job := self._next()) is not None:

@@ -43,7 +43,9 @@ class Watched(H11Protocol):
         if len(self.connections) > self.most:
             others = [one for one in self.connections if isinstance(one, Watched) and one is not self]
             resting = [one for one in others if not one.busy]
-            min(resting, key=lambda one: one._since, default=self).transport.abort()
+            oldest = min(resting, key=lambda one: one._since, default=self)
+            oldest.transport.abort()
+            self.connections.discard(oldest)  # at once, for many may come before its end is told
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""

@@ -28,12 +28,13 @@ from fmrnet.deployment.protocol import HEADER_LENGTH
 
 __all__ = ["make_app"]
 
-OPEN = ("/", "/page.css", "/page.js", "/v2/health/live", "/v2/health/ready")  # without a token
-PAGE = {
-    "/": ("index.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
+PAGE = {  # package, file, type
+    "/": ("fmrnet.deployment", "page/index.html", "text/html"),
+    "/page.css": ("fmrnet.pages", "static/page.css", "text/css"),
+    "/server.css": ("fmrnet.deployment", "page/server.css", "text/css"),
+    "/server.js": ("fmrnet.deployment", "page/server.js", "text/javascript"),
 }
+PUBLIC = (*PAGE, "/v2/health/live", "/v2/health/ready")  # without a token
 STRICT = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -93,15 +94,15 @@ def make_app(
         redoc_url=None,
     )
 
-    app.add_middleware(Access, tokens=tokens or Tokens(), journal=journal, public=OPEN)
+    app.add_middleware(Access, tokens=tokens or Tokens(), journal=journal, public=PUBLIC)
 
     @app.exception_handler(HTTPException)
     async def no_such_thing(request: Request, error: HTTPException) -> Response:
         asked = f"{request.method} {request.url.path}"
         return error_response(error.status_code, f"{asked}: {error.detail}", dict(error.headers or {}))
 
-    for path, (name, kind) in PAGE.items():
-        content = files("fmrnet.deployment").joinpath("page", name).read_bytes()
+    for path, (package, name, kind) in PAGE.items():
+        content = files(package).joinpath(name).read_bytes()
         app.get(path, include_in_schema=False)(partial(_static, content, kind))
 
     @app.get("/v2/health/live", tags=["health"])

@@ -12,6 +12,7 @@ from fmrnet import streams
 from fmrnet.commands.bench import bench
 from fmrnet.commands.calibrate import calibrate
 from fmrnet.commands.demo import demo
+from fmrnet.commands.edge import edge
 from fmrnet.commands.evaluate import evaluate
 from fmrnet.commands.graphs import graphs
 from fmrnet.commands.info import info
@@ -64,5 +65,5 @@ def version(
         raise typer.Exit
 
 
-for verb in (demo, train, calibrate, inspect, evaluate, graphs, info, serve, selfcheck, bench):
+for verb in (demo, train, calibrate, inspect, evaluate, graphs, info, serve, edge, selfcheck, bench):
     app.command()(verb)

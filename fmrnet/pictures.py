@@ -94,7 +94,7 @@ def decode_size(data: bytes) -> tuple[int, int]:
         return _tiff.size(data) if data[:4] in _tiff.MAGIC else _pillow.size(data)
 
 
-def read_mask(path: str | Path) -> NDArray[np.bool_]:
+def read_mask(path: str | Path, remarks: list[str] | None = None) -> NDArray[np.bool_]:
     """Read a ground-truth mask: (H, W), True where there is a defect.
 
     A pixel is a defect where any channel is above 0: in black and white, 0 and 1, labels, colours, a palette (by its
@@ -103,7 +103,8 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
     Lossy compression and resampling leave faint values around what was drawn. Faint values, up to half of full
     brightness, are taken for such traces, and a pixel is then a defect above one half, if every one of them lies near
     a bright value, in the same block of JPEG or the next, and either the format may be lossy, or they are scattered, or
-    the mask has more than 16 different values.
+    the mask has more than 16 different values. A soft mask, whose many values rise step by step, is likewise a defect
+    above one half, however far its faint values reach; `remarks` then gets words that go on from "this mask ".
 
     Raises
     ------
@@ -113,7 +114,7 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
     path = Path(path)
     pixels = _decode(path)
     try:
-        return marked(pixels)
+        return marked(pixels, remarks)
     except PictureError as error:
         raise PictureError(f"{path} {error}") from None
 

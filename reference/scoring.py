@@ -136,7 +136,9 @@ def aupimo(
     """
     low, high = bounds
     if not 0 < low < high <= 1:
-        raise ValueError(f"bounds are {bounds!r}; expected two false positive rates in (0, 1], the lesser first")
+        raise ValueError(
+            f"bounds are {bounds!r}; expected two false positive rates in (0, 1], the lesser first"
+        )
     if len(maps) != len(masks):
         raise ValueError(f"{len(maps)} maps for {len(masks)} masks; expected one mask per map")
     good, defective = [], {}

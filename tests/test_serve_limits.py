@@ -17,9 +17,9 @@ import pytest
 from serving import Thread, answer_of, ask, serving
 from tiny import ground
 
-from fmrnet.deployment import batching, connections, intake
+from fmrnet.deployment import admission, batching, connections
+from fmrnet.deployment.admission import Tokens
 from fmrnet.deployment.endpoints import Inspection
-from fmrnet.deployment.intake import Tokens
 from fmrnet.deployment.protocol import Request, encode_request
 from fmrnet.errors import ConfigError
 
@@ -36,7 +36,7 @@ def _little_patience() -> Iterator[None]:
     """Seconds that nobody waits for in a test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FMRNET_BACKEND", "eager")
-        patch.setattr(intake, "PATIENCE", 0.5)
+        patch.setattr(admission, "PATIENCE", 0.5)
         patch.setattr(connections.Watched, "idle_seconds", 1.0)
         patch.setattr(connections.Watched, "most", 100)
         yield

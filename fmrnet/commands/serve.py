@@ -36,8 +36,8 @@ def serve(
     engine: Engine = "auto",
 ) -> None:
     """Inspect for others over HTTP, by the Open Inference Protocol v2, and for a person on a page."""
+    from fmrnet.deployment.admission import Tokens
     from fmrnet.deployment.app import make_app
-    from fmrnet.deployment.intake import Tokens
     from fmrnet.deployment.journal import log_in_json
     from fmrnet.deployment.models import Models
     from fmrnet.deployment.server import listen, run, server

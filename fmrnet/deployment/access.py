@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fmrnet.deployment.admission import Gone, Refused, Tokens
 from fmrnet.deployment.batching import Busy
-from fmrnet.deployment.intake import Gone, Refused, Tokens
 from fmrnet.deployment.journal import Journal
 from fmrnet.deployment.models import UnknownModel
 from fmrnet.errors import ArtifactError, FmrnetError, is_out_of_memory, printable

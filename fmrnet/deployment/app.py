@@ -19,9 +19,9 @@ from starlette.exceptions import HTTPException
 import fmrnet
 from fmrnet.deployment import protocol
 from fmrnet.deployment.access import SOON, Access, error_response, short
+from fmrnet.deployment.admission import Body, Gone, Tokens
 from fmrnet.deployment.batching import Queue, Room, Timed
 from fmrnet.deployment.endpoints import Answer
-from fmrnet.deployment.intake import Body, Gone, Tokens
 from fmrnet.deployment.journal import Journal
 from fmrnet.deployment.models import Models
 from fmrnet.deployment.protocol import HEADER_LENGTH

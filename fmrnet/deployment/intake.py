@@ -1,151 +1,185 @@
-"""Who may ask, and how a request's body comes in: no larger, no slower and no more at once than is allowed."""
+"""Pictures by HTTP from programs on the same machine, and what the node says of them.
+
+    POST /pictures?name=NAME       a picture file as the body -> its verdict; with the header Idempotency-Key, the same
+                                   verdict if it is sent again
+    GET  /verdicts/NUMBER          a verdict
+    GET  /verdicts?after=NUMBER    the next final verdicts in order, up to 100
+    GET  /                         how the node is
+
+The standard library's server is enough: a handful of programs on this machine are its clients, it adds nothing to
+install or to load, and the node has no event loop. It listens on 127.0.0.1 alone and refuses what a browser sends for a
+page (header Origin).
+"""
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import hmac
-import time
-from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar, Protocol
+from urllib.parse import parse_qs, urlsplit
 
-from fmrnet.deployment.batching import Queue, Room
-from fmrnet.errors import ConfigError, FmrnetError
+from fmrnet.deployment.verdict import Verdict
+from fmrnet.errors import ConfigError, printable
 
-if TYPE_CHECKING:
-    from starlette.requests import Request
+__all__ = ["LARGEST_PICTURE", "Intake"]
 
-__all__ = ["Body", "Gone", "Refused", "Tokens"]
-
-PATIENCE = 10.0  # seconds that a body may take, and as many more as it has this many bytes:
-SLOWEST = 32 * 2**10  # a second
-LEAST_TOKEN = 16  # characters
+LARGEST_PICTURE = 2**28  # bytes of a file
+LONGEST_TEXT = 200  # characters of a name or a key
+CLIENTS = 32  # at a time
+SLOWEST = 30.0  # seconds for which a client may say nothing
 
 
-class Refused(FmrnetError):
-    """A body that is not taken; `status` is HTTP's."""
+class Taker(Protocol):
+    """What the intake asks of a node."""
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+    def take(self, picture: bytes, name: str, source: str | None) -> Verdict:
+        """Inspect a picture."""
+
+    def verdict(self, number: int) -> Verdict | None:
+        """A verdict by its number."""
+
+    def finals(self, after: int) -> list[Verdict]:
+        """The next final verdicts."""
+
+    def state(self) -> dict[str, Any]:
+        """How the node is."""
 
 
-class Gone(FmrnetError):
-    """The client is gone."""
+class Intake:
+    """Serves a node on a port of this machine.
 
+    Raises
+    ------
+    ConfigError
+        If the port is taken.
 
-class Tokens:
-    """The tokens that are let in; none lets everybody in.
-
-    Parameters
+    Attributes
     ----------
-    tokens : iterable of str
+    port : int
+        The one that it listens on, also where 0 was asked for.
     """
 
-    def __init__(self, tokens: Iterable[str] = ()) -> None:
-        self._digests = [_digest(token) for token in tokens]
-
-    @classmethod
-    def from_file(cls, path: Path) -> Tokens:
-        """A token a line; empty lines and what begins with # do not count.
-
-        Raises
-        ------
-        ConfigError
-            If there is none, or one is too short to be safe.
-        OSError
-            If the file cannot be read.
-        """
+    def __init__(self, node: Taker, port: int, failed: Callable[[BaseException], None]) -> None:
+        handler = type("Handler", (_Handler,), {"node": node, "failed": staticmethod(failed)})
         try:
-            lines = [line.strip() for line in path.read_text().splitlines()]
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{path} is no text: expected a token a line") from error
-        tokens = [line for line in lines if line and not line.startswith("#")]
-        if not tokens:
+            self._server = _Server(("127.0.0.1", port), handler)
+        except OSError as error:
             raise ConfigError(
-                f"{path} holds no token: expected one a line, such as `openssl rand -hex 32` makes"
+                f"--port {port} cannot be listened on: {error.strerror}; name another"
+            ) from error
+        self.port = int(self._server.server_address[1])
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.1,), name="intake", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening; requests under way are finished."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = False
+    block_on_close = True
+
+    def __init__(self, *args: Any) -> None:
+        self._free = threading.BoundedSemaphore(CLIENTS)
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._free.acquire()
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away in the middle is no error of the node."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    node: ClassVar[Taker]
+    failed: ClassVar[Callable[[BaseException], None]]
+    timeout = SLOWEST
+
+    def do_POST(self) -> None:
+        """Take a picture in."""
+        url = urlsplit(self.path)
+        if url.path != "/pictures":
+            return self._send(
+                404, {"error": f"there is no {printable(url.path, 100)}; expected POST /pictures"}
             )
-        if short := [
-            number for number, line in enumerate(lines, 1) if line in tokens and len(line) < LEAST_TOKEN
-        ]:
-            raise ConfigError(
-                f"{path}, line {short[0]}: a token of fewer than {LEAST_TOKEN} characters; `openssl rand -hex 32` "
-                "makes a long one"
+        length = self.headers.get("Content-Length", "")
+        if not (length.isdecimal() and len(length) < 12):
+            return self._send(
+                411, {"error": "expected the header Content-Length and a picture file as the body"}
             )
-        return cls(tokens)
+        if int(length) > LARGEST_PICTURE:
+            return self._send(
+                413, {"error": f"{length} bytes: expected a picture of up to {LARGEST_PICTURE}"}
+            )
+        (name,) = parse_qs(url.query).get("name", ["picture"])[:1]
+        key = self.headers.get("Idempotency-Key")
+        if len(name) > LONGEST_TEXT or len(key or "") > LONGEST_TEXT:
+            return self._send(
+                400, {"error": f"expected a name and an Idempotency-Key of up to {LONGEST_TEXT} characters"}
+            )
+        picture = self.rfile.read(int(length))
+        if len(picture) < int(length):
+            return None  # the client has gone
+        try:
+            verdict = self.node.take(picture, name, None if key is None else f"/{key}")
+        except OSError as error:
+            return self._send(
+                507, {"error": f"the verdict cannot be kept: {error.strerror}; send it again later"}
+            )
+        except Exception as error:
+            self.failed(error)
+            return self._send(500, {"error": "the node fails and stops; send it again when it is back"})
+        return self._send(200, verdict.to_dict())
 
-    def accept(self, authorization: str | None) -> bool:
-        """Whether the HTTP header Authorization lets in; it takes as long for a wrong token as for a right one."""
-        if not self._digests:
-            return True
-        scheme, _, token = (authorization or "").partition(" ")
-        given = _digest(token.strip())
-        known = [hmac.compare_digest(given, one) for one in self._digests]  # all of them, whichever it is
-        return any(known) and scheme.lower() == "bearer"
+    def do_GET(self) -> None:
+        """Tell a verdict or the state."""
+        url = urlsplit(self.path)
+        first, _, number = url.path.strip("/").partition("/")
+        after = parse_qs(url.query).get("after", ["0"])[0]
+        if not first:
+            return self._send(200, self.node.state())
+        if first == "verdicts" and not number and _is_number(after):
+            return self._send(200, {"verdicts": [one.to_dict() for one in self.node.finals(int(after))]})
+        if first == "verdicts" and _is_number(number):
+            found = self.node.verdict(int(number))
+            if found is not None:
+                return self._send(200, found.to_dict())
+        return self._send(404, {"error": f"there is no {printable(self.path, 100)}"})
+
+    def parse_request(self) -> bool:
+        """Refuse what a page in a browser sends."""
+        if not super().parse_request():
+            return False
+        if "Origin" in self.headers:
+            self._send(403, {"error": "programs are served here, not pages"})
+            return False
+        return True
+
+    def _send(self, status: int, content: dict[str, Any]) -> None:
+        body = json.dumps(content, allow_nan=False).encode() + b"\n"
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Not a line for each request."""
 
 
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
-
-
-class Body:
-    """The body of a request, which takes room from its first byte until it is let go, as a context manager.
-
-    Parameters
-    ----------
-    request : starlette.requests.Request
-    room : Room
-    queue : Queue
-        Which says when to come again.
-    largest : int
-        Bytes of a body.
-    """
-
-    def __init__(self, request: Request, room: Room, queue: Queue, largest: int) -> None:
-        self._request, self._room, self._queue, self._largest = request, room, queue, largest
-        self._taken = 0
-
-    def __enter__(self) -> Body:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._room.give(self._taken)
-
-    async def read(self) -> bytearray:
-        """The whole body.
-
-        Raises
-        ------
-        Refused
-            If it is compressed, too large or too slow.
-        Busy
-            If the queue or the room is full.
-        Gone
-            If the client leaves before its end.
-        """
-        headers = self._request.headers
-        if (encoding := headers.get("content-encoding", "identity")).lower() != "identity":
-            raise Refused(415, f"Content-Encoding {encoding[:20]!r}: expected a body that is not compressed")
-        self._check(int(headers.get("content-length", 0)))
-        self._queue.check()
-        body, started = bytearray(), time.monotonic()
-        while True:
-            left = PATIENCE + len(body) / SLOWEST - (time.monotonic() - started)
-            try:
-                message = await asyncio.wait_for(self._request.receive(), left)
-            except TimeoutError:
-                raise Refused(408, f"the body comes too slowly: {len(body)} bytes so far") from None
-            if message["type"] == "http.disconnect":
-                raise Gone("the client is gone")
-            chunk = message.get("body", b"")
-            self._check(len(body) + len(chunk))
-            self._room.take(len(chunk), self._queue.retry_after)
-            self._taken += len(chunk)
-            body += chunk
-            if not message.get("more_body", False):
-                return body
-
-    def _check(self, size: int) -> None:
-        if size > self._largest:
-            raise Refused(413, f"a body of {size} bytes or more: expected up to {self._largest}")
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 19

@@ -9,12 +9,13 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from fmrnet.artifact import Artifact
+from fmrnet.engines.agreement import TOLERANCE, beyond
 from fmrnet.engines.engine import Engine
 from fmrnet.engines.graph_engine import GraphEngine, can_be_graphs
-from fmrnet.engines.runtimes import RUNTIMES
+from fmrnet.engines.runtimes import ANEW, RUNTIMES
 from fmrnet.errors import ConfigError, shown
 
-__all__ = ["ENGINES", "choose"]
+__all__ = ["ENGINES", "choose", "installed"]
 
 ENGINES = (*RUNTIMES, "torch")
 PIP = {"onnxruntime": "onnxruntime", "openvino": "'fmrnet[openvino]'", "torch": "'fmrnet[train]'"}
@@ -43,7 +44,11 @@ def choose(content: Artifact, device: str = "auto", engine: str = "auto") -> Eng
     if device not in ("auto", "cpu") and engine in RUNTIMES:
         raise ConfigError(f"device {shown(device)} with engine {engine}: expected cpu, or engine torch")
     if engine == "auto":
-        there = [name for name in RUNTIMES if content.graphs and _has(name)]
+        there = [
+            name
+            for name in RUNTIMES
+            if content.graphs and _has(name) and not beyond(content.provenance, name)
+        ]
         engine = "torch" if device not in ("auto", "cpu") or _has("torch") or not there else there[0]
         if engine == "torch" and not _has("torch"):
             raise ConfigError(_without_torch(content, device))
@@ -57,6 +62,11 @@ def choose(content: Artifact, device: str = "auto", engine: str = "auto") -> Eng
         raise ConfigError(
             f"engine {engine} needs graphs, and this model file has none; make them with `fmrnet graphs`, or use "
             "engine torch"
+        )
+    if (difference := beyond(content.provenance, engine)) is not None:
+        raise ConfigError(
+            f"engine {engine} gave other scores than torch when this model's graphs were made, by {difference:.2g}: "
+            f"expected up to {TOLERANCE}; use another engine, or {ANEW}"
         )
     return GraphEngine(content, engine)
 
@@ -74,6 +84,11 @@ def _without_torch(content: Artifact, device: str) -> str:
         "this model file has no graphs, and torch is not installed; run `fmrnet graphs MODEL --out MODEL` where "
         f"{PIP['torch']} is installed, or {install} here"
     )
+
+
+def installed() -> tuple[str, ...]:
+    """Those of ENGINES whose libraries are here."""
+    return tuple(name for name in ENGINES if _has(name))
 
 
 def _has(module: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,18 @@ from fmrnet.extras import explained
 from fmrnet.network import weights
 from fmrnet.network.model import FMRNet
 
-__all__ = ["TorchEngine", "content_of", "modality_maps", "model_of", "of_content", "with_graphs"]
+__all__ = [
+    "COUNTED",
+    "TorchEngine",
+    "about_graphs",
+    "content_of",
+    "modality_maps",
+    "model_of",
+    "of_content",
+    "with_graphs",
+]
 
+COUNTED = 512  # pixels of a side of the picture whose operations are counted
 CHECKED = ((96, 128), (101, 150))  # sizes of pictures on which graphs are held against the network
 TOLERANCE = 1e-3  # of readings, which are surprises or distances of 1 to 100
 
@@ -158,6 +169,18 @@ def with_graphs(content: Artifact) -> Artifact:
                 f"the graphs differ from the network by {worst:.2g}: expected up to {TOLERANCE}"
             )
     return made
+
+
+def about_graphs(model: FMRNet) -> dict[str, Any]:
+    """What is noted of graphs when they are made, JSON-ready: operator set, versions, operations of a picture."""
+    from fmrnet.engines.graphs import OPSET
+    from fmrnet.engines.operations import operations
+
+    return {
+        "opset": OPSET,
+        "versions": {name: version(name) for name in ("torch", "onnx", "onnxscript")},
+        "operations": operations(model, COUNTED, COUNTED),
+    }
 
 
 def model_of(engine: Engine) -> FMRNet:

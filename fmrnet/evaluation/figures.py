@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrnet.evaluation import resampling
-from fmrnet.evaluation.layouts import GOOD
+from fmrnet.evaluation.examples import GOOD
 from fmrnet.evaluation.metrics import AU_PRO_LIMITS, Confusion, Histogram, PixelCounts
 
 __all__ = ["picture_figures", "pixel_figures"]

@@ -1,13 +1,16 @@
 """How far a figure could have been another one with other pictures: a bootstrap over pictures.
 
-Each resample draws as many good and as many defective pictures as there are, with replacement. The draws come of SEED and
-of these two numbers alone: two models that inspected the same pictures are resampled alike, so the differences of their
-replicates are those of a paired bootstrap. Intervals are percentiles.
+Each resample draws as many good and as many defective pictures as there are, with replacement. The draws come of SEED
+and of these two numbers alone: two models that inspected the same pictures are resampled alike, so the differences of
+their replicates are those of a paired bootstrap. Intervals are percentiles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +18,9 @@ from numpy.typing import NDArray
 from fmrnet.evaluation import curves
 from fmrnet.evaluation.metrics import AUPIMO_RATES, Histogram, pixel_curves, rates
 
-__all__ = ["CONFIDENCE", "FEWEST", "RESAMPLES", "SEED", "interval", "pictures", "pixels"]
+__all__ = ["CONFIDENCE", "RESAMPLES", "interval", "pictures", "pixels", "record", "replicates"]
 
 RESAMPLES, SEED, CONFIDENCE = 1000, 0, 0.95
-FEWEST = 2  # pictures of a kind, of which one alone is always drawn again
 _STEPS = 4096  # thresholds at most
 _TOGETHER = 100  # resamples, so that the curves of all do not lie in memory at once
 Replicates = dict[str, NDArray[np.float64]]
@@ -29,6 +31,37 @@ def interval(replicates: NDArray[np.float64]) -> tuple[float, float]:
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(replicates, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def record(parts: Mapping[str, Replicates]) -> dict[str, Any]:
+    """The replicates of figures, by the part and the name of a figure, ready for JSON: float32 in base64."""
+    return {
+        "resamples": RESAMPLES,
+        "seed": SEED,
+        "confidence": CONFIDENCE,
+        "replicates": {
+            f"{part}.{name}": base64.b64encode(values.astype("<f4").tobytes()).decode()
+            for part, found in parts.items()
+            for name, values in found.items()
+        },
+    }
+
+
+def replicates(recorded: Mapping[str, Any]) -> Replicates:
+    """What `record` has made, back again; ValueError if it was made with other settings or is damaged."""
+    made = {"resamples": RESAMPLES, "seed": SEED, "confidence": CONFIDENCE}
+    if any(recorded.get(name) != value for name, value in made.items()):
+        raise ValueError("its resamples were drawn with other settings")
+    found = {}
+    for name, text in recorded["replicates"].items():
+        try:
+            values = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
+        except (binascii.Error, TypeError):
+            raise ValueError(f"its replicates of {name} are damaged") from None
+        if values.shape != (RESAMPLES,) or not np.isfinite(values).all():
+            raise ValueError(f"its replicates of {name} are damaged")
+        found[name] = values.astype(np.float64)
+    return found
 
 
 def draws(good: int, defective: int) -> NDArray[np.float64]:

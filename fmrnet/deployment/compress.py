@@ -1,0 +1,30 @@
+"""A picture in fewer bytes, to the last bit."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from fmrnet.pictures import decode_picture
+
+__all__ = ["lossless"]
+
+LONGEST_SIDE = 16383  # pixels, of WebP
+METHOD = 2  # of WebP, 0 to 6: a third of the time of the default, and 2 % more bytes
+
+
+def lossless(data: bytes, bits: int | None = None) -> bytes:
+    """A picture file of the same pixels: lossless WebP where that is smaller and holds them, or the file itself.
+
+    WebP has 8 bits. A picture of more, of which only its own file says what they mean, goes as it is. `bits` as of
+    `fmrnet.pictures.read_picture`.
+    """
+    picture = decode_picture(data, bits)
+    pixels = np.rint(picture * np.float32(255)).astype(np.uint8)
+    if max(picture.shape) > LONGEST_SIDE or not np.array_equal(pixels / np.float32(255), picture):
+        return data
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, format="WEBP", lossless=True, method=METHOD, exact=True)
+    return min(data, encoded.getvalue(), key=len)

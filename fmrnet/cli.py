@@ -18,6 +18,7 @@ from fmrnet.commands.graphs import graphs
 from fmrnet.commands.info import info
 from fmrnet.commands.inspect_pictures import inspect
 from fmrnet.commands.selfcheck import selfcheck
+from fmrnet.commands.serve import serve
 from fmrnet.commands.train import train
 from fmrnet.terminal import errors_in_one_line, fail, signals_as_errors
 
@@ -64,5 +65,5 @@ def version(
         raise typer.Exit
 
 
-for verb in (demo, train, calibrate, inspect, evaluate, graphs, info, selfcheck, bench, edge):
+for verb in (demo, train, calibrate, inspect, evaluate, graphs, info, serve, edge, selfcheck, bench):
     app.command()(verb)

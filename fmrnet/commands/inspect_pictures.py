@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fmrnet.commands.options import Bits, Device, FalseAlarms, Model, PathArgument, PathOption
+from fmrnet.commands.options import Bits, Device, Engine, FalseAlarms, Model, PathArgument, PathOption
 from fmrnet.commands.shared import load
 from fmrnet.terminal import exit_code, fail, note, say, show
 
@@ -41,9 +41,7 @@ def inspect(
     false_alarms: FalseAlarms = None,
     bits: Bits = None,
     device: Device = "auto",
-    engine: Annotated[
-        str, typer.Option(help="auto, onnxruntime, openvino (both on graphs, see `fmrnet graphs`) or torch.")
-    ] = "auto",
+    engine: Engine = "auto",
     resume: Annotated[
         bool,
         typer.Option(

@@ -9,7 +9,17 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Bits", "Device", "FalseAlarms", "Iterations", "Kernels", "Model", "PathArgument", "PathOption"]
+__all__ = [
+    "Bits",
+    "Device",
+    "Engine",
+    "FalseAlarms",
+    "Iterations",
+    "Kernels",
+    "Model",
+    "PathArgument",
+    "PathOption",
+]
 
 
 def path(text: str) -> Path:
@@ -27,6 +37,11 @@ Model = Annotated[Path, PathArgument(metavar="MODEL", help="Model file written b
 
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+Engine = Annotated[
+    str, typer.Option(help="auto, onnxruntime, openvino (both on graphs, see `fmrnet graphs`) or torch.")
+]
 
 
 Bits = Annotated[

@@ -29,7 +29,9 @@ __all__ = [
     "Encoded",
     "Glance",
     "compare",
+    "decode",
     "encode",
+    "features",
     "fuse",
     "glance",
     "map_and_alarm",
@@ -154,6 +156,24 @@ def restore(model: FMRNet, encoded: Encoded) -> Tensor:
         height, width = encoded.picture.shape[1:]
         stitched = fast.stitch_patches(decoded, encoded.origins, (height, width))
     return model.denormalise(stitched).clamp(0, 1)
+
+
+@torch.no_grad()
+def features(model: FMRNet, picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """EL_5, EL_4 and EL_3 of a picture (C, H, W), filled: of the whole, or of its patches, as `Config.tile` says."""
+    if model.config.tile == "picture":
+        return model.maps(picture[None])
+    patches, _ = fast.slice_patches(picture, model.config.patch_size, model.config.stride)
+    deepest, *skips = zip(*map(model.maps, patches.split(BATCH)))
+    return torch.cat(deepest), torch.cat(skips[0]), torch.cat(skips[1])
+
+
+@torch.no_grad()
+def decode(model: FMRNet, maps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """The backgrounds (B, C, H, W) in [0, 1] of what `features` gives, or of windows of it from a patch up."""
+    deepest, *skips = maps
+    latents = model.restore(model.latents(deepest))
+    return model.denormalise(model.decode(latents, (skips[0], skips[1]))).clamp(0, 1)
 
 
 @torch.no_grad()

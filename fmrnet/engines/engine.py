@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrnet.config import Config
-from fmrnet.errors import ArtifactError
+from fmrnet.errors import ArtifactError, ConfigError
 
-__all__ = ["DAMAGED", "Engine", "Found", "Seen", "all_readings", "filled"]
+__all__ = ["DAMAGED", "Engine", "Found", "Seen", "all_readings", "decoded", "filled"]
 
 DAMAGED = "the model gives no number for this picture: its weights are damaged; train it again"
 
@@ -87,6 +87,22 @@ class Engine(Protocol):
 
     def restore(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
         """The picture (C, H, W) as it would look without defects, of a model with a generator."""
+
+
+def decoded(engine: Engine, maps: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]) -> NDArray[np.float32]:
+    """The backgrounds that the decoder alone paints, (B, C, H, W) in [0, 1], from EL_5, EL_4 and EL_3.
+
+    Raises
+    ------
+    ConfigError
+        If the model has no decoder, or the engine does not offer it alone.
+    """
+    if not engine.config.generator:
+        raise ConfigError("this model has no generator, and so no decoder")
+    if not hasattr(engine, "decode"):
+        raise ConfigError(f"engine {engine.name} does not offer the decoder alone: expected engine torch")
+    painted: NDArray[np.float32] = engine.decode(maps)
+    return painted
 
 
 def filled(picture: NDArray[np.float32], multiple: int) -> NDArray[np.float32]:

@@ -85,6 +85,15 @@ class TorchEngine:
         restored = background.restore(self.model, background.encode(self.model, self._filled(picture)))
         return _array(restored[:, : picture.shape[1], : picture.shape[2]])
 
+    def features(self, picture: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """EL_5, EL_4 and EL_3 of a picture (C, H, W) in [0, 1], each (B, C', h, w): see `background.features`."""
+        return tuple(map(_array, background.features(self.model, self._filled(picture))))
+
+    def decode(self, maps: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]) -> NDArray[np.float32]:
+        """The backgrounds (B, C, H, W) in [0, 1] of what `features` gives, in float16 or float32."""
+        deepest, middle, shallow = (torch.from_numpy(one.astype(np.float32)).to(self.device) for one in maps)
+        return _array(background.decode(self.model, (deepest, middle, shallow)))
+
     def _filled(self, picture: NDArray[np.float32]) -> Tensor:
         given = torch.from_numpy(np.ascontiguousarray(picture)).to(self.device)
         return self.model.filled(given[None])[0]

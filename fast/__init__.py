@@ -1,5 +1,12 @@
 """The functions of `fmrnet.reference` on torch tensors: eager, numba (CPU) and Triton (GPU)."""
 
+from importlib.util import find_spec
+
+if find_spec("torch") is None:
+    raise ModuleNotFoundError(
+        "fmrnet.fast needs torch, which is not installed; run pip install 'fmrnet[train]'", name="torch"
+    )
+
 from . import _fork as _fork
 from ._dispatch import BACKENDS, BackendUnavailable
 from .fusion import anomaly_map, gms, modality_maps, residual, ssim

@@ -34,4 +34,10 @@ _HOMES = {  # imported on first use, so that `import fmrnet` does not wait for t
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'fmrnet' has no attribute {name!r}")
-    return getattr(import_module(f"fmrnet.{_HOMES[name]}"), name)
+    try:
+        module = import_module(f"fmrnet.{_HOMES[name]}")
+    except ModuleNotFoundError as error:
+        from fmrnet.extras import explained
+
+        raise explained(error) from None
+    return getattr(module, name)

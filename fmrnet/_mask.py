@@ -16,7 +16,7 @@ _LABELS = 16  # more different values come of resampling or compression, or are 
 _BLOCK = 16  # pixels, within which JPEG spreads the traces of an edge (8, or 16 in colour)
 
 
-def marked(pixels: Pixels) -> NDArray[np.bool_]:
+def marked(pixels: Pixels, remarks: list[str] | None = None) -> NDArray[np.bool_]:
     """Where a mask marks a defect; see `read_mask`."""
     values = pixels.values if pixels.values.ndim == 2 else pixels.values.max(axis=2)
     if not values.min() >= 0:  # nor is NaN
@@ -38,12 +38,17 @@ def marked(pixels: Pixels) -> NDArray[np.bool_]:
     if not faint.any():
         return defect
     traces = not (faint & ~_blocks_around(bright)).any()
+    many = len(np.unique(values[defect])) > _LABELS
+    if not traces and not pixels.lossy and many and bright.any() and _scattered(values, faint):
+        if remarks is not None:
+            remarks.append("are soft, of many values: what is above one half counts as defective")
+        return bright
     if pixels.lossy and not traces:
         raise PictureError(
             f"holds faint values (up to {values[faint].max()} of {white}) that may be labels or traces of its "
             "compression; save the mask as PNG"
         )
-    if traces and (pixels.lossy or _scattered(values, faint) or len(np.unique(values[defect])) > _LABELS):
+    if traces and (pixels.lossy or _scattered(values, faint) or many):
         return bright
     return defect
 

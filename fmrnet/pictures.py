@@ -87,7 +87,7 @@ def decode_picture(data: bytes, bits: int | None = None) -> Picture:
     return _to_unit(_decoded(data), bits)
 
 
-def read_mask(path: str | Path) -> NDArray[np.bool_]:
+def read_mask(path: str | Path, remarks: list[str] | None = None) -> NDArray[np.bool_]:
     """Read a ground-truth mask: (H, W), True where there is a defect.
 
     A pixel is a defect where any channel is above 0: in black and white, 0 and 1, labels, colours, a palette (by its
@@ -96,7 +96,8 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
     Lossy compression and resampling leave faint values around what was drawn. Faint values, up to half of full
     brightness, are taken for such traces, and a pixel is then a defect above one half, if every one of them lies near
     a bright value, in the same block of JPEG or the next, and either the format may be lossy, or they are scattered, or
-    the mask has more than 16 different values.
+    the mask has more than 16 different values. A soft mask, whose many values rise step by step, is likewise a defect
+    above one half, however far its faint values reach; `remarks` then gets words that go on from "this mask ".
 
     Raises
     ------
@@ -106,7 +107,7 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
     path = Path(path)
     pixels = _decode(path)
     try:
-        return marked(pixels)
+        return marked(pixels, remarks)
     except PictureError as error:
         raise PictureError(f"{path} {error}") from None
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from fmrnet.errors import FmrnetError, is_out_of_memory, printable
+from fmrnet.extras import explained
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -52,6 +53,11 @@ def errors_in_one_line() -> Iterator[None]:
         sys.stdout.flush()
     except FmrnetError as error:
         raise fail(error, 2) from None
+    except ModuleNotFoundError as error:
+        told = explained(error)
+        if told is error:
+            raise
+        raise fail(told, 2) from None
     except KeyboardInterrupt as error:
         stopped = "stopped; what is written is whole, and the same command starts again"
         raise fail(stopped, exit_code(error)) from None

@@ -2,6 +2,7 @@
 
 ROC  recall over false positive rate, every score a threshold    PRO  per-region overlap: recall of each
 defect region, mean over the regions                             mu, sigma  mean and standard deviation
+PIMO  recall of one picture's defect over the mean false positive rate of the good pictures
 """
 
 from collections.abc import Callable, Sequence
@@ -104,6 +105,69 @@ def au_pro(maps: Sequence[npt.ArrayLike], masks: Sequence[npt.ArrayLike], limit:
     return _area(x, y, limit) / limit
 
 
+def aupimo(
+    maps: Sequence[npt.ArrayLike], masks: Sequence[npt.ArrayLike], bounds: tuple[float, float] = (1e-5, 1e-4)
+) -> Array:
+    """Area under each defective picture's PIMO curve between two false positive rates, their axis logarithmic.
+
+    At each threshold: the recall is the share of a picture's defective pixels at or above it, the false positive
+    rate is that share among a good picture's pixels, mean over the good pictures. Every distinct score is a threshold;
+    between two of them the curve is straight over the logarithm of the rate, of which 0 has none: it counts as the
+    lesser bound, or the least rate above 0 if that is less. The area is divided by that of recall 1 (Bertoldo et al.,
+    AUPIMO, 2024).
+
+    Parameters
+    ----------
+    maps : sequence of (H, W)
+        Anomaly maps; sizes may differ.
+    masks : sequence of (H, W), bool or 0/1
+        True is defective; empty for a good picture.
+    bounds : (float, float)
+        False positive rates, above 0, at most 1, the lesser first.
+
+    Returns
+    -------
+    (n,) in [0, 1], NaN for a good picture
+
+    Raises
+    ------
+    ValueError
+        Shapes differ, NaN, no defective or no good picture, or no such bounds.
+    """
+    low, high = bounds
+    if not 0 < low < high <= 1:
+        raise ValueError(
+            f"bounds are {bounds!r}; expected two false positive rates in (0, 1], the lesser first"
+        )
+    if len(maps) != len(masks):
+        raise ValueError(f"{len(maps)} maps for {len(masks)} masks; expected one mask per map")
+    good, defective = [], {}
+    for n, (values, truth) in enumerate(zip(maps, masks)):
+        A, mask = numbers(f"maps[{n}]", values, "(H, W)"), _binary(f"masks[{n}]", truth)
+        if A.shape != mask.shape:
+            raise ValueError(f"maps[{n}] has shape {A.shape} but masks[{n}] {mask.shape}; expected one shape")
+        if mask.any():
+            defective[n] = np.sort(A[mask])
+        else:
+            good.append(np.sort(A, axis=None))
+    if not good or not defective:
+        raise ValueError(f"{len(defective)} defective and {len(good)} good pictures; expected some of both")
+
+    found = np.full(len(maps), np.nan)
+    for n, inside in defective.items():
+        thresholds = np.unique(np.concatenate([*good, inside]))[::-1]
+        x = np.mean([_share_at_or_above(one, thresholds) for one in good], axis=0)
+        x, y = np.append(0.0, x), np.append(0.0, _share_at_or_above(inside, thresholds))
+        log_x = np.log(np.where(x > 0, x, min(low, x[x > 0].min())))
+        ends = np.log([low, high])
+        within = (log_x >= ends[0]) & (log_x <= ends[1])
+        at_ends = np.interp(ends, log_x, y)
+        log_x = np.concatenate([ends[:1], log_x[within], ends[1:]])
+        level = np.concatenate([at_ends[:1], y[within], at_ends[1:]])
+        found[n] = np.trapezoid(level, log_x) / (ends[1] - ends[0])
+    return found
+
+
 def precision_recall_f1(prediction: npt.ArrayLike, truth: npt.ArrayLike) -> tuple[float, float, float]:
     """Precision, recall and F1 of a decision.
 
@@ -204,6 +268,10 @@ def _of_patches(alarm_map: npt.ArrayLike, size: int, statistic: Callable[[Array]
             patch[: inside.shape[0], : inside.shape[1]] = inside
             found[i, j] = statistic(patch)
     return found
+
+
+def _share_at_or_above(ascending: Array, thresholds: Array) -> Array:
+    return 1 - np.searchsorted(ascending, thresholds) / len(ascending)
 
 
 def _area(x: Array, y: Array, limit: float) -> float:

@@ -298,7 +298,7 @@ def test_the_demos_pictures_are_a_data_set_with_every_kind_of_defect(tmp_path):
     from fmrnet.evaluation.layouts import load_dataset
     from fmrnet.pictures import read_picture
 
-    examples = load_dataset(demo.make_dataset(tmp_path / "set", seed=1))
+    examples = load_dataset(demo.make_dataset(tmp_path / "set", seed=1)).examples
     assert {example.defect for example in examples} == {"good", *drawn_defects.KINDS}
     (tmp_path / "again").mkdir()
     (tmp_path / "again" / "mine.txt").touch()

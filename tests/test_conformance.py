@@ -379,7 +379,7 @@ main()
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert seen.returncode == 2
     assert seen.stderr == (
-        "fmrnet: fmrnet.conformance.outcomes needs hypothesis: pip install 'fmrnet[conformance]'\n"
+        "fmrnet: this needs hypothesis, which is not installed; run pip install 'fmrnet[conformance]'\n"
     )
 
 

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from fmrnet.errors import DatasetError
-from fmrnet.evaluation.layouts import Example, load_dataset, unused_pictures
+from fmrnet.evaluation.examples import Example
+from fmrnet.evaluation.layouts import load_dataset
 
 SHAPE = (12, 16)
 TRUTH = np.zeros(SHAPE, np.bool_)
@@ -90,13 +91,15 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(tmp_path, layout):
     files, expected = LAYOUTS[layout]
-    examples = load_dataset(make(tmp_path, files))
+    found = load_dataset(make(tmp_path, files))
+    examples = found.examples
     assert {e.defect: e.picture.relative_to(tmp_path).as_posix() for e in examples} == expected
     assert len(examples) == len(expected)
     for example in examples:
         assert example.good == (example.defect == "good")
         assert np.array_equal(example.truth(SHAPE), TRUTH & (not example.good))
-    assert unused_pictures(tmp_path, examples) == []
+    assert found.unused == []
+    assert found.layout == {"BTAD": "btad", "MVTec LOCO": "loco"}.get(layout, "mvtec")
 
 
 def test_a_data_set_behind_links_and_a_trailing_slash(tmp_path):
@@ -106,7 +109,7 @@ def test_a_data_set_behind_links_and_a_trailing_slash(tmp_path):
     for part in ("test", "ground_truth"):
         (tmp_path / "parts" / part).symlink_to(tmp_path / "real" / part)
     for root in ("link", "parts"):
-        examples = load_dataset(f"{tmp_path / root}/")
+        examples = load_dataset(f"{tmp_path / root}/").examples
         assert [str(e.picture.relative_to(tmp_path / root)) for e in examples] == [
             "test/cut/000.png",
             "test/good/000.png",
@@ -130,12 +133,12 @@ def test_what_systems_leave_in_folders_does_not_count(tmp_path):
             "test/empty": None,
         },
     )
-    examples = load_dataset(tmp_path)
-    assert [e.picture.relative_to(tmp_path).as_posix() for e in examples] == [
+    found = load_dataset(tmp_path)
+    assert [e.picture.relative_to(tmp_path).as_posix() for e in found.examples] == [
         "test/cut/000.png",
         "test/good/000.png",
     ]
-    assert unused_pictures(tmp_path, examples) == []
+    assert found.unused == []
 
 
 def test_pictures_that_belong_to_nothing_are_found(tmp_path):
@@ -149,7 +152,7 @@ def test_pictures_that_belong_to_nothing_are_found(tmp_path):
             "masks/hole/1.png": TRUTH,
         },
     )
-    unused = unused_pictures(tmp_path, load_dataset(tmp_path))
+    unused = load_dataset(tmp_path).unused
     assert [path.relative_to(tmp_path).as_posix() for path in unused] == [
         "test/deep/er/1.png",
         "test/stray.png",
@@ -161,12 +164,12 @@ def test_pictures_that_belong_to_nothing_are_found(tmp_path):
 def test_a_broken_link_is_a_picture_that_will_be_missed(tmp_path):
     make(tmp_path, LAYOUTS["MVTec AD"][0])
     (tmp_path / "test/good/gone.png").symlink_to("nowhere.png")
-    assert len(load_dataset(tmp_path)) == 3
+    assert len(load_dataset(tmp_path).examples) == 3
 
 
 def test_without_a_mask_the_truth_is_not_known(tmp_path):
     make(tmp_path, {"test/cut/0.png": GREY, "test/good/0.png": GREY})
-    cut, good = load_dataset(tmp_path)
+    cut, good = load_dataset(tmp_path).examples
     assert cut.truth(SHAPE) is None
     assert not good.truth(SHAPE).any()
 
@@ -174,12 +177,18 @@ def test_without_a_mask_the_truth_is_not_known(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"train/good/0.png": GREY}, r"has no folder test; expected test/good, .*_mask.png$"),
+        (
+            {"train/good/0.png": GREY},
+            r"has no folder test; expected test/good, .*_mask.png, or another layout",
+        ),
         (
             {"01/test/ok/0.png": GREY, "02/test/ok/0.png": GREY},
             "holds the data sets 01; 02: name one of them",
         ),
-        ({"test/good/readme.txt": "x", "test/0.png": GREY}, "test holds no pictures; expected them in"),
+        (
+            {"test/good/readme.txt": "x", "test/0.png": GREY},
+            r"holds no pictures where MVTec AD has them; expected test/good/\* and",
+        ),
         (
             {"test/ko/00.png": GREY, "test/ko/00.jpg": GREY, "ground_truth/ko/00.png": TRUTH},
             r"test/ko/00.jpg shares its mask with .*; .*test/ko/00.png shares its mask",
@@ -200,7 +209,7 @@ def test_what_is_no_data_set_or_not_clear_is_refused(tmp_path, files, message):
 
 
 def test_two_pictures_of_one_name_without_masks_are_two(tmp_path):
-    assert len(load_dataset(make(tmp_path, {"test/ok/00.png": GREY, "test/ok/00.jpg": GREY}))) == 2
+    assert len(load_dataset(make(tmp_path, {"test/ok/00.png": GREY, "test/ok/00.jpg": GREY})).examples) == 2
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_auto_takes_pytorch_or_else_the_first_runtime_where_there_are_graphs(con
     assert choice.choose(graphs) == choice.choose(graphs, "cpu") == choice.ENGINES[0]
     without(monkeypatch, "torch", choice.ENGINES[0])
     assert choice.choose(graphs) == choice.ENGINES[1]
-    with pytest.raises(ConfigError, match="needs PyTorch"):
+    with pytest.raises(ConfigError, match="needs torch"):
         choice.choose(graphs, "cuda")
 
 
@@ -198,12 +198,31 @@ def test_what_cannot_be_chosen_is_said_with_the_remedy(content, monkeypatch, mad
         assert expected in str(caught.value)
         assert "\n" not in str(caught.value)
     without(monkeypatch, name)
-    with pytest.raises(ConfigError, match=f"{name} is not installed; run pip install {name}"):
+    with pytest.raises(ConfigError, match=f"{name} is not installed; run pip install .*{name}"):
         choice.choose(graphs, "cpu", name)
+
+
+def test_without_pytorch_it_is_said_what_to_install_or_where_to_make_graphs(content, monkeypatch):
+    graphs = with_graphs(content, *inputs_of(CONFIG))
     without(monkeypatch, "torch", *runtimes.RUNTIMES)
-    for given, engine in ((content, "auto"), (graphs, "auto"), (graphs, "torch")):
-        with pytest.raises(ConfigError, match="needs PyTorch, which is not installed"):
-            choice.choose(given, "cpu", engine)
+    install = "run pip install 'fmrnet[train]'"
+    cases = [
+        (content, "auto", "auto", "this model runs in torch alone", install),
+        (content, "cuda", "auto", "device 'cuda' needs torch", install),
+        (content, "cpu", "torch", "engine torch is not installed", install),
+        (graphs, "cpu", "auto", "neither onnxruntime nor torch", "run pip install onnxruntime"),
+        (
+            dataclasses.replace(content, config=INSTANT),
+            "auto",
+            "auto",
+            "run `fmrnet graphs MODEL --out MODEL` where 'fmrnet[train]' is installed",
+            "or pip install 'fmrnet[train]' here",
+        ),
+    ]
+    for given, device, engine, *expected in cases:
+        with pytest.raises(ConfigError) as caught:
+            choice.choose(given, device, engine)
+        assert all(part in str(caught.value) for part in expected)
 
 
 def test_load_takes_an_engine_and_names_the_file(tmp_path, content):

@@ -135,7 +135,7 @@ def test_names_of_folders_are_neither_markup_nor_commands(model, dataset):
     (dataset / "ground_truth" / "ko").rename(dataset / "ground_truth" / "[b]\x1b[2J")
     seen = run("evaluate", model, dataset)
     assert seen.exit_code == 0, seen.output
-    assert r"pixels of [b]\x1b[2J" in seen.stdout
+    assert r"│ [b]\x1b[2J │" in seen.stdout
     assert "\x1b" not in seen.stdout
 
 

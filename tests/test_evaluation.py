@@ -6,19 +6,29 @@ import dataclasses
 import json
 import re
 import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
+from anomalib_aupimo import AUPIMO, PIXELS, case
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    confusion_matrix,
+    precision_recall_curve,
+    precision_recall_fscore_support,
+    precision_score,
+    roc_auc_score,
+)
 from tiny import with_thresholds
 
 from fmrnet import pictures
 from fmrnet.config import preset
 from fmrnet.errors import ConfigError, DatasetError, PictureError
+from fmrnet.evaluation import metrics, resampling
 from fmrnet.evaluation.evaluate import Evaluation, evaluate
 from fmrnet.evaluation.metrics import Confusion, PixelCounts
 from fmrnet.files import write_json
@@ -91,13 +101,129 @@ def test_counts_give_the_oracles_figures(pictures, limit):
     assert counts.roc_auc() == pytest.approx(scoring.roc_auc(scores, truth), abs=1e-9)
     assert counts.roc_auc() == pytest.approx(roc_auc_score(truth, scores), abs=1e-9)
     assert counts.au_pro(limit) == pytest.approx(scoring.au_pro(maps, masks, limit), abs=1e-9)
-    figures = counts.figures(limit)
+    figures = counts.figures()
+    for name, at in (("au_pro", 0.3), ("au_pro_05", 0.05)):
+        assert figures[name] == pytest.approx(scoring.au_pro(maps, masks, at), abs=1e-9)
+    assert figures["average_precision"] == pytest.approx(average_precision_score(truth, scores), abs=1e-9)
+    precision, recall, _ = precision_recall_curve(truth, scores)
+    assert figures["f1_max"] == pytest.approx(
+        np.max(2 * precision * recall / np.maximum(precision + recall, 1e-12))
+    )
     found = figures["precision"], figures["recall"], figures["f1"]
     assert found == pytest.approx(scoring.precision_recall_f1(scores > 0.4, truth))
     theirs = precision_recall_fscore_support(truth, scores > 0.4, average="binary", zero_division=0)
     assert found == pytest.approx(theirs[:3])
     names = "true_negatives", "false_positives", "false_negatives", "true_positives"
     assert [figures[name] for name in names] == confusion_matrix(truth, scores > 0.4).ravel().tolist()
+
+
+@given(
+    pictures=scored_pictures(),
+    rates=st.sampled_from([(1e-5, 1e-4), (1e-3, 0.03), (0.05, 0.5), (0.25, 1.0)]),
+    good=st.booleans(),
+)
+def test_aupimo_is_the_oracles(pictures, rates, good):
+    """Rates of all sizes: below that of one pixel, at those of ties, and at whole pictures."""
+    maps, masks = pictures
+    if good:
+        maps, masks = [*maps, maps[0] * np.float32(0.5)], [*masks, np.zeros_like(masks[0])]
+    counts = PixelCounts()
+    for values, mask in zip(maps, masks, strict=True):
+        counts.add(values, values > 0.4, mask)
+    with mock.patch.object(metrics, "AUPIMO_RATES", rates):
+        found = counts.aupimo()
+    if all(mask.any() for mask in masks):
+        assert found is None
+        return
+    expected = scoring.aupimo(maps, masks, rates)
+    assert found.value == pytest.approx(expected[~np.isnan(expected)], abs=1e-9)
+    assert (found.least <= found.value + 1e-12).all()
+    assert (found.value <= found.greatest + 1e-12).all()
+
+
+@pytest.mark.parametrize("drawn", AUPIMO)
+def test_aupimo_is_anomalibs(drawn):
+    seed, pixels = drawn
+    maps, masks = case(seed)
+    rates = pixels[0] / PIXELS, pixels[1] / PIXELS
+    assert scoring.aupimo(maps, masks, rates)[-len(AUPIMO[drawn]) :] == pytest.approx(AUPIMO[drawn], abs=1e-6)
+    counts = PixelCounts()
+    for values, mask in zip(maps, masks, strict=True):
+        counts.add(values, mask, mask)
+    with mock.patch.object(metrics, "AUPIMO_RATES", rates):
+        found = counts.aupimo()
+    assert (abs(found.value - AUPIMO[drawn]) <= found.doubt + 1e-6).all()
+    assert found.doubt.max() < 2e-4
+
+
+@given(seed=st.integers(0, 2**32 - 1), spread=st.sampled_from([1e-4, 1e-3, 0.1]))
+def test_no_figure_is_further_from_the_scores_than_it_says(seed, spread):
+    """Scores so close together that many share a bin."""
+    rng = np.random.default_rng(seed)
+    masks = [np.zeros((12, 15), bool) for _ in range(3)]
+    masks[1][2:5, 3:9] = masks[2][7:9, 1:3] = masks[2][0, 14] = True
+    maps = [(1 + spread * (rng.random(mask.shape) + 0.5 * mask)).astype(np.float32) for mask in masks]
+    counts = PixelCounts()
+    for values, mask in zip(maps, masks, strict=True):
+        counts.add(values, mask, mask)
+    with mock.patch.object(metrics, "AUPIMO_RATES", (0.01, 0.2)):
+        figures = counts.figures()
+    scores, truth = (np.concatenate([one.ravel() for one in parts]) for parts in (maps, masks))
+    precision, recall, _ = precision_recall_curve(truth, scores)
+    exact = {
+        "roc_auc": roc_auc_score(truth, scores),
+        "average_precision": average_precision_score(truth, scores),
+        "au_pro": scoring.au_pro(maps, masks, 0.3),
+        "au_pro_05": scoring.au_pro(maps, masks, 0.05),
+        "aupimo": np.nanmean(scoring.aupimo(maps, masks, (0.01, 0.2))),
+        "f1_max": np.max(2 * precision * recall / np.maximum(precision + recall, 1e-12)),
+    }
+    for name, value in exact.items():
+        assert abs(figures[name] - value) <= figures["doubt"][name] + 1e-12, name
+
+
+def test_replicates_are_the_oracles_of_pictures_drawn_again():
+    """Each resample as a set of its own, pictures as often as they are drawn, scored without any bins."""
+    rng = np.random.default_rng(3)
+    masks = [np.zeros((9, 11), bool) for _ in range(7)]
+    for mask in masks[3:]:
+        mask[rng.integers(0, 5) :, rng.integers(0, 8) :][:3, :2] = True
+    masks[6][0, 0] = True
+    maps = [(rng.integers(0, 20, mask.shape) / 32 + 0.25 * mask).astype(np.float32) for mask in masks]
+    histograms = [PixelCounts().add(a, a > 0.4, mask) for a, mask in zip(maps, masks, strict=True)]
+    scores = np.array([a.max() for a in maps]) + rng.integers(0, 3, 7) / 32
+    truth = np.array([mask.any() for mask in masks])
+    with mock.patch.object(resampling, "AUPIMO_RATES", (0.01, 0.2)):
+        pixels = resampling.pixels(histograms[:3], histograms[3:])
+    pictures = resampling.pictures(scores, scores > 0.5, truth)
+    weights = resampling.draws(3, 4)
+    assert weights.shape == (resampling.RESAMPLES + 1, 7)
+    assert (weights[:, :3].sum(1) == 3).all()
+    assert (weights[:, 3:].sum(1) == 4).all()
+    assert (weights[-1] == 1).all()
+    assert len(np.unique(weights, axis=0)) > 200
+    for row in (0, 17, resampling.RESAMPLES):
+        again = np.repeat(np.arange(7), weights[row].astype(int))
+        a, m = [maps[i] for i in again], [masks[i] for i in again]
+        flat, marked = (np.concatenate([one.ravel() for one in parts]) for parts in (a, m))
+        expected = {
+            "roc_auc": roc_auc_score(marked, flat),
+            "average_precision": average_precision_score(marked, flat),
+            "au_pro": scoring.au_pro(a, m, 0.3),
+            "au_pro_05": scoring.au_pro(a, m, 0.05),
+            "aupimo": np.nanmean(scoring.aupimo(a, m, (0.01, 0.2))),
+            "recall": (flat > 0.4)[marked].mean(),
+            "false_positive_rate": (flat > 0.4)[~marked].mean(),
+        }
+        for name, value in expected.items():
+            assert pixels[name][row] == pytest.approx(value, abs=1e-6), name
+        assert pictures["roc_auc"][row] == pytest.approx(roc_auc_score(truth[again], scores[again]))
+        assert pictures["average_precision"][row] == pytest.approx(
+            average_precision_score(truth[again], scores[again])
+        )
+        assert pictures["precision"][row] == pytest.approx(
+            precision_score(truth[again], scores[again] > 0.5, zero_division=0)
+        )
 
 
 @given(pictures=scored_pictures())
@@ -109,7 +235,10 @@ def test_counts_add_up(pictures):
         one = PixelCounts()
         one.add(values, values > 0.4, mask)
         apart = apart + one
-    assert together.figures() == pytest.approx(apart.figures())
+    assert together.figures().pop("doubt") == pytest.approx(apart.figures().pop("doubt"))
+    for one in (together, apart):
+        one.doubtless = {name: value for name, value in one.figures().items() if name != "doubt"}
+    assert together.doubtless == pytest.approx(apart.doubtless)
 
 
 @given(
@@ -152,13 +281,13 @@ def test_figures_that_rest_on_nothing_are_none():
 
 def test_counts_keep_their_size_over_any_number_of_pictures():
     counts = PixelCounts()
-    held = [counts.good.nbytes, counts.defective.nbytes, counts.overlap.nbytes]
+    held = [counts.good.nbytes, counts.defective.nbytes, counts.overlap.nbytes, counts.rates.nbytes]
     rng = np.random.default_rng(0)
     for _ in range(20):
         scores = rng.random((30, 40), np.float32)
         counts.add(scores, scores > 0.5, scores > 0.7)
-    assert [counts.good.nbytes, counts.defective.nbytes, counts.overlap.nbytes] == held
-    assert sum(held) < 13e6
+    assert [counts.good.nbytes, counts.defective.nbytes, counts.overlap.nbytes, counts.rates.nbytes] == held
+    assert sum(held) < 17e6
     assert counts.good.sum() + counts.defective.sum() == 20 * 30 * 40
 
 
@@ -178,13 +307,9 @@ def test_a_map_that_holds_no_numbers_is_refused_and_changes_nothing(value):
 
 
 @pytest.mark.parametrize("limit", [0.0, -0.1, 1.1, float("nan")])
-def test_limits_outside_their_range_are_refused(dataset, limit):
+def test_limits_outside_their_range_are_refused(limit):
     with pytest.raises(ValueError, match="expected a false positive rate"):
         PixelCounts().au_pro(limit)
-    inspector = Brightness()
-    with pytest.raises(ConfigError, match="expected a false positive rate"):
-        evaluate(inspector, dataset, limit=limit)
-    assert not inspector.inspected
 
 
 def test_confusions_add_up():
@@ -230,7 +355,13 @@ def test_evaluate(dataset):
     }
     assert figures["pixel"]["roc_auc"] == figures["picture"]["roc_auc"] == 1.0
     assert figures["patch_level"]["roc_auc"] == 1.0
-    assert (figures["pixel"]["au_pro"], figures["pixel"]["au_pro_limit"]) == (1.0, 0.3)
+    for name in ("average_precision", "au_pro", "au_pro_05", "aupimo"):
+        assert figures["pixel"][name] == 1.0
+    assert figures["pixel"]["au_pro_limits"] == {"au_pro": 0.3, "au_pro_05": 0.05}
+    assert (figures["pixel"]["f1_max"], figures["picture"]["f1_max"]) == (1.0, 1.0)
+    assert figures["pixel"]["intervals"]["recall"] == [0.0, 1.0]  # one of two found
+    assert [entry["aupimo"] for entry in figures["each"] if "area" in entry] == [1.0, 1.0]
+    assert figures["classes"]["bright"]["pixel"]["intervals"] == {}  # of one picture
     assert (figures["pixel"]["precision"], figures["pixel"]["recall"]) == (1.0, 0.5)
     assert figures["pixel"]["true_negatives"] == 4 * 320 - 32
     assert (figures["picture"]["true_positives"], figures["picture"]["false_negatives"]) == (1, 1)
@@ -297,7 +428,7 @@ def test_without_defective_pictures_false_alarms_are_counted(dataset):
     assert figures["pixel"]["false_positives"] == 320
     assert figures["classes"] == {}
     (note,) = figures["notes"]
-    assert note.startswith("without defective test pictures there are no ROC-AUC, AU-PRO")
+    assert note.startswith("without defective test pictures there are no ROC-AUC, average precision, AU-PRO")
 
 
 def test_pictures_without_masks_give_figures_of_pictures(dataset):
@@ -332,7 +463,7 @@ def test_all_masks_are_looked_at_before_the_first_inspection(dataset):
     with pytest.raises(DatasetError) as refused:
         evaluate(inspector, dataset)
     assert re.search(
-        r"001_mask.png is 16x16 pixels, its picture 20x16; expected the same size; "
+        r"001_mask.png is 16x16 pixels, its picture 20x16; expected the same size, or its proportions; "
         r".*002_mask.png marks no pixel.*; the mask of .*003.png: .*is empty.*; and 1 more$",
         str(refused.value),
     )
@@ -450,8 +581,7 @@ def test_classes_are_inspected_in_turn(dataset):
     assert classes == ["bright", "faint", "good", "bright", "good", "bright", "bright"]
 
 
-@pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
-def test_au_pro_is_that_of_the_limit_asked_for(dataset, limit):
+def test_au_pro_is_that_of_its_limit(dataset):
     for number, brightness in enumerate((40, 80), start=2):  # of good pixels above the faint defect, some
         picture = np.zeros((16, 20), np.uint8)
         picture[:4, : 5 * number] = brightness
@@ -461,8 +591,9 @@ def test_au_pro_is_that_of_the_limit_asked_for(dataset, limit):
         mask = TRUTH if path.parent.name != "good" else np.zeros_like(TRUTH)
         picture = read_picture(path)
         counts.add(picture, picture > 0.4, mask)
-    figures = evaluate(Brightness(), dataset, limit=limit)
-    assert figures["pixel"]["au_pro"] == pytest.approx(counts.au_pro(limit))
+    figures = evaluate(Brightness(), dataset)
+    assert figures["pixel"]["au_pro"] == pytest.approx(counts.au_pro(0.3))
+    assert figures["pixel"]["au_pro_05"] == pytest.approx(counts.au_pro(0.05))
     assert figures["classes"]["faint"]["pixel"]["au_pro"] < 1
     assert counts.au_pro(0.05) != pytest.approx(counts.au_pro(0.3))
 

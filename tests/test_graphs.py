@@ -17,7 +17,7 @@ from fmrnet.inspection.inspector import Inspector
 from fmrnet.network.model import FMRNet
 
 for module in ("onnx", "onnxscript", "onnxruntime"):
-    pytest.importorskip(module, reason="graphs need pip install 'fmrnet[onnx]'")
+    pytest.importorskip(module, reason="graphs need pip install 'fmrnet[train]'")
 
 
 def test_weights_are_appended_to_a_template():

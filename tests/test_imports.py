@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [  # of fmrnet/, from the ground up: a module imports from its own floor, its own room and those below
     {"errors"},
+    {"extras"},
     {"files", "config", "devices", "streams", "headroom", "terminal"},
     {"progress"},
     {"_pixels"},
@@ -18,7 +19,7 @@ FLOORS = [  # of fmrnet/, from the ground up: a module imports from its own floo
     {"network"},
     {"engines"},
     {"inspection"},
-    {"deployment"},
+    {"deployment", "pages"},
     {"learning"},
     {"evaluation"},
     {"conformance"},
@@ -157,8 +158,8 @@ def test_importing_the_package_is_quick() -> None:
 WITHOUT_TORCH = [
     *(
         dotted(path)
-        for room in ("inspection", "deployment")
-        for path in sorted((ROOT / "fmrnet" / room).glob("*.py"))
+        for folder in ("inspection", "deployment", "pages")
+        for path in sorted((ROOT / "fmrnet" / folder).glob("*.py"))
         if path.stem != "__init__"
     ),
     *(f"fmrnet.engines.{name}" for name in ("engine", "choice", "graph_engine", "onnx_bytes", "runtimes")),

@@ -68,7 +68,7 @@ def test_mvtec(tmp_path, call):
     pictures, channels = load_good_pictures(target, 64)
     assert [picture.shape for picture in pictures] == [(80, 80, 3)] * 2
     assert channels == 3
-    assert [(e.defect, len(e.masks)) for e in load_dataset(target)] == [("cut", 1), ("good", 0)]
+    assert [(e.defect, len(e.masks)) for e in load_dataset(target).examples] == [("cut", 1), ("good", 0)]
     mask = read_mask(target / "ground_truth/cut/000_mask.png")
     assert np.array_equal(mask, square((80, 80), 20, 40, side=5))
 
@@ -84,7 +84,7 @@ def test_layouts_of_the_same_kind(tmp_path, call):
     save(source / "test/ko/2.bmp", ground(80, 80, seed=4))  # without a mask
     call("mvtec", source, target, "--size", "80x80", "--train", "1")
     assert [path.name for path in (target / "train" / "good").iterdir()] == ["0_0.png"]
-    found = {example.picture.name: example for example in load_dataset(target)}
+    found = {example.picture.name: example for example in load_dataset(target).examples}
     assert {name: example.defect for name, example in found.items()} == {
         "0.png": "good",
         "1.png": "ko",
@@ -117,7 +117,7 @@ def test_dagm(tmp_path, call):
     )
     call("dagm", source, target, "--size", "128x128", "--train", "2", "--test", "1")
     assert sorted(p.name for p in (target / "train/good").iterdir()) == ["0576_0.png", "0578_0.png"]
-    found = {e.picture.name: e for e in load_dataset(target)}
+    found = {e.picture.name: e for e in load_dataset(target).examples}
     assert {name: e.defect for name, e in found.items()} == {
         "0001.png": "good",
         "0002.png": "defect",
@@ -140,7 +140,7 @@ def test_rsdds(tmp_path, call, kind):
     ]  # fmt: skip
     # 20 of 400 rows are defective: 96 to 112 of 320
     assert [picture.shape for picture in pictures] == [(96, 64, 1), (208, 64, 1)] * 2
-    (shown,) = load_dataset(target)
+    (shown,) = load_dataset(target).examples
     assert shown.picture.name == "rail_10.png"
     assert np.array_equal(np.flatnonzero(shown.truth((320, 64)).any(1)), np.arange(96, 112))
 

@@ -13,7 +13,7 @@ from fmrnet import fast
 from fmrnet.conformance.tolerances import assert_close
 
 for module in ("onnx", "onnxscript", "onnxruntime"):
-    pytest.importorskip(module, reason="ONNX export needs pip install 'fmrnet[onnx]'")
+    pytest.importorskip(module, reason="ONNX export needs pip install 'fmrnet[train]'")
 
 
 class Call(nn.Module):

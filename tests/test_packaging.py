@@ -35,7 +35,12 @@ def test_holds_every_module_and_nothing_else(wheel):
         for file in (ROOT / folder).rglob("*.py")
     }
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert names == expected | {"fmrnet/py.typed"}
+    pages = {
+        f"fmrnet/{file.relative_to(ROOT / 'fmrnet').as_posix()}"
+        for file in (ROOT / "fmrnet" / "pages").rglob("*.*")
+        if file.suffix not in (".py", ".pyc")
+    }
+    assert names == expected | pages | {"fmrnet/py.typed"}
 
 
 def test_works_outside_the_repository(wheel, tmp_path):

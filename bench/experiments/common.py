@@ -31,7 +31,8 @@ from fmrnet.config import Config, preset
 from fmrnet.engines import background
 from fmrnet.engines.engine import Found
 from fmrnet.errors import ConfigError, DatasetError, FmrnetError
-from fmrnet.evaluation.layouts import Example, load_dataset
+from fmrnet.evaluation.examples import Example
+from fmrnet.evaluation.layouts import load_dataset
 from fmrnet.evaluation.metrics import PixelCounts
 from fmrnet.inspection.inspector import Inspector
 from fmrnet.learning import training
@@ -199,7 +200,7 @@ def pictures(
     inspector: Inspector, dataset: Path, bar: Bar, label: str
 ) -> Iterator[tuple[Tensor, NDArray[np.bool_]]]:
     """The test pictures of a data set, (C, H, W) in [0, 1], each with its truth (H, W)."""
-    examples = load_dataset(dataset)
+    examples = load_dataset(dataset).examples
     for done, example in enumerate(examples):
         bar.show(label, done, len(examples))
         picture = to_channels(read_picture(example.picture), inspector.config.image_channels)

@@ -34,7 +34,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fmrnet.errors import DatasetError
-from fmrnet.evaluation.layouts import GOOD, Example, load_dataset
+from fmrnet.evaluation.examples import GOOD, Example
+from fmrnet.evaluation.layouts import load_dataset
 from fmrnet.listing import GOOD_FOLDERS, list_pictures
 from fmrnet.pictures import read_picture, write_picture
 from fmrnet.progress import Bar
@@ -55,7 +56,9 @@ def mvtec(folder: Path, train: int, test: int | None) -> list[Source]:
     named = sorted(path for path in (folder / "train").glob("*") if path.name.casefold() in GOOD_FOLDERS)
     folders = named or [folder / "train" / GOOD]
     good = [Source(picture, GOOD, part="train") for one in folders for picture in _pictures(one)]
-    shown = [Source(example.picture, example.defect, example.masks) for example in load_dataset(folder)]
+    shown = [
+        Source(example.picture, example.defect, example.masks) for example in load_dataset(folder).examples
+    ]
     kept = [s for s in shown if s.good][:test] + [s for s in shown if not s.good]
     return _first(good, train, folder) + kept
 
@@ -116,7 +119,7 @@ def main() -> None:
     with Bar() as bar:
         convert(sources, given.target, common.size_of(given.size), bar)
     print(f"{given.target}: {len(list_pictures(given.target / 'train' / 'good'))} pictures to learn from, "
-          f"{len(load_dataset(given.target))} to test on")  # fmt: skip
+          f"{len(load_dataset(given.target).examples)} to test on")  # fmt: skip
 
 
 def convert(sources: list[Source], target: Path, size: tuple[int, int], bar: Bar) -> None:

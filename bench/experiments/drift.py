@@ -98,7 +98,7 @@ def main() -> None:
 
 def inspected(folder: Path, with_scores: bool, bar: Bar) -> dict[str, list[Seen]]:
     """The set's good pictures as they are and spoilt each way, and its defective ones: see SPOILS."""
-    examples = load_dataset(folder)
+    examples = load_dataset(folder).examples
     train = [str(file) for file in data.good_files(folder)]
     good = [str(example.picture) for example in examples if example.good]
     inspector = instant(folder) if with_scores else None

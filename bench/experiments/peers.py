@@ -110,7 +110,7 @@ def measure(peer: str, given: argparse.Namespace, bar: Bar) -> dict[str, Any]:
         trained = time.perf_counter() - started
     counts, scores, defective, taken = PixelCounts(), [], [], []
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    examples = load_dataset(given.dataset)
+    examples = load_dataset(given.dataset).examples
     for done, example in enumerate(examples):
         bar.show(PEERS[peer], done, len(examples))
         picture = to_channels(read_picture(example.picture), 3)

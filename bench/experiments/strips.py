@@ -84,7 +84,7 @@ def measure(inspector: Inspector, dataset: Path, bar: Bar) -> dict[str, Any]:
     counts = {name: Decisions() for name in LEVELS if name != "pixel"}
     seconds: dict[str, list[float]] = {"patch": [], "pixel": []}
     told: dict[str, float] = {}  # pixel ROC-AUC within each defective strip
-    examples = load_dataset(dataset)
+    examples = load_dataset(dataset).examples
     for done, example in enumerate(examples):
         bar.show("strips", done, len(examples))
         fast_exit = inspector.inspect(example.picture, level="patch")
@@ -134,7 +134,7 @@ def plot(found: dict[str, Any], inspector: Inspector, dataset: Path, title: str,
     result = inspector.inspect(chosen, level="pixel")
     assert result.anomaly_map is not None
     assert result.mask is not None
-    example = next(example for example in load_dataset(dataset) if example.picture == chosen)
+    example = next(example for example in load_dataset(dataset).examples if example.picture == chosen)
     truth = common.truth_of(example, result.mask.shape)
     rows: list[tuple[str, NDArray[Any], str]] = [
         (f"{chosen.parent.name}/{chosen.name}; its defect in red", read_picture(chosen), "gray"),

@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fmrnet
-from fmrnet.evaluation.layouts import GOOD, load_dataset
+from fmrnet.evaluation.examples import GOOD
+from fmrnet.evaluation.layouts import load_dataset
 from fmrnet.evaluation.metrics import Confusion
 from fmrnet.inspection.good_scores import GoodScores
 from fmrnet.inspection.inspector import Inspector
@@ -105,7 +106,7 @@ def measure(inspector: Inspector, dataset: Path, bar: Bar, label: str) -> dict[s
     """The figures of one set."""
     calibration, engine = inspector.calibration, inspector.engine
     pixel, patch, defective, masks = [], [], [], []
-    examples = load_dataset(dataset)
+    examples = load_dataset(dataset).examples
     for done, example in enumerate(examples):
         bar.show(label, done, len(examples))
         seen = engine.glance(inspector._picture(example.picture))

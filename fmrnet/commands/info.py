@@ -13,6 +13,7 @@ from fmrnet.terminal import show
 
 if TYPE_CHECKING:
     from fmrnet.inspection.calibration import Calibration
+    from fmrnet.inspection.inspector import Inspector
 
 __all__ = ["info"]
 
@@ -21,14 +22,13 @@ def info(
     model: Model,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:
-    """Show what a model file holds: settings, thresholds, where it comes from."""
+    """Show what a model file holds: settings, thresholds, where it comes from, which engines agree on it."""
     import fmrnet
-    from fmrnet.engines.operations import operations
+    from fmrnet import artifact
     from fmrnet.errors import shown
 
-    inspector = fmrnet.load(model, "cpu", engine="torch")
-    counted = operations(inspector.model, 512, 512)
-    weights = inspector.model.state_dict().values()
+    inspector = fmrnet.load(model, "cpu")
+    weights = artifact.load(model).weights.values()
     sections: dict[str, dict[str, Any]] = {
         "settings": inspector.config.to_dict(),
         "verdicts": _verdicts(inspector.calibration),
@@ -36,12 +36,10 @@ def info(
         "provenance": inspector.provenance,
         "weights": {
             "tensors": len(weights),
-            "values": sum(tensor.numel() for tensor in weights),
+            "values": sum(tensor.size for tensor in weights),
             "megabytes": round(model.stat().st_size / 1e6, 2),
         },
-        "billion multiply-adds for a picture of 512x512": {
-            f"{level} level": round(count / 1e9, 3) for level, count in counted.items()
-        },
+        "billion multiply-adds for a picture of 512x512": _operations(inspector),
     }
     if as_json:
         print(json.dumps(sections, indent=2))
@@ -53,6 +51,24 @@ def info(
             short = name == "loss_curve" and isinstance(value, list)
             text = f"{len(value)} entries, see --json" if short else shown(value, 500)
             show(f"  {shown(name)[1:-1]:18} {text}")
+
+
+def _operations(inspector: Inspector) -> dict[str, Any]:
+    """Billions of multiply-adds by level, counted here, or, without PyTorch, as noted where the graphs were made."""
+    try:
+        from fmrnet.engines.operations import operations
+    except ModuleNotFoundError:
+        noted = inspector.provenance.get("graphs")
+        counted = noted.get("operations") if isinstance(noted, dict) else None
+    else:
+        counted = operations(inspector.model, 512, 512)
+    if not isinstance(counted, dict):
+        return {"not counted": "this needs torch, and is not noted in the file"}
+    return {
+        f"{level} level": round(count / 1e9, 3)
+        for level, count in counted.items()
+        if isinstance(count, int | float)
+    }
 
 
 def _verdicts(calibration: Calibration) -> dict[str, Any]:

@@ -10,7 +10,7 @@ As a pytest plugin: ``pytest -p fmrnet.conformance --fmrnet-kernel mypackage.ker
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fmrnet.errors import ConfigError
+from fmrnet.extras import explained
 
 if TYPE_CHECKING:
     from .checking import NotConforming, Outcome, check, outcomes, properties_of
@@ -40,6 +40,4 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     except ModuleNotFoundError as error:
-        if error.name != "hypothesis":
-            raise
-        raise ConfigError(f"{__name__}.{name} needs hypothesis: pip install 'fmrnet[conformance]'") from None
+        raise explained(error) from None

@@ -2,8 +2,8 @@
 
 A body is JSON, which names the tensors, and after it the bytes of those tensors that the JSON holds no `data` of;
 the HTTP header HEADER_LENGTH says how long the JSON is where there are such bytes. Client and server alike encode and
-decode here. The bytes are a stranger's: the JSON is read up to LARGEST_JSON, and a tensor's size is held against the bytes that
-are there before anything of that size is made. What is decoded shares the memory of the body.
+decode here. The bytes are a stranger's: the JSON is read up to LARGEST_JSON, and a tensor's size is held against the
+bytes that are there before anything of that size is made. What is decoded shares the memory of the body.
 
 https://github.com/kserve/open-inference-protocol, and Triton's extension_binary_data.md
 """

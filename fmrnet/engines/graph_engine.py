@@ -22,7 +22,7 @@ from fmrnet.engines.onnx_bytes import with_weights
 from fmrnet.engines.runtimes import ANEW, RUNTIMES, Graph
 from fmrnet.errors import ArtifactError, shown
 
-__all__ = ["GraphEngine", "inputs_of"]
+__all__ = ["GraphEngine", "can_be_graphs", "inputs_of"]
 
 OUTPUTS = {"glance": 3, "restore": 1, "fuse": 3}  # how many each graph gives
 
@@ -32,6 +32,11 @@ def inputs_of(config: Config) -> dict[str, tuple[str, ...]]:
     if not config.generator:
         return {"glance": ("picture",), "fuse": ("surprise",)}
     return {"glance": ("picture",), "restore": ("picture",), "fuse": ("picture", "background", "surprise")}
+
+
+def can_be_graphs(config: Config) -> bool:
+    """Whether a model can be written as graphs: it has general features, and cuts no pictures into patches."""
+    return config.general and (config.tile == "picture" or not config.generator)
 
 
 class GraphEngine:

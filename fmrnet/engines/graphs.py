@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from fmrnet.errors import ArtifactError
 from fmrnet.files import cache_folder
 from fmrnet.network.model import FMRNet
 
-__all__ = ["OPSET", "can_be_graphs", "graphs"]
+__all__ = ["OPSET", "graphs"]
 
 OPSET = 18
 MOST_SIDE = 2**15  # pixels of a picture that passes at once
@@ -83,11 +84,6 @@ class _Fuse(nn.Module):
         return found.anomaly_map, found.evidence.clone(), found.readings  # an input is no output
 
 
-def can_be_graphs(model: FMRNet) -> bool:
-    """Whether a model can be written as graphs: it has general features, and cuts no pictures into patches."""
-    return model.config.general and (model.config.tile == "picture" or not model.config.generator)
-
-
 @torch.no_grad()
 def graphs(model: FMRNet) -> dict[str, Graph]:
     """The graphs of `fmrnet.engines.graph_engine`, by name, without weights. `model` is on the CPU.
@@ -118,11 +114,16 @@ def _key(config: Config) -> str:
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     digest.update(" ".join(version(name) for name in ("torch", "onnx", "onnxscript")).encode())
-    folders = [Path(str(module.__file__)).parent for module in (background, network.model, fast)]
-    sources = [source for folder in folders for source in sorted(folder.glob("*.py"))]
-    for source in (*sources, folders[0].parent / "config.py"):
+    here, fmrnet = Path(__file__), Path(__file__).parents[1]
+    sources = [source for folder in (network, fast) for source in sorted(_folder(folder).glob("*.py"))]
+    for source in (here, here.with_name("background.py"), here.with_name("graph_engine.py"), *sources):
         digest.update(source.read_bytes())
+    digest.update((fmrnet / "config.py").read_bytes())
     return digest.hexdigest()[:32]
+
+
+def _folder(package: ModuleType) -> Path:
+    return Path(package.__path__[0])
 
 
 def _made(model: FMRNet) -> dict[str, Graph]:

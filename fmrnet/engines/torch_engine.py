@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,13 +16,24 @@ from fmrnet.artifact import Artifact
 from fmrnet.config import Config
 from fmrnet.engines import background
 from fmrnet.engines.engine import Engine, Found, Seen, all_readings
-from fmrnet.engines.graph_engine import GraphEngine
+from fmrnet.engines.graph_engine import GraphEngine, can_be_graphs
 from fmrnet.errors import ArtifactError, ConfigError
+from fmrnet.extras import explained
 from fmrnet.network import weights
 from fmrnet.network.model import FMRNet
 
-__all__ = ["TorchEngine", "content_of", "modality_maps", "model_of", "of_content", "with_graphs"]
+__all__ = [
+    "COUNTED",
+    "TorchEngine",
+    "about_graphs",
+    "content_of",
+    "modality_maps",
+    "model_of",
+    "of_content",
+    "with_graphs",
+]
 
+COUNTED = 512  # pixels of a side of the picture whose operations are counted
 CHECKED = ((96, 128), (101, 150))  # sizes of pictures on which graphs are held against the network
 TOLERANCE = 1e-3  # of readings, which are surprises or distances of 1 to 100
 
@@ -126,16 +139,14 @@ def with_graphs(content: Artifact) -> Artifact:
         If what this needs is not installed, or the model cuts pictures into patches beforehand.
     """
     try:
-        import onnxruntime  # noqa: F401
-
         from fmrnet.engines import graphs
     except ModuleNotFoundError as error:
-        raise ConfigError(f"graphs need {error.name}; run pip install 'fmrnet[onnx]'") from error
-    network = of_content(content, "cpu")
-    if not graphs.can_be_graphs(network.model):
+        raise explained(error) from None
+    if not can_be_graphs(content.config):
         raise ConfigError(
             "this model cannot be written as graphs; those of the presets general and instant can, with tile = picture"
         )
+    network = of_content(content, "cpu")
     made = replace(content, graphs=graphs.graphs(network.model))
     runtime = GraphEngine(made, "onnxruntime")
     for number, size in enumerate(CHECKED):
@@ -149,6 +160,18 @@ def with_graphs(content: Artifact) -> Artifact:
                 f"the graphs differ from the network by {worst:.2g}: expected up to {TOLERANCE}"
             )
     return made
+
+
+def about_graphs(model: FMRNet) -> dict[str, Any]:
+    """What is noted of graphs when they are made, JSON-ready: operator set, versions, operations of a picture."""
+    from fmrnet.engines.graphs import OPSET
+    from fmrnet.engines.operations import operations
+
+    return {
+        "opset": OPSET,
+        "versions": {name: version(name) for name in ("torch", "onnx", "onnxscript")},
+        "operations": operations(model, COUNTED, COUNTED),
+    }
 
 
 def model_of(engine: Engine) -> FMRNet:

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrnet.config import preset
-from fmrnet.errors import ConfigError, FmrnetError
+from fmrnet.errors import ConfigError
 from fmrnet.evaluation.drawn_defects import KINDS, draw_defect
 from fmrnet.evaluation.evaluate import evaluate
-from fmrnet.evaluation.layouts import GOOD, Example, load_dataset
+from fmrnet.evaluation.examples import GOOD, Example
+from fmrnet.evaluation.layouts import load_dataset
 from fmrnet.files import replacing, write_json
 from fmrnet.inspection.inspector import Inspector
 from fmrnet.inspection.sheet import SheetRow, sheet
@@ -78,7 +79,7 @@ def run(out: str | Path, *, seed: int, iterations: int | None, bar: Bar) -> dict
     picture = figures["picture"]
     sheet(
         out / SHEET,
-        [_row(inspector, example) for example in _choose(load_dataset(dataset))],
+        [_row(inspector, example) for example in _choose(load_dataset(dataset).examples)],
         title=f"FMR-Net on {TEXTURE}: learnt from one half of a photograph, inspecting the other half",
         note=f"The defects are drawn. ROC-AUC of pixels {figures['pixel']['roc_auc']:.3f}, "
         f"of pictures {picture['roc_auc']:.3f}; mask at the threshold calibrated on good pictures.",
@@ -127,13 +128,9 @@ def _claim(out: Path) -> None:
 
 
 def _surface() -> NDArray[np.float32]:
-    try:
-        import matplotlib  # noqa: F401  the sheet needs it: better said now than after the training
-        import skimage.data
-    except ImportError as error:
-        raise FmrnetError(
-            f"the demo needs {error.name}; install it with: pip install 'fmrnet[demo]'"
-        ) from None
+    import matplotlib  # noqa: F401  the sheet needs it: better said now than after the training
+    import skimage.data
+
     return as_picture(getattr(skimage.data, TEXTURE)())
 
 

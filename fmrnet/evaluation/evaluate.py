@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +14,15 @@ import numpy as np
 
 import fmrnet
 from fmrnet.errors import ConfigError, DatasetError, FmrnetError, PictureError, is_out_of_memory
+from fmrnet.evaluation import resampling
 from fmrnet.evaluation.defect import largest_area, largest_contrast
 from fmrnet.evaluation.detection import detection
+from fmrnet.evaluation.examples import GOOD, Dataset, Example, few
+from fmrnet.evaluation.figures import Figures, picture_figures, pixel_figures
+from fmrnet.evaluation.gallery import Gallery
 from fmrnet.evaluation.known import known_defects
-from fmrnet.evaluation.layouts import GOOD, Example, few, load_dataset, unused_pictures
-from fmrnet.evaluation.metrics import Confusion, PixelCounts, roc_auc
+from fmrnet.evaluation.layouts import load_dataset
+from fmrnet.evaluation.metrics import AUPIMO_RATES, Histogram, PixelCounts
 from fmrnet.pictures import read_picture, read_size
 
 if TYPE_CHECKING:
@@ -29,7 +35,7 @@ def evaluate(
     inspector: Inspector,
     dataset: str | Path,
     *,
-    limit: float = 0.3,
+    layout: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Inspect every test picture at pixel level, and again at patch level, and compare with the truth.
@@ -38,7 +44,7 @@ def evaluate(
     ----------
     inspector : a calibrated model.
     dataset : folder in a layout of `fmrnet.evaluation.layouts`.
-    limit : greatest false positive rate of AU-PRO, above 0 and at most 1.
+    layout : name of the layout; None guesses it.
     progress : called with the number of pictures done and of all pictures.
 
     Returns
@@ -49,7 +55,7 @@ def evaluate(
     ------
     ConfigError, DatasetError : as `Evaluation`.
     """
-    evaluation = Evaluation(inspector, dataset, limit=limit)
+    evaluation = Evaluation(inspector, dataset, layout=layout)
     evaluation.run(progress)
     return evaluation.figures()
 
@@ -61,14 +67,14 @@ class Evaluation:
     ----------
     inspector : a calibrated model.
     dataset : folder in a layout of `fmrnet.evaluation.layouts`.
-    limit : greatest false positive rate of AU-PRO, above 0 and at most 1.
+    layout : name of the layout; None guesses it.
     examples : pictures in the folder and what is known of them; those that `load_dataset` finds by default.
+    gallery : keep small pictures of the worst misses and false alarms, for a page.
 
     Raises
     ------
-    ConfigError : the limit is outside its range.
-    DatasetError : as `load_dataset`; or masks cannot be read, are empty, or of another size than their pictures.
-        All masks are read before the first inspection, one at a time.
+    ConfigError, DatasetError : as `load_dataset`; or masks cannot be read, are empty, or of another shape than their
+        pictures. All masks are read before the first inspection, one at a time.
     """
 
     def __init__(
@@ -76,20 +82,20 @@ class Evaluation:
         inspector: Inspector,
         dataset: str | Path,
         *,
-        limit: float = 0.3,
+        layout: str | None = None,
         examples: Sequence[Example] | None = None,
+        gallery: bool = False,
     ) -> None:
-        if not 0 < limit <= 1:
-            raise ConfigError(f"limit {limit}: expected a false positive rate above 0, at most 1")
         self.inspector = inspector
-        self.limit = limit
         self.dataset = Path(dataset)
-        self.examples = load_dataset(dataset) if examples is None else examples
-        self.unused = unused_pictures(dataset, self.examples) if examples is None else []
+        self.found = load_dataset(dataset, layout) if examples is None else Dataset(None, list(examples))
+        self.examples = self.found.examples
         self.each: list[dict[str, Any]] = []
         self.errors: list[dict[str, str]] = []
         self._pixels: dict[str, PixelCounts] = {}
-        _check_masks(self.examples)
+        self._histograms: dict[str, Histogram] = {}  # of the pixels of each picture, by its name
+        self.gallery = Gallery() if gallery else None
+        self._about_masks = _check_masks(self.examples)
 
     def run(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Inspect the pictures, one of each class in turn; those that cannot be inspected are noted.
@@ -116,28 +122,40 @@ class Evaluation:
         thresholds), `patch_level` (pictures decided without the decoder), `classes` (the same for each kind of defect
         against the good pictures), `known` and `detection` (what of the known defects is found at the rate
         `false_alarms`, and by which area and contrast), `each` (every picture), `errors` (pictures that could not be
-        inspected), `notes` (sentences: what is left out, and why a figure is None), `seconds`, and what the model is.
-        `pixel` counts the good pictures and the defective ones that have masks.
+        inspected), `notes` (sentences: what is left out, and why a figure is None), `cautions` (sentences: how far
+        figures can be trusted), `seconds`, and what the model is.
+        `pixel` counts the good pictures and the defective ones that have masks. `intervals` beside figures are those
+        of a bootstrap over pictures, `doubt` is what counting scores in bins may have changed; `resampling` is what
+        `fmrnet.evaluation.compare` needs.
         """
         kinds = sorted({entry["class"] for entry in self.each} - {GOOD})
         unreadable = sum(error["fault"] == "picture" for error in self.errors)
+        pixel, pixel_replicates = self._pixel_figures(kinds)
+        picture, picture_replicates = picture_figures(self.each)
+        patch_level, patch_replicates = picture_figures(self.each, "patch_level_")
+        replicates = {
+            "pixel": pixel_replicates,
+            "picture": picture_replicates,
+            "patch_level": patch_replicates,
+        }
         return {
             "fmrnet": fmrnet.__version__,
             "dataset": str(self.dataset),
+            "layout": self.found.layout,
             "pictures": {
                 **_count(self.each),
                 "unreadable": unreadable,
                 "failed": len(self.errors) - unreadable,
                 "not_reached": len(self.examples) - len(self.each) - len(self.errors),
             },
-            "pixel": {**self._pixel_figures(kinds), "au_pro_limit": self.limit},
+            "pixel": pixel,
             "false_alarms": self.inspector.calibration.false_alarms,
-            "picture": _picture_figures(self.each),
-            "patch_level": _picture_figures(self.each, "patch_level_"),
+            "picture": picture,
+            "patch_level": patch_level,
             "classes": {
                 kind: {
-                    "pixel": self._pixel_figures([kind]),
-                    "picture": _picture_figures([e for e in self.each if e["class"] in (GOOD, kind)]),
+                    "pixel": self._pixel_figures([kind])[0],
+                    "picture": picture_figures([e for e in self.each if e["class"] in (GOOD, kind)])[0],
                 }
                 for kind in kinds
             },
@@ -154,27 +172,37 @@ class Evaluation:
                 "provenance": {k: v for k, v in self.inspector.provenance.items() if k != "loss_curve"},
             },
             "notes": self._notes(),
+            "cautions": self._cautions(pixel, picture),
             "errors": self.errors,
-            "each": self.each,
+            "each": self._with_aupimo(),
+            "resampling": resampling.record(replicates),
         }
 
     def _add(self, example: Example) -> None:
         """Inspect one picture and count what was found; nothing is counted if anything fails."""
+        name = self._name(example)
         result = self.inspector.inspect(example.picture, level="pixel")
         fast = self.inspector.inspect(example.picture, level="patch")
         if result.anomaly_map is None or result.mask is None:
             raise RuntimeError("inspection at pixel level gave no map")
         truth = example.truth(result.anomaly_map.shape)
+        with open(example.picture, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        picture = read_picture(example.picture, self.inspector.bits)
         measured: dict[str, float] = {}
         if truth is not None:
             if not example.good:
-                picture = read_picture(example.picture, self.inspector.bits)
                 measured = {"area": largest_area(truth), "contrast": largest_contrast(picture, truth)}
-            self._pixels.setdefault(example.defect, PixelCounts()).add(result.anomaly_map, result.mask, truth)
+            counts = self._pixels.setdefault(example.defect, PixelCounts())
+            self._histograms[name] = counts.add(result.anomaly_map, result.mask, truth)
+        if self.gallery is not None:
+            self.gallery.add(name, float(result.score), example.good, picture, result.mask, truth)
         self.each.append(
             {
-                "picture": self._name(example),
+                "picture": name,
                 "class": example.defect,
+                "sha256": digest,
+                "truth_sha256": None if truth is None else hashlib.sha256(np.packbits(truth)).hexdigest(),
                 "masks": len(example.masks),
                 "score": float(result.score),
                 "defective": bool(result.defective),
@@ -190,11 +218,29 @@ class Evaluation:
     def _name(self, example: Example) -> str:
         return str(example.picture.relative_to(self.dataset))
 
-    def _pixel_figures(self, kinds: Sequence[str]) -> dict[str, Any]:
-        """Figures of the pixels of good pictures and of some classes; None where no mask tells the truth."""
+    def _pixel_figures(self, kinds: Sequence[str]) -> Figures:
+        """Figures of the pixels of good pictures and of some classes."""
         marked = [self._pixels[kind] for kind in kinds if kind in self._pixels]
-        figures = sum(marked, self._pixels.get(GOOD, PixelCounts())).figures(self.limit)
-        return figures if marked else _without(figures, "precision", "recall", "f1")
+        counts = sum(marked, self._pixels.get(GOOD, PixelCounts()))
+        return pixel_figures(counts, self._of(GOOD), self._of(*kinds))
+
+    def _of(self, *kinds: str) -> list[Histogram]:
+        """The histograms of pictures of these classes, by their names."""
+        names = sorted(entry["picture"] for entry in self.each if entry["class"] in kinds)
+        return [self._histograms[name] for name in names if name in self._histograms]
+
+    def _with_aupimo(self) -> list[dict[str, Any]]:
+        """Every picture, those whose defect is marked with the area under their own curve."""
+        found: dict[str, float] = {}
+        for kind, counts in self._pixels.items():
+            names = [entry["picture"] for entry in self.each if entry["class"] == kind and "area" in entry]
+            areas = (self._pixels.get(GOOD, PixelCounts()) + counts).aupimo() if kind != GOOD else None
+            if areas is not None:
+                found.update(zip(names, areas.value.tolist(), strict=True))
+        return [
+            {**entry, **({"aupimo": found[entry["picture"]]} if entry["picture"] in found else {})}
+            for entry in self.each
+        ]
 
     def _detection(self) -> dict[str, Any]:
         """The probability of detection against the area and the contrast of the defects that have masks."""
@@ -209,24 +255,27 @@ class Evaluation:
         """What the figures leave out, and why some are None."""
         found = _count(self.each)
         left = len(self.examples) - len(self.each) - len(self.errors)
-        notes = []
+        notes = [*self.found.notes, *self._about_masks]
         if left:
             notes.append(
                 f"stopped: {left} of {len(self.examples)} pictures were not reached and are left out"
             )
         if self.errors:
             notes.append(f"{len(self.errors)} pictures could not be inspected and are left out")
-        if self.unused:
-            names = few(str(path.relative_to(self.dataset)) for path in self.unused)
-            notes.append(f"{len(self.unused)} files belong to no test picture and are left out: {names}")
+        if self.found.unused:
+            names = few(str(path.relative_to(self.dataset)) for path in self.found.unused)
+            notes.append(
+                f"{len(self.found.unused)} files belong to no test picture and are left out: {names}"
+            )
         if not found["good"]:
             notes.append(
-                "without good test pictures (test/good, ok or normal) pictures have no ROC-AUC, precision and F1"
+                "without good test pictures (test/good, ok or normal) pictures have no ROC-AUC, average precision, "
+                "precision and F1, and there is no AUPIMO"
             )
         if not found["defective"]:
             notes.append(
-                "without defective test pictures there are no ROC-AUC, AU-PRO, precision, recall and F1, "
-                "and only false alarms are counted"
+                "without defective test pictures there are no ROC-AUC, average precision, AU-PRO, AUPIMO, "
+                "precision, recall and F1, and only false alarms are counted"
             )
         elif found["without_mask"] == found["defective"]:
             notes.append("no defective picture has a mask: there are no figures of pixels")
@@ -236,6 +285,25 @@ class Evaluation:
                 "figures of pixels leave them out"
             )
         return notes
+
+    def _cautions(self, pixel: dict[str, Any], picture: dict[str, Any]) -> list[str]:
+        """What to mind when the figures are read."""
+        found = _count(self.each)
+        cautions = []
+        if 1 in (found["good"], found["defective"]):
+            cautions.append("of one good or one defective picture alone no interval can be given")
+        elif sure := [name for name, (low, high) in picture["intervals"].items() if low == high]:
+            cautions.append(
+                f"the intervals of {', '.join(sure)} of pictures have no width: these pictures show no error that "
+                "a resample could hold more or fewer of, and others may"
+            )
+        good = sum(one.good.sum() for one in self._of(GOOD))
+        if pixel["aupimo"] is not None and good * AUPIMO_RATES[0] < 1:
+            cautions.append(
+                f"AUPIMO looks at false positive rates from {AUPIMO_RATES[0]:g} on, and of {good} good pixels one is "
+                "more: it rests on the highest few"
+            )
+        return cautions
 
 
 def explained(error: Exception, picture: Path) -> dict[str, str]:
@@ -257,12 +325,14 @@ def explained(error: Exception, picture: Path) -> dict[str, str]:
     }
 
 
-def _check_masks(examples: Sequence[Example]) -> None:
-    """Raise one DatasetError that names the masks which do not fit their pictures, of which no pixel is decoded.
+def _check_masks(examples: Sequence[Example]) -> list[str]:
+    """What is to be said of the masks; or one DatasetError that names those which do not fit their pictures.
+
+    No pixel of a picture is decoded.
 
     Whether a camera has noted that a picture lies on its side is seen when it is inspected.
     """
-    problems = []
+    problems, remarks = [], Counter[str]()
     for example in examples:
         if not example.masks:
             continue
@@ -270,12 +340,15 @@ def _check_masks(examples: Sequence[Example]) -> None:
             height, width = read_size(example.picture)
         except PictureError:
             continue  # it will be named when it is to be inspected
+        said: list[str] = []
         try:
-            example.truth((height, width), (width, height))
+            example.truth((height, width), (width, height), remarks=said)
         except DatasetError as error:
             problems.append(str(error))
+        remarks.update(set(said))
     if problems:
         raise DatasetError(few(problems, 3))
+    return [f"{count} masks {remark}" for remark, count in remarks.items()]
 
 
 def _in_turn(examples: Sequence[Example]) -> list[Example]:
@@ -294,23 +367,6 @@ def _count(each: Sequence[dict[str, Any]]) -> dict[str, int]:
         "defective": len(defective),
         "without_mask": sum(not entry["masks"] for entry in defective),
     }
-
-
-def _picture_figures(each: Sequence[dict[str, Any]], prefix: str = "") -> dict[str, Any]:
-    """Decisions about whole pictures; a score is a multiple of its threshold, so above 1 is defective."""
-    truth = np.array([e["class"] != GOOD for e in each], np.bool_)
-    confusion = Confusion()
-    confusion.add(np.array([e[f"{prefix}defective"] for e in each], np.bool_), truth)
-    scores = np.array([e[f"{prefix}score"] for e in each])
-    figures = {"roc_auc": roc_auc(scores, truth, np.ones(len(each))), **confusion.figures()}
-    if not truth.any():
-        return _without(figures, "precision", "recall", "f1")
-    return _without(figures, "precision", "f1") if truth.all() else figures
-
-
-def _without(figures: dict[str, Any], *names: str) -> dict[str, Any]:
-    """The same figures, those of these names None: there is nothing that they could be a share of."""
-    return {**figures, **dict.fromkeys(names)}
 
 
 def _median(values: Sequence[float]) -> float | None:

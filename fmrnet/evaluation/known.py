@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmrnet.errors import DatasetError
-from fmrnet.evaluation.layouts import GOOD, Example, few
+from fmrnet.evaluation.examples import GOOD, Example, few
 
 if TYPE_CHECKING:
     from fmrnet.inspection.calibration import Calibration

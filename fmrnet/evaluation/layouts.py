@@ -1,127 +1,94 @@
-"""The test pictures of a data set and their masks, found in the folders of MVTec AD, MVTec LOCO or BTAD.
+"""The test pictures of a data set and what marks their defects, in the layouts that people have.
 
-DATASET/test/good/*                              defect-free; `ok` and `normal` mean the same
-DATASET/test/<defect>/<name>.png                 with a defect of this kind
+mvtec      MVTec AD and all that follow it; `loco` and `btad` are read alike:
+             test/good/*                               defect-free; `ok` and `normal` mean the same
+             test/<defect>/<name>.png                  with a defect of this kind, and where it is, in one of
+             ground_truth/<defect>/<name>_mask.png     MVTec AD (`masks` may stand for `ground_truth`)
+             ground_truth/<defect>/<name>.png          BTAD
+             ground_truth/<defect>/<name>/*.png        MVTec LOCO: what all of them mark together
+             test/<defect>/<name>_mask.png             beside the picture
+mvtec2     MVTec AD 2: the same in test_public, ground_truth in it; the private pictures have no known truth
+kolektor   KolektorSDD: kos01/Part0.jpg and kos01/Part0_label.bmp; KolektorSDD2: test/10000.png and test/10000_GT.png
+visa       VisA: the rows of split_csv/1cls.csv (object, split, label, image, mask) of one object's folder
+mtd        magnetic tiles: MT_<defect>/Imgs/<name>.jpg and <name>.png, MT_Free without defects
+dagm       DAGM 2007: Test/<name>.PNG and Test/Label/<name>_label.PNG where it has a defect
+rsdds      rail surfaces: "Rail surface images"/<name>.jpg and GroundTruth/<name>.jpg, all with defects
+folder     what anomalib's module Folder is given: good/*, <defect>/*, and mask/<defect>/* or mask/*
+coco       pictures and a JSON file of COCO; those without annotations have no defect
+labelme    pictures and a JSON file of LabelMe beside each; those with no shapes, or no file, have no defect
 
-and where the defect is, in one of
-
-DATASET/ground_truth/<defect>/<name>_mask.png    MVTec AD
-DATASET/ground_truth/<defect>/<name>.png         BTAD
-DATASET/ground_truth/<defect>/<name>/*.png       MVTec LOCO: what all of them mark together
-DATASET/test/<defect>/<name>_mask.png            beside the picture
-
-`masks` may stand for `ground_truth`, and any kind of picture file for PNG. Hidden files and `__MACOSX` do not count.
+Any kind of picture file may stand for PNG. Hidden files and `__MACOSX` do not count.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+import csv
+import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from fmrnet.errors import ConfigError, DatasetError
+from fmrnet.evaluation.examples import GOOD, Dataset, Example, few
+from fmrnet.evaluation.folders import (
+    below,
+    examples_of,
+    folders,
+    is_picture,
+    pictures_in,
+    stem_without,
+    visible,
+)
+from fmrnet.evaluation.outlines import Outlines, Shape, outline_of_coco, outline_of_labelme
+from fmrnet.listing import GOOD_FOLDERS
 
-from fmrnet.errors import DatasetError, PictureError
-from fmrnet.listing import EXTENSIONS, GOOD_FOLDERS
-from fmrnet.pictures import read_mask
+__all__ = ["LAYOUTS", "load_dataset", "load_defective"]
 
-__all__ = ["GOOD", "Example", "few", "load_dataset", "load_defective", "unused_pictures"]
-
-GOOD = "good"
 DEFECTIVE = "defective"  # the class of pictures that lie in no folder of a class
-MASK_FOLDERS = ("ground_truth", "masks")
-MASK_ENDING = "_mask"
+MASK_FOLDERS = ("ground_truth", "masks", "mask")
+UNSPLIT = "this layout does not say which pictures are for training: figures are too good if training saw some of them"
 
 
-@dataclass(frozen=True)
-class Example:
-    """One test picture.
+def load_dataset(dataset: str | Path, layout: str | None = None) -> Dataset:
+    """Find the test pictures of a data set and what marks their defects.
 
-    Attributes
+    No picture is opened; but for the layouts that do not name the good ones, whose masks are.
+
+    Parameters
     ----------
-    picture : Path
-    defect : str
-        Name of its class, GOOD if it has no defect.
-    masks : tuple of Path
-        Files that mark the defect together; none for most good pictures, and where it is not known.
-    """
-
-    picture: Path
-    defect: str
-    masks: tuple[Path, ...] = ()
-
-    @property
-    def good(self) -> bool:
-        """Whether the picture has no defect."""
-        return self.defect == GOOD
-
-    def truth(self, *shapes: tuple[int, ...]) -> NDArray[np.bool_] | None:
-        """Which pixels are defective, (H, W); None if the picture has a defect and no mask.
-
-        Parameters
-        ----------
-        shapes : the picture's (H, W); several if it is not known yet which of them it has.
-
-        Raises
-        ------
-        DatasetError : a mask cannot be read or has none of the shapes, or another one than the mask before; the masks
-            of a defective picture mark nothing, or those of a good one something.
-        """
-        if not self.masks:
-            return np.zeros(shapes[0], np.bool_) if self.good else None
-        marked = np.zeros((), np.bool_)
-        for path in self.masks:
-            try:
-                mask = read_mask(path)
-            except PictureError as error:
-                raise DatasetError(f"the mask of {self.picture}: {error}") from error
-            if mask.shape not in shapes:
-                found, expected = (f"{width}x{height}" for height, width in (mask.shape, shapes[0]))
-                raise DatasetError(
-                    f"{path} is {found} pixels, its picture {expected}; expected the same size"
-                )
-            marked, shapes = marked | mask, (mask.shape,)
-        named = few(map(str, self.masks))
-        if self.good and marked.any():
-            raise DatasetError(
-                f"{named} marks {marked.sum()} pixels of {self.picture}, which lies among the good"
-            )
-        if not self.good and not marked.any():
-            raise DatasetError(f"{named} marks no pixel; a defect-free picture belongs in test/good")
-        return marked
-
-
-def load_dataset(dataset: str | Path) -> list[Example]:
-    """Find the test pictures of a data set and their masks, by class and name; no file is opened.
+    dataset : folder
+    layout : name in LAYOUTS; None takes the first that the folder looks like.
 
     Raises
     ------
-    DatasetError : `test` is missing or has no folder with pictures, or it is not clear which mask belongs to which
-        picture.
+    ConfigError : no such layout.
+    DatasetError : the folder is of no layout, or not of the one that is named; or it is not clear which mask belongs to
+        which picture.
     """
     root = Path(dataset)
-    test = root / "test"
-    if not test.is_dir():
+    if layout is not None and layout not in LAYOUTS:
+        raise ConfigError(f"layout {layout!r}: expected one of {', '.join(LAYOUTS)}")
+    taken = layout or next((name for name, one in LAYOUTS.items() if one.fits(root)), None)
+    if taken is None or not LAYOUTS[taken].fits(root):
         raise DatasetError(
-            f"{root} has no folder test; expected test/good, test/<defect> and "
-            f"ground_truth/<defect>/<name>_mask.png{_hint(root)}"
+            f"{root} is not laid out as {LAYOUTS[layout].title}{_hint(root)}"
+            if layout
+            else f"{root} has no folder test; expected test/good, test/<defect> and "
+            f"ground_truth/<defect>/<name>_mask.png, or another layout that --layout names{_hint(root)}"
         )
-    classes = {
-        folder: GOOD if folder.name.casefold() in GOOD_FOLDERS else folder.name
-        for folder in filter(Path.is_dir, _visible(test))
-    }
-    examples = [
-        example
-        for folder, kind in classes.items()
-        for example in _examples(kind, folder, [root / name / folder.name for name in MASK_FOLDERS])
-    ]
+    one = LAYOUTS[taken]
+    examples = one.read(root)
     if not examples:
-        raise DatasetError(
-            f"{test} holds no pictures; expected them in {test / 'good'} and {test / '<defect>'}"
-        )
-    return examples
+        raise DatasetError(f"{root} holds no pictures where {one.title} has them; expected {one.expected}")
+    used = {path for example in examples for path in (example.picture, *example.masks)}
+    unused = [path for place in one.places for path in below(root / place) if is_picture(path)]
+    return Dataset(
+        taken,
+        examples,
+        [path for path in unused if path not in used],
+        [] if one.split or (root / "test").is_dir() else [UNSPLIT],
+    )
 
 
 def load_defective(folder: str | Path, masks: str | Path | None = None) -> list[Example]:
@@ -142,14 +109,14 @@ def load_defective(folder: str | Path, masks: str | Path | None = None) -> list[
     for given in (root, marks):
         if given is not None and not given.is_dir():
             raise DatasetError(f"{given} is no folder; name one with pictures of defects, or their masks")
-    examples = _examples(DEFECTIVE, root, [] if marks is None else [marks])
-    for kind in filter(Path.is_dir, _visible(root)):
+    examples = examples_of(DEFECTIVE, root, [] if marks is None else [marks])
+    for kind in folders(root):
         if kind.name.casefold() not in GOOD_FOLDERS and not (marks and kind.samefile(marks)):
-            examples += _examples(kind.name, kind, [] if marks is None else [marks / kind.name])
+            examples += examples_of(kind.name, kind, [] if marks is None else [marks / kind.name])
     if not examples:
         raise DatasetError(f"{root} holds no pictures of defects (.png .jpg .tif .bmp and others)")
     if marks is not None:
-        listed = list(filter(_is_picture, _below(marks)))
+        listed = list(filter(is_picture, below(marks)))
         used = {path for example in examples for path in (example.picture, *example.masks)}
         if lonely := [str(path) for path in listed if path not in used]:
             raise DatasetError(
@@ -160,85 +127,321 @@ def load_defective(folder: str | Path, masks: str | Path | None = None) -> list[
     return examples
 
 
-def unused_pictures(dataset: str | Path, examples: Iterable[Example]) -> list[Path]:
-    """Files that look like pictures among test pictures and masks, and belong to none of the examples."""
-    used = {path for example in examples for path in (example.picture, *example.masks)}
-    found = (path for name in ("test", *MASK_FOLDERS) for path in _below(Path(dataset) / name))
-    return [path for path in found if _is_picture(path) and path not in used]
+def _mvtec(root: Path) -> list[Example]:
+    return [
+        example
+        for folder in folders(root / "test")
+        for example in examples_of(
+            _kind(folder), folder, [root / name / folder.name for name in MASK_FOLDERS]
+        )
+    ]
 
 
-def few(texts: Iterable[str], count: int = 5) -> str:
-    """The first of several texts in one, and how many there are beside.
+def _mvtec2(root: Path) -> list[Example]:
+    test = root / "test_public"
+    return [
+        example
+        for folder in folders(test)
+        if folder.name not in MASK_FOLDERS
+        for example in examples_of(
+            _kind(folder), folder, [test / name / folder.name for name in MASK_FOLDERS]
+        )
+    ]
 
-    >>> few(["a", "b"]), few(["a", "b", "c", "d"], 2)
-    ('a; b', 'a; b; and 2 more')
-    """
-    texts = list(texts)
-    return "; ".join(texts[:count] + ([f"and {len(texts) - count} more"] if len(texts) > count else []))
+
+def _kolektor(root: Path) -> list[Example]:
+    places = [root / "test"] if _has(root / "test", "_GT") else [root, *folders(root)]
+    return [
+        _by_its_mask(picture, DEFECTIVE, masks)
+        for place in places
+        for picture, masks in _paired(pictures_in(place), ("_label", "_GT"))
+    ]
 
 
-def _examples(kind: str, folder: Path, mask_folders: Sequence[Path]) -> list[Example]:
-    """The pictures of a class with their masks; DatasetError if it is not clear which belongs to which."""
-    examples, unclear = [], []
-    pictures, masks = _pictures_and_masks(folder, mask_folders)
-    stems = Counter(picture.stem for picture in pictures)
-    for picture in pictures:
-        candidates = masks.get(picture.stem, [])
-        if candidates and stems[picture.stem] > 1:
-            unclear.append(f"{picture} shares its mask with another picture of this name; rename one of them")
-        elif len(candidates) > 1:
-            named = few(str(files[0]) for files in candidates)
-            unclear.append(f"{picture} has several masks: {named}; put them into a folder {picture.stem}")
-        examples.append(Example(picture, kind, candidates[0] if candidates else ()))
-    if unclear:
-        raise DatasetError(few(unclear, 3))
+def _mtd(root: Path) -> list[Example]:
+    examples = []
+    for folder in _tiles(root):
+        kind = folder.name.removeprefix("MT_")
+        listed = pictures_in(folder / "Imgs")
+        marks = {path.stem: path for path in listed if path.suffix.lower() == ".png"}
+        for picture in (path for path in listed if path not in marks.values()):
+            good = kind.casefold() == "free"
+            masks = (marks[picture.stem],) if picture.stem in marks else ()
+            examples.append(Example(picture, GOOD if good else kind, masks))
     return examples
 
 
-def _pictures_and_masks(
-    folder: Path, mask_folders: Sequence[Path]
-) -> tuple[list[Path], dict[str, list[tuple[Path, ...]]]]:
-    """The pictures of a class, and by the stem of a picture the masks that may be meant: of a file or a folder."""
-    listed = [path for path in _visible(folder) if _is_picture(path)]
-    stems = {path.stem for path in listed}
-    beside = [path for path in listed if path.stem != _marked(path) and _marked(path) in stems]
-    masks: dict[str, list[tuple[Path, ...]]] = defaultdict(list)
-    for path in [*beside, *(path for marks in mask_folders for path in _visible(marks))]:
-        if _is_picture(path):
-            masks[_marked(path)].append((path,))
-        elif inside := tuple(filter(_is_picture, _visible(path))):
-            masks[path.name].append(inside)
-    return [path for path in listed if path not in beside], masks
+def _dagm(root: Path) -> list[Example]:
+    marks = {stem_without(path, ("_label",)): path for path in pictures_in(root / "Test" / "Label")}
+    return [
+        Example(path, DEFECTIVE, (marks[path.stem],)) if path.stem in marks else Example(path, GOOD)
+        for path in pictures_in(root / "Test")
+    ]
 
 
-def _marked(mask: Path) -> str:
-    """The stem of the picture that a mask belongs to."""
-    stem = mask.stem
-    return stem[: -len(MASK_ENDING)] if stem.casefold().endswith(MASK_ENDING) else stem
+def _rsdds(root: Path) -> list[Example]:
+    marks = {path.stem: path for path in pictures_in(root / "GroundTruth")}
+    return [
+        Example(path, DEFECTIVE, (marks[path.stem],) if path.stem in marks else ())
+        for path in pictures_in(root / "Rail surface images")
+    ]
 
 
-def _is_picture(path: Path) -> bool:
-    """Whether a path is named like a picture; a broken link, too: it is to be missed, not passed over."""
-    return path.suffix.lower() in EXTENSIONS and not path.is_dir()
+def _folder(root: Path) -> list[Example]:
+    marks = [root / name for name in MASK_FOLDERS]
+    kinds = [folder for folder in folders(root) if folder not in marks]
+    defective = [folder for folder in kinds if _kind(folder) != GOOD]
+    return [
+        example
+        for folder in kinds
+        for example in examples_of(
+            _kind(folder),
+            folder,
+            [mark / folder.name for mark in marks] + (marks if [folder] == defective else []),
+        )
+    ]
 
 
-def _visible(folder: Path) -> list[Path]:
-    """What lies in a folder, by name, without hidden things and what macOS adds to archives; nothing in no folder."""
-    if not folder.is_dir():
+def _visa(root: Path) -> list[Example]:
+    top = root.parent
+    table = top / "split_csv" / "1cls.csv"
+    try:
+        with open(table, newline="", encoding="utf-8") as file:
+            rows = [
+                row for row in csv.DictReader(file) if row["object"] == root.name and row["split"] == "test"
+            ]
+            return [
+                Example(
+                    _inside(top, row["image"], table),
+                    GOOD if row["label"] == "normal" else DEFECTIVE,
+                    (_inside(top, row["mask"], table),) if row["mask"] else (),
+                )
+                for row in rows
+            ]
+    except (OSError, UnicodeError, csv.Error, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"{table} cannot be read ({error}); expected the columns object, split, label, image and mask"
+        ) from None
+
+
+def _coco(root: Path) -> list[Example]:
+    source, content = _coco_file(root)
+    if source is None:
         return []
-    shown = (path for path in folder.iterdir() if not path.name.startswith(".") and path.name != "__MACOSX")
-    return sorted(shown, key=lambda path: path.name)
+    try:
+        names = {int(one["id"]): str(one["name"]) for one in content.get("categories", [])}
+        marks: dict[int, list[dict[str, Any]]] = {}
+        for one in content["annotations"]:
+            marks.setdefault(int(one["image_id"]), []).append(one)
+        examples = []
+        for image in content["images"]:
+            picture = _named(root, source, str(image["file_name"]))
+            found = marks.get(int(image["id"]), [])
+            shapes: list[Shape] = []
+            for one in found:
+                shapes += outline_of_coco(one.get("segmentation"), one.get("bbox"), source)
+            kind = " and ".join(sorted({names.get(int(one["category_id"]), DEFECTIVE) for one in found}))
+            outlines = Outlines(source, int(image["height"]), int(image["width"]), tuple(shapes))
+            examples.append(Example(picture, kind, (outlines,)) if found else Example(picture, GOOD))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"{source} is not as COCO has it ({error!r})") from None
+    return examples
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """All files in a folder and the folders in it; links to folders are not followed."""
-    for path in _visible(folder):
-        if path.is_dir() and not path.is_symlink():
-            yield from _below(path)
-        else:
-            yield path
+def _labelme(root: Path) -> list[Example]:
+    examples = []
+    for place in [root, *folders(root)]:
+        for picture in pictures_in(place):
+            source = picture.with_suffix(".json")
+            if not source.is_file():
+                examples.append(Example(picture, GOOD))
+                continue
+            content = _json(source)
+            try:
+                given = content["shapes"]
+                shapes = tuple(shape for one in given for shape in outline_of_labelme(one, source))
+                kind = " and ".join(sorted({str(one.get("label", DEFECTIVE)) for one in given}))
+                outlines = Outlines(source, int(content["imageHeight"]), int(content["imageWidth"]), shapes)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise DatasetError(f"{source} is not as LabelMe has it ({error!r})") from None
+            examples.append(Example(picture, kind, (outlines,)) if given else Example(picture, GOOD))
+    return examples
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one kind of data set lies in its folder.
+
+    Attributes
+    ----------
+    title, expected : what people call it, and where its pictures lie.
+    fits : whether a folder looks like it.
+    read : the examples in such a folder.
+    places : folders in which every picture should belong to an example.
+    split : whether it says which pictures are for tests.
+    """
+
+    title: str
+    expected: str
+    fits: Callable[[Path], bool]
+    read: Callable[[Path], list[Example]]
+    places: tuple[str, ...] = ()
+    split: bool = True
+
+
+def _kind(folder: Path) -> str:
+    return GOOD if folder.name.casefold() in GOOD_FOLDERS else folder.name
+
+
+def _tiles(root: Path) -> list[Path]:
+    return [
+        folder for folder in folders(root) if folder.name.startswith("MT_") and (folder / "Imgs").is_dir()
+    ]
+
+
+def _has(folder: Path, ending: str) -> bool:
+    return any(path.stem.endswith(ending) for path in pictures_in(folder))
+
+
+def _paired(listed: Iterable[Path], endings: tuple[str, ...]) -> list[tuple[Path, tuple[Path, ...]]]:
+    """Pictures with the masks beside them, whose names end so."""
+    listed = list(listed)
+    marks = {stem_without(path, endings): path for path in listed if stem_without(path, endings) != path.stem}
+    return [
+        (path, (marks[path.stem],) if path.stem in marks else ())
+        for path in listed
+        if path not in marks.values()
+    ]
+
+
+def _by_its_mask(picture: Path, kind: str, masks: tuple[Path, ...]) -> Example:
+    """A picture that is good where its mask marks nothing."""
+    from fmrnet.errors import PictureError
+    from fmrnet.pictures import read_mask
+
+    try:
+        defective = any(read_mask(mask).any() for mask in masks)
+    except PictureError as error:
+        raise DatasetError(f"the mask of {picture}: {error}") from error
+    return Example(picture, kind if defective else GOOD, masks)
+
+
+def _json(source: Path) -> Any:
+    try:
+        return json.loads(source.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DatasetError(f"{source} cannot be read as JSON ({error})") from None
+
+
+def _coco_file(root: Path) -> tuple[Path | None, Any]:
+    """The file of annotations: in the folder itself, or in `annotations`; several are not clear."""
+    found = []
+    for place in (root, root / "annotations"):
+        for path in visible(place):
+            if path.suffix.lower() == ".json" and path.is_file():
+                content = _json(path)
+                if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
+                    found.append((path, content))
+    if len(found) > 1:
+        raise DatasetError(
+            f"{root} has several files of annotations: {few(str(path) for path, _ in found)}; "
+            "put what is to be evaluated into a folder of its own"
+        )
+    return found[0] if found else (None, None)
+
+
+def _named(root: Path, source: Path, name: str) -> Path:
+    """The picture that a file of COCO names: beside it, in the folder, or in `images`."""
+    places = [source.parent, root, root / "images", root / source.stem]
+    paths = [_inside(place, name, source) for place in places]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def _inside(folder: Path, name: str, source: Path) -> Path:
+    """The path of a name in a folder; DatasetError for one that leads out of it."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise DatasetError(f"{source} names {name!r}, which lies outside its folder")
+    return folder / name
 
 
 def _hint(root: Path) -> str:
-    sets = [path.name for path in _visible(root) if (path / "test").is_dir()]
+    sets = [
+        path.name for path in visible(root) if (path / "test").is_dir() or (path / "test_public").is_dir()
+    ]
     return f"; it holds the data sets {few(sets)}: name one of them" if sets else ""
+
+
+def _mvtec_layout(title: str, fits: Callable[[Path], bool]) -> Layout:
+    return Layout(title, "test/good/* and test/<defect>/*", fits, _mvtec, ("test", *MASK_FOLDERS))
+
+
+LAYOUTS = {  # a folder is taken for the first that it looks like
+    "dagm": Layout(
+        "DAGM 2007",
+        "Test/* and Test/Label/*",
+        lambda root: (root / "Test" / "Label").is_dir(),
+        _dagm,
+        ("Test",),
+    ),
+    "btad": _mvtec_layout("BTAD", lambda root: (root / "test/ok").is_dir() and (root / "test/ko").is_dir()),
+    "loco": _mvtec_layout(
+        "MVTec LOCO",
+        lambda root: any((root / f"test/{kind}_anomalies").is_dir() for kind in ("logical", "structural")),
+    ),
+    "mvtec": _mvtec_layout(
+        "MVTec AD", lambda root: (root / "test").is_dir() and not _has(root / "test", "_GT")
+    ),
+    "mvtec2": Layout(
+        "MVTec AD 2",
+        "test_public/good/* and test_public/bad/*",
+        lambda root: (root / "test_public").is_dir(),
+        _mvtec2,
+        ("test_public",),
+    ),
+    "rsdds": Layout(
+        "RSDDs",
+        "'Rail surface images'/*",
+        lambda root: (root / "Rail surface images").is_dir(),
+        _rsdds,
+        ("Rail surface images", "GroundTruth"),
+        split=False,
+    ),
+    "mtd": Layout("MTD", "MT_<defect>/Imgs/*", lambda root: bool(_tiles(root)), _mtd, split=False),
+    "visa": Layout(
+        "VisA",
+        "rows of its object in split_csv/1cls.csv",
+        lambda root: (root.parent / "split_csv" / "1cls.csv").is_file(),
+        _visa,
+    ),
+    "kolektor": Layout(
+        "KolektorSDD or KolektorSDD2",
+        "kos<number>/Part<number>.jpg and Part<number>_label.bmp, or test/<number>.png and <number>_GT.png",
+        lambda root: _has(root / "test", "_GT") or any(_has(one, "_label") for one in [root, *folders(root)]),
+        _kolektor,
+        split=False,
+    ),
+    "coco": Layout(
+        "COCO",
+        "images and annotations in a JSON file",
+        lambda root: _coco_file(root)[0] is not None,
+        _coco,
+        split=False,
+    ),
+    "labelme": Layout(
+        "LabelMe",
+        "pictures with JSON files of the same names",
+        lambda root: any(
+            path.with_suffix(".json").is_file() for one in [root, *folders(root)] for path in pictures_in(one)
+        ),
+        _labelme,
+        split=False,
+    ),
+    "folder": Layout(
+        "anomalib's Folder",
+        "good/* and <defect>/*",
+        lambda root: any(_kind(folder) == GOOD and pictures_in(folder) for folder in folders(root)),
+        _folder,
+        MASK_FOLDERS,
+        split=False,
+    ),
+}

@@ -9,33 +9,45 @@ from rich.console import Console
 from rich.table import Table
 
 from fmrnet.errors import printable
+from fmrnet.evaluation.examples import few
 from fmrnet.evaluation.known import Known
-from fmrnet.evaluation.layouts import few
 from fmrnet.terminal import show
 
-__all__ = ["print_drawn", "print_figures", "print_known"]
+__all__ = ["FIGURES", "PARTS", "print_comparison", "print_drawn", "print_figures", "print_known"]
+
+
+FIGURES = {
+    "roc_auc": "ROC-AUC",
+    "average_precision": "average precision",
+    "au_pro": "AU-PRO to 0.3",
+    "au_pro_05": "AU-PRO to 0.05",
+    "aupimo": "AUPIMO",
+    "f1_max": "F1, greatest",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "false_positive_rate": "false positive rate",
+}
+PARTS = {"pixel": "pixels", "picture": "pictures", "patch_level": "pictures, patch level"}
 
 
 def print_figures(figures: dict[str, Any]) -> None:
-    """The figures of an evaluation as a small table."""
-
-    def number(value: float | None) -> str:
-        return "-" if value is None else f"{value:.3f}"
-
+    """The figures of an evaluation as small tables, with the sentences that belong to them."""
     count = figures["pictures"]
     table = Table(
-        title=f"{count['defective']} defective and {count['good']} good pictures", title_justify="left"
+        title=f"{count['defective']} defective and {count['good']} good pictures, with 95 % intervals",
+        title_justify="left",
     )
     table.add_column("")
-    for name in ("ROC-AUC", "AU-PRO", "precision", "recall", "F1"):
-        table.add_column(name, justify="right")
-    kinds = ("roc_auc", "au_pro", "precision", "recall", "f1")
-    rows = [("pixels", figures["pixel"]), ("pictures", figures["picture"])]
-    rows += [("pictures, patch level", figures["patch_level"])]
-    rows += [(printable(f"pixels of {name}"), part["pixel"]) for name, part in figures["classes"].items()]
-    for name, part in rows:
-        table.add_row(name, *(number(part.get(kind)) for kind in kinds), end_section=name == rows[2][0])
-    Console(markup=False, emoji=False).print(table)  # the names of folders are not markup
+    for title in PARTS.values():
+        table.add_column(title, justify="right")
+    for name, title in FIGURES.items():
+        cells = [_with_interval(figures[part], name) if name in figures[part] else "" for part in PARTS]
+        table.add_row(title, *cells, end_section=name == "f1_max")
+    console = Console(markup=False, emoji=False)  # the names of folders are not markup
+    console.print(table)
+    if figures["classes"]:
+        console.print(_classes(figures["classes"]))
     seconds = figures["seconds"]
     if seconds["median"] is not None:
         print(
@@ -43,8 +55,55 @@ def print_figures(figures: dict[str, Any]) -> None:
             f"{seconds['median']:.2f} s per picture, {seconds['patch_level_median']:.2f} s at patch level"
         )
     _print_detection(figures)
-    for note in figures["notes"]:
-        show(note)
+    for line in (*figures["notes"], *figures["cautions"]):
+        show(line)
+
+
+def print_comparison(found: dict[str, Any]) -> None:
+    """What differs between two results."""
+    table = Table(title="second less first, with 95 % intervals", title_justify="left")
+    for title in ("", *map(printable, found["results"]), "difference", ""):
+        table.add_column(title, justify="left" if not title else "right")
+    for key, one in found["figures"].items():
+        part, _, name = key.partition(".")
+        if name in FIGURES:
+            span = "" if one["interval"] is None else " [{:+.3f}, {:+.3f}]".format(*one["interval"])
+            table.add_row(
+                f"{FIGURES[name]}, {PARTS[part]}",
+                _number(one["first"]),
+                _number(one["second"]),
+                f"{one['difference']:+.3f}{span}",
+                "differs" if one["differs"] else "",
+            )
+    Console(markup=False, emoji=False).print(table)
+    print(
+        "a difference whose interval holds 0 may be chance; of many figures one in twenty differs by chance alone"
+    )
+    for key, whose in (("only_first_right", "first"), ("only_second_right", "second")):
+        if names := found["verdicts"][key]:
+            show(f"{len(names)} pictures of which the {whose} alone is right: {few(names)}")
+
+
+def _classes(classes: dict[str, Any]) -> Table:
+    """A row for each kind of defect."""
+    table = Table()
+    table.add_column("")
+    shown = [("pixel", name) for name in ("roc_auc", "au_pro", "aupimo")]
+    shown += [("picture", name) for name in ("roc_auc", "recall")]
+    for part, name in shown:
+        table.add_column(f"{FIGURES[name]}, {PARTS[part]}", justify="right")
+    for kind, found in classes.items():
+        table.add_row(printable(kind), *(_number(found[part][name]) for part, name in shown))
+    return table
+
+
+def _with_interval(part: dict[str, Any], name: str) -> str:
+    span = part["intervals"].get(name)
+    return _number(part[name]) + ("" if span is None else " [{:.3f}, {:.3f}]".format(*span))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def print_known(figures: dict[str, Any]) -> None:

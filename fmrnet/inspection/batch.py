@@ -3,44 +3,22 @@
 from __future__ import annotations
 
 import errno
-import os
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmrnet.errors import ConfigError, DatasetError, FmrnetError, is_out_of_memory
-from fmrnet.inspection.folder import check_apart
+from fmrnet.errors import ConfigError, FmrnetError, is_out_of_memory
 from fmrnet.inspection.record import Line
 from fmrnet.inspection.report import Report, identify
-from fmrnet.listing import list_pictures
 from fmrnet.pictures import read_picture
 
 if TYPE_CHECKING:
     from fmrnet.inspection.inspector import Inspector
 
-__all__ = ["gather", "inspect_each"]
+__all__ = ["inspect_each"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of a disk that will take nothing more
-
-
-def gather(given: Iterable[Path], out: Path) -> tuple[list[Path], dict[Path, str]]:
-    """The pictures behind files and folders, each file once; and what of those given is of no use, with the reason.
-
-    Raises
-    ------
-    ConfigError : `out`, where the results are to go, is one of the folders.
-    """
-    given = list(given)
-    check_apart(out, [path for path in given if os.path.isdir(path)])
-    found: list[Path] = []
-    unusable: dict[Path, str] = {}
-    for path in given:
-        try:
-            found += list_pictures(path)
-        except DatasetError as error:
-            unusable[path] = str(error)
-    return list_pictures(found), unusable
 
 
 def inspect_each(inspector: Inspector, report: Report, paths: Sequence[Path]) -> Iterator[Line]:

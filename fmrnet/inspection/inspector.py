@@ -319,11 +319,26 @@ class Inspector:
     def add_graphs(self) -> None:
         """Make the graphs by which a small runtime inspects without PyTorch; `save` writes them.
 
+        What PyTorch alone can count is noted in the provenance beside them.
+
         Raises as `fmrnet.engines.torch_engine.with_graphs`.
         """
-        from fmrnet.engines.torch_engine import content_of, with_graphs
+        from fmrnet.engines.torch_engine import about_graphs, content_of, with_graphs
 
         self._content = with_graphs(content_of(self.engine))
+        self.provenance["graphs"] = about_graphs(self.model)
+
+    def on(self, engine: str) -> Inspector:
+        """The same model as it was loaded, or given graphs, on another engine of `fmrnet.engines.choice.ENGINES`.
+
+        Raises as `fmrnet.engines.choice.choose`.
+        """
+        content = self._content
+        if content is None:
+            from fmrnet.engines.torch_engine import content_of
+
+            content = content_of(self.engine)
+        return Inspector(choose(content, "cpu", engine), self._calibration, self.provenance, content)
 
     def save(self, path: str | Path) -> None:
         """Write the model, its calibration and its provenance to one file.

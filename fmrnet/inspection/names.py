@@ -8,10 +8,12 @@ import unicodedata
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePath
 
-__all__ = ["KINDS", "LOCK", "RECORD", "REPORT", "output_names"]
+__all__ = ["ANNOTATIONS", "KINDS", "LOCK", "RECEIVED", "RECORD", "REPORT", "below_shared", "output_names"]
 
 KINDS = ("overlay.png", "mask.png", "map.tiff")  # a picture `cut/0.png` gives cut/0.overlay.png and so on
 REPORT, RECORD, LOCK = "report.json", "report.jsonl", ".fmrnet.lock"
+RECEIVED = "received"  # folder of pictures that came as bytes: from standard input, from a URL
+ANNOTATIONS = {"coco": "coco.json", "cvat": "cvat.xml", "csv": "defects.csv"}  # of all pictures, by format
 LONGEST = 200  # bytes of a name; most disks take 255, and the name of a kind follows
 
 
@@ -31,7 +33,7 @@ def output_names(paths: Sequence[Path], taken: Collection[str] = ()) -> dict[Pat
     >>> list(output_names([Path("in/0.png"), Path("in/0.jpg")]).values())
     ['0.png', '0.jpg']
     """
-    below = _below([Path(os.path.realpath(path.parent), path.name) for path in paths])
+    below = below_shared(paths)
     stems = [name.with_suffix("") for name in below]
     if len({_folded(str(stem)) for stem in stems}) == len(stems):
         below = stems
@@ -47,6 +49,11 @@ def output_names(paths: Sequence[Path], taken: Collection[str] = ()) -> dict[Pat
     return names
 
 
+def below_shared(paths: Sequence[Path]) -> list[PurePath]:
+    """Where each picture lies below the folder that they share, links of folders followed."""
+    return _below([Path(os.path.realpath(path.parent), path.name) for path in paths])
+
+
 def _below(whole: Sequence[PurePath]) -> list[PurePath]:
     """Absolute paths below the folder that they share; where they lie on several drives, by drive."""
     for shared in whole[0].parents if whole else ():
@@ -58,11 +65,8 @@ def _below(whole: Sequence[PurePath]) -> list[PurePath]:
 
 def _free(folder: str) -> str:
     """A folder's name that is no output's: `a.mask.png` holds pictures, and `a.png` beside it has a mask."""
-    taken = folder.lower().endswith(tuple(f".{kind}" for kind in KINDS)) or folder.lower() in (
-        REPORT,
-        RECORD,
-        LOCK,
-    )
+    given_away = {REPORT, RECORD, LOCK, *ANNOTATIONS.values()}
+    taken = folder.lower().endswith(tuple(f".{kind}" for kind in KINDS)) or folder.lower() in given_away
     return f"{folder}~" if taken else folder
 
 

@@ -290,7 +290,7 @@ def hold_out_names(names: Sequence[str]) -> tuple[list[str], list[str]]:
 def default_natural_pictures() -> dict[str, NDArray[np.float32]]:
     """Natural pictures that installed packages ship, by name, as (H, W, 3) in [0, 1].
 
-    Two come with scikit-learn, which is always there; seven more with scikit-image where it is installed.
+    Two come with scikit-learn; seven more with scikit-image where it is installed.
     """
     from sklearn.datasets import load_sample_image
 

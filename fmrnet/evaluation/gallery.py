@@ -1,0 +1,92 @@
+"""The test pictures that a model is most wrong about, small, with what is marked and what was found."""
+
+from __future__ import annotations
+
+import base64
+import heapq
+import io
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from fmrnet.pictures import to_channels
+
+__all__ = ["Gallery", "Shown"]
+
+WORST = 12  # of each sort
+SIDE = 640  # pixels at most
+FOUND = np.array([1.0, 0.23, 0.19], np.float32)
+TRUTH = np.array([0.10, 0.55, 1.0], np.float32)
+
+
+@dataclass(frozen=True, order=True)
+class Shown:
+    """A picture in the gallery: its name, score and the source of an image, a data URI."""
+
+    rank: float
+    picture: str
+    score: float = field(compare=False)
+    image: str = field(compare=False)
+
+
+class Gallery:
+    """The defective pictures with the lowest scores, and the good ones with the highest.
+
+    Whatever the number of pictures, it holds WORST of each.
+    """
+
+    def __init__(self) -> None:
+        self._misses: list[Shown] = []
+        self._alarms: list[Shown] = []
+
+    def add(
+        self,
+        name: str,
+        score: float,
+        good: bool,
+        picture: NDArray[np.float32],
+        mask: NDArray[np.bool_],
+        truth: NDArray[np.bool_] | None,
+    ) -> None:
+        """Keep a picture if it is among the worst.
+
+        Parameters
+        ----------
+        picture : (H, W) or (H, W, C) in [0, 1]
+        mask, truth : (H, W), what was found and what is marked
+        """
+        heap, rank = (self._alarms, score) if good else (self._misses, -score)
+        if len(heap) == WORST and rank <= heap[0].rank:
+            return
+        (heapq.heappush if len(heap) < WORST else heapq.heapreplace)(
+            heap, Shown(rank, name, score, _image(picture, mask, truth))
+        )
+
+    @property
+    def misses(self) -> list[Shown]:
+        """Defective pictures, the lowest score first."""
+        return sorted(self._misses, reverse=True)
+
+    @property
+    def false_alarms(self) -> list[Shown]:
+        """Good pictures, the highest score first."""
+        return sorted(self._alarms, reverse=True)
+
+
+def _image(picture: NDArray[np.float32], mask: NDArray[np.bool_], truth: NDArray[np.bool_] | None) -> str:
+    """The picture with outlines, as a data URI; what is marked goes over what was found."""
+    shrink = max(1.0, max(picture.shape[:2]) / SIDE)
+    size = tuple(max(1, round(side / shrink)) for side in picture.shape[1::-1])
+    grey = np.round(to_channels(picture, 3) * 255).astype(np.uint8)
+    small = np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BOX), np.float32) / 255
+    for marked, colour in ((mask, FOUND), (truth, TRUTH)):
+        if marked is not None and marked.any():
+            share = Image.fromarray(marked.astype(np.float32)).resize(size, Image.Resampling.BOX)
+            inside = np.asarray(share) > 0
+            small[ndimage.binary_dilation(inside, np.ones((3, 3)), iterations=2) & ~inside] = colour
+    encoded = io.BytesIO()
+    Image.fromarray(np.round(small * 255).astype(np.uint8)).save(encoded, "WEBP", quality=80)
+    return f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}"

@@ -1,0 +1,54 @@
+"""COCO: one JSON file, each region with its rectangle and its exact pixels as lengths of runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import fmrnet
+from fmrnet.inspection.annotations.finding import LABEL, Finding
+from fmrnet.inspection.annotations.regions import Region, run_lengths
+
+__all__ = ["coco"]
+
+
+def coco(found: Iterable[Finding]) -> bytes:
+    """All findings as COCO's "object detection" JSON. `file_name` is below the folder that all pictures share.
+
+    Pixels are lengths of runs down the columns, uncompressed, and so `iscrowd` is 1: COCO has polygons of the others.
+    """
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for finding in found:
+        image = len(images) + 1
+        images.append(
+            {"id": image, "file_name": finding.name, "width": finding.width, "height": finding.height}
+        )
+        for region in finding.regions:
+            number = len(annotations) + 1
+            annotations.append({"id": number, "image_id": image, **_annotation(finding, region)})
+    content = {
+        "fmrnet": fmrnet.__version__,
+        "info": {"description": "defects found by FMR-Net"},
+        "licenses": [],
+        "categories": [{"id": 1, "name": LABEL, "supercategory": ""}],
+        "images": images,
+        "annotations": annotations,
+    }
+    return json.dumps(content).encode() + b"\n"
+
+
+def _annotation(finding: Finding, region: Region) -> dict[str, Any]:
+    whole = region.on(finding.height, finding.width)
+    return {
+        "category_id": 1,
+        "segmentation": {
+            "size": [finding.height, finding.width],
+            "counts": run_lengths(whole.ravel(order="F")),
+        },
+        "area": region.area,
+        "bbox": [region.x, region.y, region.width, region.height],
+        "iscrowd": 1,
+        "score": finding.line["score"],
+    }

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin
 
 from fmrnet.files import replacing
+from fmrnet.inspection.defects import Defect
 from fmrnet.inspection.overlay import RED, outline, overlay
 from fmrnet.pictures import SOFTWARE, to_channels
 
@@ -22,17 +23,17 @@ __all__ = ["layers", "write_layer"]
 Pixels = NDArray[np.float32]
 
 LONGEST_SIDE = 2**14  # pixels; browsers show no longer ones
-MODALITY_PIXELS = (
-    2**21
-)  # a modality is shown with no more, for it is all grain, which JPEG does not make small
+MODALITY_PIXELS = 2**19  # a modality is shown with no more: it is grain, which JPEG does not make small
 TOPS = {"gms": 0.5, "ssim": 1.0, "residual": 0.25}  # of modalities, shown brightest; the same in all pictures
 THUMB = (240, 120)  # width and height, within which
 SLENDEREST = 4  # sides of a thumbnail; of a longer picture it shows a part
-QUALITY = 88
+QUALITIES = {"picture": 88}  # of JPEG
+QUALITY = 80  # of the others
+FAINT = 0.15  # of the brightest, where a map is half of its threshold; at the threshold it is in the middle
 
 
 def layers(
-    inspector: Inspector, picture: Pixels, result: Result, mask: NDArray[np.bool_]
+    inspector: Inspector, picture: Pixels, result: Result, mask: NDArray[np.bool_], surest: Defect | None
 ) -> dict[str, Image.Image]:
     """The pictures by name: as `fmrnet.inspection.names.PAGE_KINDS` has them, those that there are.
 
@@ -41,17 +42,21 @@ def layers(
     inspector : what has inspected it.
     picture : (H, W) or (H, W, C) in [0, 1]
     result : what was found.
-    mask : (H, W) bool, what is outlined; a patch at patch level.
+    mask : (H, W) bool, what is outlined; patches at patch level.
+    surest : the most surprising defect, if there is one.
     """
-    found = {"picture": _image(picture), "thumb": _thumb(picture, mask)}
+    found = {"picture": _image(picture), "thumb": _thumb(picture, mask, surest)}
     if mask.any():
         found["outline"] = _outline(mask)
     if result.anomaly_map is not None:
-        found["heat"] = _heat(result.anomaly_map, 2 * inspector.calibration.pixel_threshold)
+        threshold = inspector.calibration.pixel_threshold
+        top = 1.0 if inspector.config.standard_map else 4 * threshold
+        levels = np.interp(result.anomaly_map, [0, threshold / 2, threshold, top], [0, FAINT, 0.5, 1])
+        found["heat"] = _heat(levels.astype(np.float32))
     if result.background is not None:
         found["background"] = _image(result.background)
         for name, values in _modalities(inspector, picture, result.background).items():
-            found[name] = _heat(values, TOPS[name], MODALITY_PIXELS)
+            found[name] = _heat(np.clip(values / np.float32(TOPS[name]), 0, 1), MODALITY_PIXELS)
     return {name: _shrunk(image, LONGEST_SIDE / max(image.size)) for name, image in found.items()}
 
 
@@ -63,7 +68,8 @@ def write_layer(path: Path, image: Image.Image) -> None:
         text.add_text("Software", SOFTWARE)
         image.save(encoded, "PNG", pnginfo=text, transparency=0)
     else:
-        image.save(encoded, "JPEG", quality=QUALITY, comment=SOFTWARE.encode())
+        quality = QUALITIES.get(path.suffixes[-2].lstrip("."), QUALITY)
+        image.save(encoded, "JPEG", quality=quality, comment=SOFTWARE.encode())
     with replacing(path) as file:
         file.write(encoded.getbuffer())
 
@@ -80,12 +86,14 @@ def _modalities(inspector: Inspector, picture: Pixels, background: Pixels) -> di
     return modality_maps(given, restored, inspector.config.median)
 
 
-def _thumb(picture: Pixels, mask: NDArray[np.bool_]) -> Image.Image:
-    """Small and outlined; of a slender picture the part with most of the mask."""
+def _thumb(picture: Pixels, mask: NDArray[np.bool_], surest: Defect | None) -> Image.Image:
+    """Small and outlined; of a slender picture the part about the surest defect, or in the middle."""
     height, width = picture.shape[:2]
     long = SLENDEREST * min(height, width)
-    rows = _part(mask.any(1), long) if height > long else slice(None)
-    columns = _part(mask.any(0), long) if width > long else slice(None)
+    middle = (height // 2, width // 2)
+    if surest:
+        middle = (surest.row + surest.height // 2, surest.column + surest.width // 2)
+    rows, columns = (_part(side, long, about) for side, about in zip((height, width), middle, strict=True))
     part, marked = picture[rows, columns], mask[rows, columns]
     shrink = max(1, round(max(part.shape[1] / THUMB[0], part.shape[0] / THUMB[1])))
     small = _image(part).reduce(shrink)
@@ -94,13 +102,9 @@ def _thumb(picture: Pixels, mask: NDArray[np.bool_]) -> Image.Image:
     return Image.fromarray(overlay(np.asarray(small, dtype=np.float32) / 255, kept))
 
 
-def _part(marked: NDArray[np.bool_], length: int) -> slice:
-    """So many places in a row, about the middle of the marked ones if they fit, else from the first."""
-    places = np.flatnonzero(marked)
-    if not places.size:
-        return slice(0, length)
-    spare = max(length - (int(places[-1]) - int(places[0]) + 1), 0)
-    start = min(max(int(places[0]) - spare // 2, 0), marked.size - length)
+def _part(side: int, length: int, middle: int) -> slice:
+    """Of so many places in a row up to `length`, about the middle as far as they reach."""
+    start = min(max(middle - length // 2, 0), max(side - length, 0))
     return slice(start, start + length)
 
 
@@ -117,9 +121,9 @@ def _outline(mask: NDArray[np.bool_]) -> Image.Image:
     return image
 
 
-def _heat(values: Pixels, top: float, most: float = np.inf) -> Image.Image:
-    """From dark to bright, what is `top` or more the brightest."""
-    image = _image(np.clip(values / np.float32(top), 0, 1))
+def _heat(values: Pixels, most: float = np.inf) -> Image.Image:
+    """Values from 0 to 1, (H, W), from dark to bright, in no more than so many pixels."""
+    image = _image(values)
     image = _shrunk(image, (most / (image.width * image.height)) ** 0.5)
     return ImageOps.colorize(image, "#05030f", "#fff6c8", mid="#d6456b")
 

@@ -166,7 +166,8 @@ class Report:
             beyond = np.argwhere(p_values <= self.inspector.false_alarms)
             boxes = [(int(tops[i]), int(lefts[j]), side) for i, j in beyond]
             mask = marked((picture.shape[0], picture.shape[1]), boxes=boxes)
-        shown = layers(self.inspector, picture, result, mask) if self._page else {}
+        found = defects(mask, p_values, tops, lefts, side)
+        shown = layers(self.inspector, picture, result, mask, next(iter(found), None)) if self._page else {}
         files |= {kind: file for kind, file in self._page_files(path).items() if kind.split(".")[0] in shown}
         line: Line = {
             "picture": str(path),
@@ -177,9 +178,7 @@ class Report:
             "reasons": list(result.reasons),
             "level": result.level,
             "defective_pixels": None if result.mask is None else int(result.mask.sum()),
-            "defects": [
-                dataclasses.asdict(one) for one in defects(mask, p_values, tops, lefts, side)[:MOST_DEFECTS]
-            ],
+            "defects": [dataclasses.asdict(one) for one in found[:MOST_DEFECTS]],
             "largest_patch_distance": float(result.patch_scores.max()),
             "look": dataclasses.asdict(result.look),
             "width": picture.shape[1],

@@ -191,7 +191,8 @@ document.getElementById("reset").addEventListener("click", () => set(data.rate))
 // --- scores ---
 
 const scores = [data.rows.map((row) => row.score), data.good[main].scores];
-const end = Math.min(Math.max(2, ...scores.flat()), 5);
+const greatest = scores.flat().reduce((most, one) => Math.max(most, one), 2);
+const end = Math.min(Math.ceil(2 * greatest) / 2, 5);
 const bins = 25;
 const shares = (values) => {
   const counts = new Array(bins + 1).fill(0); // the last one of all beyond
@@ -202,6 +203,7 @@ const middle = (i) => ((i + 0.5) * end) / bins;
 const histogram = chart("scores", {
   x: Array.from({ length: bins + 1 }, (_, i) => middle(i)),
   xRange: [0, middle(bins) + end / bins],
+  tickText: (x) => number(x, 2),
   xText: (x) => (x > end ? fill(t.and_more, { n: number(end) }) : number(x, 2)),
   yText: (y) => percent(y / 100),
   xLabel: t.score_axis,

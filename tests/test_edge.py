@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sqlite3
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +10,6 @@ from lines import Cloud, cloud_of, texture, until, write, write_model, written
 
 import fmrnet
 from fmrnet.deployment.node import EdgeNode
-from fmrnet.deployment.verdict import DecidedBy
-from fmrnet.errors import ConfigError
-from fmrnet.pictures import write_picture
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+
+from fmrnet.inspection.annotations.regions import regions
 
 __all__ = ["Defect", "defects"]
 
@@ -52,22 +52,15 @@ def defects(
     side : int
         Of a patch, in pixels.
     """
-    labels, _ = ndimage.label(mask, np.ones((3, 3)))
     found = []
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
-        across = p_values[np.ix_(_touching(tops, side, rows), _touching(lefts, side, columns))]
-        found.append(
-            Defect(
-                rows.start,
-                columns.start,
-                rows.stop - rows.start,
-                columns.stop - columns.start,
-                int(np.count_nonzero(labels[rows, columns] == number)),
-                float(across.min(initial=math.inf)) if across.size else 1.0,
-            )
+    for region in regions(mask):
+        near = np.ix_(
+            _touching(tops, side, region.y, region.height), _touching(lefts, side, region.x, region.width)
         )
+        p_value = float(p_values[near].min(initial=1.0))
+        found.append(Defect(region.y, region.x, region.height, region.width, region.area, p_value))
     return sorted(found, key=lambda one: (one.p_value, -one.pixels))
 
 
-def _touching(starts: NDArray[np.int64], side: int, span: slice) -> NDArray[np.bool_]:
-    return (starts < span.stop) & (starts + side > span.start)
+def _touching(starts: NDArray[np.int64], side: int, start: int, length: int) -> NDArray[np.bool_]:
+    return (starts < start + length) & (starts + side > start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from fmrnet.commands.options import Bits, Device, Engine, FalseAlarms, Model, PathArgument, PathOption
 from fmrnet.commands.shared import load
+from fmrnet.pages.form import Form
 from fmrnet.terminal import exit_code, fail, note, say, show
 
 if TYPE_CHECKING:
@@ -42,6 +44,12 @@ def inspect(
     bits: Bits = None,
     device: Device = "auto",
     engine: Engine = "auto",
+    report: Annotated[
+        Form,
+        typer.Option(
+            help="The page to look at, report.html: single file, folder of pictures beside it, none; auto: by its size."
+        ),
+    ] = Form.auto,
     resume: Annotated[
         bool,
         typer.Option(
@@ -54,35 +62,41 @@ def inspect(
     An earlier report in --out is replaced, and its overlays, masks and maps, unless --resume is given.
     """
     from fmrnet.inspection.batch import gather, inspect_each
+    from fmrnet.inspection.names import PAGE, REPORT
     from fmrnet.inspection.report import open_report
+    from fmrnet.pages.report import write_report
     from fmrnet.progress import Bar
 
     inspector = load(model, device, bits, engine=engine)
     if false_alarms is not None:
         inspector.false_alarms = false_alarms
     paths, unusable = gather(pictures, out)
-    with open_report(out, inspector, model, level.value, paths, resume=resume) as report, Bar() as bar:
-        _note_earlier(report, len(paths), resume)
+    page = None if report == Form.none else functools.partial(write_report, model=model, form=report)
+    with (
+        open_report(out, inspector, model, level.value, paths, resume=resume, page=page) as written,
+        Bar() as bar,
+    ):
+        _note_earlier(written, len(paths), resume)
         for given, reason in unusable.items():
-            _print_line(report.add_error(given, reason))
+            _print_line(written.add_error(given, reason))
         try:
-            for done, line in enumerate(inspect_each(inspector, report, paths), start=1 + len(report.kept)):
+            for done, line in enumerate(inspect_each(inspector, written, paths), start=1 + len(written.kept)):
                 _print_line(line)
                 bar.show("inspecting", done, len(paths))
         except KeyboardInterrupt as error:
-            left = report.content()["summary"]["not_reached"]
+            left = written.content()["summary"]["not_reached"]
             so_far = f"stopped, {left} of {len(paths)} pictures left; {out} holds the report of the others"
             raise fail(f"{so_far}, and the same command with --resume goes on", exit_code(error)) from None
-    summary = report.content()["summary"]
+    summary = written.content()["summary"]
     counts = [f"{summary[kind]} {kind}" for kind in ("defective", "good", "unreadable", "failed")]
     note(inspector.calibration.promise)
     if level == Level.auto:
         note(
             f"{summary['left_early']} of {summary['defective'] + summary['good']} pictures left at the early exit"
         )
-    for text in report.drift().lines(model):
+    for text in written.drift().lines(model):
         note(text)
-    show(f"{', '.join(counts)}: {out / 'report.json'}")
+    show(f"{', '.join(counts)}: {out / (REPORT if report == Form.none else PAGE)}")
     if summary["failed"]:
         raise typer.Exit(1)
     if summary["unreadable"]:

@@ -10,7 +10,7 @@ seen the like of it in good pictures. The map is what picture and background tel
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -112,11 +112,14 @@ class Comparison:
     readings : Tensor, (K, rows, columns), 0 or more
         What is known of each patch: `patch_alarms` of all witnesses together; with general features, of the network's
         own alone, too. `fmrnet.engines.engine.all_readings` puts those of the glance beside them.
+    background : Tensor, (C, H, W) in [0, 1], or None
+        What the picture was compared with; `compare` keeps it.
     """
 
     anomaly_map: Tensor
     evidence: Tensor
     readings: Tensor
+    background: Tensor | None = None
 
 
 @torch.no_grad()
@@ -262,7 +265,7 @@ def compare(model: FMRNet, seen: Glance) -> Comparison:
     restored = None
     if model.config.generator:
         restored = restore(model, encode(model, seen.picture) if seen.encoded is None else seen.encoded)
-    return fuse(model, seen.picture, restored, seen.surprise)
+    return replace(fuse(model, seen.picture, restored, seen.surprise), background=restored)
 
 
 @torch.no_grad()

@@ -57,11 +57,14 @@ class Found:
         The same before it was brought to [0, 1].
     readings : (K, rows, columns) float32, 0 or more
         As of `Seen`: of all witnesses together, of those of the early exit, of the network's own alone.
+    background : (C, H, W) float32 in [0, 1], or None
+        The picture without its defects; None of a model without a generator.
     """
 
     anomaly_map: NDArray[np.float32]
     evidence: NDArray[np.float32]
     readings: NDArray[np.float32]
+    background: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.readings).all() and np.isfinite(self.evidence).all()):

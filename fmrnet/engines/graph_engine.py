@@ -86,6 +86,7 @@ class GraphEngine:
             anomaly_map[:height, :width],
             evidence[:height, :width],
             all_readings(self.config, seen.readings, own),
+            known["background"][0, :, :height, :width] if self.config.generator else None,
         )
 
     def restore(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -78,6 +78,7 @@ class TorchEngine:
             _array(found.anomaly_map[:height, :width]),
             _array(found.evidence[:height, :width]),
             all_readings(self.config, seen.readings, _array(found.readings)),
+            None if found.background is None else _array(found.background[:, :height, :width]),
         )
 
     def restore(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -59,6 +59,8 @@ def is_ours(path: Path) -> bool:
         return b"fmrnet\0" in head
     if head.startswith(b"<?xml"):
         return b"<!--fmrnet " in head
+    if head.startswith(b"\xff\xd8"):
+        return b"\xff\xfe\x00\x08fmrnet" in head  # a comment
     if head.startswith(b"<!doctype html>"):
         return b'<meta name="generator" content="fmrnet ' in head
     if head.startswith(",".join(COLUMNS).encode() + b"\r\n"):

@@ -61,6 +61,10 @@ class Result:
     anomaly_map : (H, W) float32, or None at patch level
     mask : (H, W) bool, or None at patch level
         `Calibration.mask`; none in a picture that is not defective.
+    background : (H, W, C) float32 in [0, 1], or None at patch level and of a model without a generator
+        The picture as it would look without defects, which it was compared with.
+    pixel_p_values : (rows, columns) float64, or None at patch level
+        As `patch_p_values`, with all that the pixel level knows; patches lie half a patch apart.
     seconds : float
         Time the inspection took, reading the file included.
     look : Look
@@ -85,6 +89,8 @@ class Result:
     look: Look
     reasons: tuple[str, ...] = ()
     settled: bool = False
+    background: NDArray[np.float32] | None = None
+    pixel_p_values: NDArray[np.float64] | None = None
 
 
 class Inspector:
@@ -198,13 +204,17 @@ class Inspector:
         good = calibration.patch
         surprises = good.surprise(glance.readings)
         patch_p_values = good.p_values(surprises)
-        surprise, found, mask = float(surprises.max()), None, None
+        surprise, found, mask, background, pixel_p_values = float(surprises.max()), None, None, None, None
         settled = not passed and calibration.is_settled(surprise)
         if level == "pixel" or (level == "auto" and not settled):
             compared = self.engine.compare(glance)
             good = calibration.picture
-            surprise = float(good.surprise(compared.readings).max())
+            surprises = good.surprise(compared.readings)
+            pixel_p_values = good.p_values(surprises)
+            surprise = float(surprises.max())
             found = compared.anomaly_map
+            if compared.background is not None:
+                background = compared.background.transpose(1, 2, 0)
             mask = calibration.mask(compared)
             share = float((found > calibration.pixel_threshold).mean())
             passed = calibration.limits.passed_by(seen, glance.typical, share)
@@ -228,6 +238,8 @@ class Inspector:
             look=seen,
             reasons=reasons,
             settled=settled or found is not None,
+            background=background,
+            pixel_p_values=pixel_p_values,
         )
 
     def reconstruct(self, image: str | Path | NDArray[Any]) -> NDArray[np.float32]:

@@ -66,7 +66,9 @@ def fetch(url: str, folder: Path) -> Path:
 
             def read(count: int) -> bytes:
                 if time.monotonic() > until:
-                    raise PictureError(f"{url} takes more than {LONGEST:.0f} s to fetch; copy it to this machine")
+                    raise PictureError(
+                        f"{url} takes more than {LONGEST:.0f} s to fetch; copy it to this machine"
+                    )
                 part: bytes = answer.read1(count)
                 return part
 

@@ -169,7 +169,7 @@ def test_no_picture_ends_a_batch(model, folder, tmp_path, monkeypatch, failure):
 
     monkeypatch.setattr(fmrnet.Inspector, "inspect", fails)
     seen = run("inspect", model, folder, "--out", tmp_path / "out")
-    line = only_error(seen, code=1)
+    line = only_error(seen, code=3)
     assert str(folder / "1.png") in line
     assert len(line) < 1100
     assert "\x1b" not in seen.output
@@ -446,7 +446,7 @@ def test_a_disk_that_fills_is_named_and_cuts_no_file_short(model, folder, small_
         seen = run("inspect", model, folder, "--out", out, "--level", level)
         if seen.exit_code == 0:
             break
-        line = only_error(seen, code=1)
+        line = only_error(seen, code=3)
         assert "No space left on device" in line, seen.output
         place, _, _ = line.removeprefix("fmrnet: ").partition(": ")
         assert Path(place).is_relative_to(small_disk)

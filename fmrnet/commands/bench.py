@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fmrnet.commands.options import Kernels, PathOption
-from fmrnet.terminal import fail, show
+from fmrnet.terminal import WRONG, fail, show
 
 __all__ = ["bench"]
 
@@ -40,7 +40,7 @@ def bench(
                 found = time(name, function, device=device, budget=budget, only=only, label=spec)
             except NotConforming as failure:
                 print(failure)
-                raise fail(f"{spec} does not pass the check; nothing is timed without it", 1) from None
+                raise fail(f"{spec} does not pass the check; nothing is timed without it", WRONG) from None
             results += found["results"]
             limits = found["ceilings"]
     else:
@@ -53,4 +53,4 @@ def bench(
         show(f"wrote {out}")
     wrong = [f"{r['function']}, {r['size']}: {name}" for r in results for name in r["failures"]]
     if wrong:
-        raise fail(f"not timed, for they do not agree with the oracle: {'; '.join(wrong)}", 1)
+        raise fail(f"not timed, for they do not agree with the oracle: {'; '.join(wrong)}", WRONG)

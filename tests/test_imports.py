@@ -21,6 +21,7 @@ FLOORS = [  # of fmrnet/, from the ground up: a module imports from its own floo
     {"inspection"},
     {"deployment", "pages"},
     {"learning"},
+    {"adapters"},
     {"evaluation"},
     {"conformance"},
     {"commands"},

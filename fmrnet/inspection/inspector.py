@@ -87,6 +87,21 @@ class Result:
     reasons: tuple[str, ...] = ()
     settled: bool = False
 
+    @property
+    def pred_score(self) -> float:
+        """The score as anomalib has it, from 0 to 1, above 0.5 where the picture is defective: score / (1 + score)."""
+        return self.score / (1 + self.score)
+
+    @property
+    def pred_label(self) -> bool:
+        """anomalib's name of `defective`."""
+        return self.defective
+
+    @property
+    def pred_mask(self) -> NDArray[np.bool_] | None:
+        """anomalib's name of `mask`."""
+        return self.mask
+
 
 class Inspector:
     """A trained, calibrated FMR-Net. Made by `fmrnet.train` or `fmrnet.load`.

@@ -287,7 +287,9 @@ def test_resume_takes_no_report_of_another_kind(model, folder, tmp_path):
     )
     assert run("calibrate", model, folder, "--out", tmp_path / "b.fmr", "--k", "4").exit_code == 0
     again = ("inspect", tmp_path / "b.fmr", folder, "--out", out, "--level", "patch", "--resume")
-    assert "another model, level, rate of false alarms, number of bits, region or release" in only_error(run(*again))
+    assert "another model, level, rate of false alarms, number of bits, region or release" in only_error(
+        run(*again)
+    )
     assert content_of(out) == before
     head, lines = record_of(out)
     (out / "report.jsonl").write_text(

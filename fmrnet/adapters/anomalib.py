@@ -118,7 +118,7 @@ class Inferencer:
         self.inspector: Inspector = load(path, DEVICES.get(name.lower(), name))
 
     def predict(self, image: str | Path | NDArray[Any]) -> ImageBatch:
-        """Inspect one picture: a path, a Pillow image, or an array (H, W, 3) or (H, W), as `Inspector.inspect` takes it.
+        """Inspect one picture: a path, a Pillow image, or an array (H, W, 3) or (H, W), as `Inspector.inspect` does.
 
         An array or tensor (3, H, W) of floating point, as anomalib's own pictures are, is taken, too.
 

@@ -103,7 +103,10 @@ class FMRNetDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def score_samples(self, X: Pictures) -> NDArray[np.float64]:
-        """How good each picture is, (N,): minus its score, a multiple of the threshold. Raises as `Inspector.inspect`."""
+        """How good each picture is, (N,): minus its score, a multiple of the threshold.
+
+        Raises as `Inspector.inspect`, and NotFittedError before `fit`.
+        """
         check_is_fitted(self, "inspector_")
         pictures = list_pictures(X) if isinstance(X, str | Path) else X
         results = (self.inspector_.inspect(picture, self.level) for picture in pictures)

@@ -417,7 +417,9 @@ def test_polygons_hold_the_pixels_whose_centres_are_inside(points):
     """By an even number of sides or an odd one, as matplotlib counts for a path of one piece; corners are whole."""
     path = pytest.importorskip("matplotlib.path")
     numbers = np.arange(1, len(points) + 1)
-    corners = np.array(points) + np.stack([0.0137 * numbers, 0.0071 * numbers**2], 1)  # no side meets a centre
+    corners = np.array(points) + np.stack(
+        [0.0137 * numbers, 0.0071 * numbers**2], 1
+    )  # no side meets a centre
     mask = Outlines(Path("a.json"), 30, 41, (("polygon", tuple(corners.ravel())),)).marked()
     rows, columns = np.mgrid[:30, :41] + 0.5
     inside = path.Path(corners).contains_points(np.stack([columns.ravel(), rows.ravel()], 1))

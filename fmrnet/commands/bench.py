@@ -9,7 +9,7 @@ import typer
 
 from fmrnet.commands.bench_model import bench_model
 from fmrnet.commands.options import Kernels, PathArgument, PathOption
-from fmrnet.terminal import fail, show
+from fmrnet.terminal import WRONG, fail, show
 
 __all__ = ["bench"]
 
@@ -66,7 +66,7 @@ def bench(
                 found = time(name, function, device=device, budget=budget, only=only, label=spec)
             except NotConforming as failure:
                 print(failure)
-                raise fail(f"{spec} does not pass the check; nothing is timed without it", 1) from None
+                raise fail(f"{spec} does not pass the check; nothing is timed without it", WRONG) from None
             results += found["results"]
             limits = found["ceilings"]
     else:
@@ -79,4 +79,4 @@ def bench(
         show(f"wrote {out}")
     wrong = [f"{r['function']}, {r['size']}: {name}" for r in results for name in r["failures"]]
     if wrong:
-        raise fail(f"not timed, for they do not agree with the oracle: {'; '.join(wrong)}", 1)
+        raise fail(f"not timed, for they do not agree with the oracle: {'; '.join(wrong)}", WRONG)

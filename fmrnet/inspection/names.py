@@ -74,7 +74,7 @@ def below_shared(paths: Sequence[Path]) -> list[PurePath]:
 def _below(whole: Sequence[PurePath]) -> list[PurePath]:
     """Absolute paths below the folder that they share; where they lie on several drives, by drive."""
     for shared in whole[0].parents if whole else ():
-        if all(path.is_relative_to(shared) for path in whole):
+        if all(path.parent.is_relative_to(shared) for path in whole):
             return [path.relative_to(shared) for path in whole]
     # C: and \\server\share
     return [type(path)(path.drive.replace(":", "").lstrip("\\"), *path.parts[1:]) for path in whole]

@@ -1,4 +1,4 @@
-"""Pictures that come as bytes, from standard input or from a URL: kept in the results folder, under their content's hash.
+"""Pictures that come as bytes, from standard input or a URL: kept in the results folder, under their content's hash.
 
 A picture that is received again is the same file, so that an inspection can be resumed.
 """

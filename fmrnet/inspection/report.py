@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,6 +49,7 @@ def open_report(
     level: Level,
     paths: Sequence[Path],
     *,
+    sources: Mapping[Path, str] = MappingProxyType({}),
     resume: bool = False,
     page: Callable[[Report], object] | None = None,
 ) -> Iterator[Report]:
@@ -63,6 +65,7 @@ def open_report(
     model : the file it came from.
     level : the level that is asked for.
     paths : the pictures of the batch, each file once.
+    sources : where pictures came from that were given as no file.
     resume : go on from an earlier report in the folder.
     page : writes a page to look at, once report.json is written. Default: there is none, nor the pictures for it.
 
@@ -74,7 +77,7 @@ def open_report(
     """
     folder = Path(folder)
     with claimed(folder):
-        report = Report(folder, inspector, model, level, paths, resume=resume, page=page)
+        report = Report(folder, inspector, model, level, paths, sources=sources, resume=resume, page=page)
         try:
             yield report
         except BaseException as error:
@@ -107,6 +110,7 @@ class Report:
         level: Level,
         paths: Sequence[Path],
         *,
+        sources: Mapping[Path, str] = MappingProxyType({}),
         resume: bool = False,
         page: Callable[[Report], object] | None = None,
     ) -> None:
@@ -116,6 +120,7 @@ class Report:
             "fmrnet": fmrnet.__version__,
             "level": level,
             "bits": inspector.bits,
+            "region": inspector.provenance.get("region"),
             "thresholds": {
                 "score": 1.0,  # a score is a multiple of the threshold of its level
                 "false_alarms": calibration.false_alarms,
@@ -135,7 +140,7 @@ class Report:
         done = {line["picture"] for line in kept}
         self.kept = {path for path in paths if str(path) in done}
         self.replaced = 0 if resume else len(dropped)
-        self._paths = paths
+        self._paths, self._sources = paths, sources
         missing = [path for path in paths if path not in self.kept]
         self._names = output_names(missing, [_name(line) for line in kept])
         self._check(paths)
@@ -171,6 +176,7 @@ class Report:
         files |= {kind: file for kind, file in self._page_files(path).items() if kind.split(".")[0] in shown}
         line: Line = {
             "picture": str(path),
+            **({"source": self._sources[path]} if path in self._sources else {}),
             "score": float(result.score),
             "defective": bool(result.defective),
             "p_value": float(result.p_value),
@@ -207,8 +213,8 @@ class Report:
             raise
         return line
 
-    def add_error(self, path: Path, error: object, fault: str = "picture", **more: str) -> Line:
-        """Note a picture (or a folder of them) that could not be inspected, why, and what `more` there is to say.
+    def add_error(self, path: str | Path, error: object, fault: str = "picture", **more: str) -> Line:
+        """Note a picture (or whatever was given) that could not be inspected, why, and what `more` there is to say.
 
         `fault` is "picture" where it cannot be read, "machine" where memory or the program failed.
         """
@@ -243,7 +249,7 @@ class Report:
                 "seconds": round(sum(line["seconds"] for line in pictures), 3),
             },
             "drift": self.drift().to_dict(),
-            **{key: self._head[key] for key in ("level", "bits", "thresholds", "model")},
+            **{key: self._head[key] for key in ("level", "bits", "region", "thresholds", "model")},
         }
 
     def close(self) -> None:
@@ -274,8 +280,8 @@ class Report:
             return [], lines
         if _made_by(head) != _made_by(self._head):
             raise ConfigError(
-                f"{self.folder} holds a report of another model, level, rate of false alarms, number of bits or "
-                "release; leave out --resume to replace it, or name another folder"
+                f"{self.folder} holds a report of another model, level, rate of false alarms, number of bits, "
+                "region or release; leave out --resume to replace it, or name another folder"
             )
         given = {str(path): path for path in paths}
         stays = [self._holds(line, given.get(line["picture"])) for line in lines]
@@ -317,7 +323,10 @@ class Report:
             filled = length + -length % config.multiple
             return np.minimum(np.arange(count) * config.stride, filled - config.patch_size)
 
-        return starts(picture.shape[0], rows), starts(picture.shape[1], columns)
+        region = self.inspector.region
+        height, width = picture.shape[:2] if region is None else (region.height, region.width)
+        top, left = starts(height, rows), starts(width, columns)
+        return (top, left) if region is None else (top + region.y, left + region.x)
 
 
 def identify(path: Path) -> Line:
@@ -335,7 +344,7 @@ def _made_by(head: Line) -> tuple[object, ...]:
     digest = model.get("sha256") if isinstance(model, dict) else None
     thresholds = head.get("thresholds")
     rate = thresholds.get("false_alarms") if isinstance(thresholds, dict) else None
-    return head.get("fmrnet"), head.get("level"), head.get("bits"), digest, rate
+    return (*(head.get(key) for key in ("fmrnet", "level", "bits", "region")), digest, rate)
 
 
 def _name(line: Line) -> str:

@@ -24,11 +24,10 @@ def info(
 ) -> None:
     """Show what a model file holds: settings, thresholds, where it comes from, which engines agree on it."""
     import fmrnet
-    from fmrnet import artifact
     from fmrnet.errors import shown
 
     inspector = fmrnet.load(model, "cpu")
-    weights = artifact.load(model).weights.values()
+    weights = inspector.content.weights.values()
     sections: dict[str, dict[str, Any]] = {
         "settings": inspector.config.to_dict(),
         "verdicts": _verdicts(inspector.calibration),

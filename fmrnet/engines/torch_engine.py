@@ -16,7 +16,7 @@ from fmrnet.artifact import Artifact
 from fmrnet.config import Config
 from fmrnet.engines import background
 from fmrnet.engines.engine import Engine, Found, Seen, all_readings
-from fmrnet.engines.graph_engine import GraphEngine, can_be_graphs
+from fmrnet.engines.graph_engine import OPSET, GraphEngine, can_be_graphs
 from fmrnet.errors import ArtifactError, ConfigError
 from fmrnet.extras import explained
 from fmrnet.network import weights
@@ -186,7 +186,6 @@ def with_graphs(content: Artifact) -> Artifact:
 
 def about_graphs(model: FMRNet) -> dict[str, Any]:
     """What is noted of graphs when they are made, JSON-ready: operator set, versions, operations of a picture."""
-    from fmrnet.engines.graphs import OPSET
     from fmrnet.engines.operations import operations
 
     return {

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from fmrnet.errors import ArtifactError
 from fmrnet.inspection.stored import Stored
@@ -115,7 +115,7 @@ class GoodScores:
         """`threshold` in each reading's own unit, (K,): a picture passes it if one of its readings passes its own."""
         location, scale, freedom = self._law
         shared = _shared(len(location))
-        logs = location + scale * stats.t.isf(10.0 ** (shared - self.threshold(rate)), freedom)
+        logs = location - scale * special.stdtrit(freedom, 10.0 ** (shared - self.threshold(rate)))
         return tuple(np.exp(np.minimum(logs, MOST_LOG)).tolist())
 
     @cached_property
@@ -156,7 +156,7 @@ class GoodScores:
 def _most(deviations: Floats, freedom: float) -> Floats:
     """The surprise of the most surprising of several readings (K, ...), given in scales beyond their locations."""
     with np.errstate(divide="ignore"):  # beyond all numbers
-        each = -stats.t.logsf(deviations, freedom) / math.log(10)
+        each = -np.log10(special.stdtr(freedom, -deviations))
     each = (each.T + _shared(len(each))).T
     most: Floats = np.clip(each.max(0), 0.0, MOST_SURPRISE)
     return most

@@ -294,8 +294,8 @@ class Evaluation:
             cautions.append("of one good or one defective picture alone no interval can be given")
         elif sure := [name for name, (low, high) in picture["intervals"].items() if low == high]:
             cautions.append(
-                f"the intervals of {', '.join(sure)} of pictures have no width: these pictures show no error that "
-                "a resample could hold more or fewer of, and others may"
+                f"{', '.join(name.replace('_', ' ') for name in sure)} of pictures: the interval has no width, for "
+                "every draw of these pictures gives the same; others may not"
             )
         good = sum(one.good.sum() for one in self._of(GOOD))
         if pixel["aupimo"] is not None and good * AUPIMO_RATES[0] < 1:

@@ -68,12 +68,16 @@ class Gallery:
     @property
     def misses(self) -> list[Shown]:
         """Defective pictures, the lowest score first."""
-        return sorted(self._misses, reverse=True)
+        return sorted(self._misses, key=_order)
 
     @property
     def false_alarms(self) -> list[Shown]:
         """Good pictures, the highest score first."""
-        return sorted(self._alarms, reverse=True)
+        return sorted(self._alarms, key=_order)
+
+
+def _order(shown: Shown) -> tuple[float, str]:
+    return -shown.rank, shown.picture
 
 
 def _image(picture: NDArray[np.float32], mask: NDArray[np.bool_], truth: NDArray[np.bool_] | None) -> str:

@@ -53,24 +53,11 @@ def results(model, dataset):
     return found
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium, as the system has it."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no Chromium")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-def test_the_page_shows_the_worst_first_and_every_picture(browser, results):
+def test_the_page_shows_the_worst_first_and_every_picture(chromium, results):
     from axe_playwright_python.sync_playwright import Axe
 
     figures = json.loads(results[0].read_text())
-    page, told = browser.new_page(), []
+    page, told = chromium.new_page(), []
     page.on("console", lambda message: told.append(message.text))
     page.on("pageerror", lambda error: told.append(str(error)))
     page.goto(results[0].with_suffix(".html").as_uri())
@@ -78,7 +65,9 @@ def test_the_page_shows_the_worst_first_and_every_picture(browser, results):
     found = figures["picture"]["true_positives"]
     assert f"{found} of 4 defective pictures are found." in page.locator(".summary").inner_text()
     misses, alarms = page.locator(".gallery").all()
-    worst = sorted((e for e in figures["each"] if e["class"] == "hole"), key=lambda e: (e["score"], e["picture"]))
+    worst = sorted(
+        (e for e in figures["each"] if e["class"] == "hole"), key=lambda e: (e["score"], e["picture"])
+    )
     captions = misses.locator("figcaption").all_inner_texts()
     assert [text.splitlines()[-1] for text in captions] == [entry["picture"] for entry in worst]
     assert captions[0].startswith("Found." if worst[0]["defective"] else "Missed.")

@@ -15,6 +15,7 @@ from tiny import ground
 
 from fmrnet.evaluation.compare import compare
 from fmrnet.evaluation.gallery import WORST, Gallery
+from fmrnet.evaluation.layouts import LAYOUTS
 
 MASK = np.zeros((96, 112), bool)
 MASK[30:50, 40:60] = True
@@ -91,9 +92,10 @@ def test_the_gallery_holds_the_worst_alone():
     gallery, rng = Gallery(), np.random.default_rng(0)
     scores = rng.random(50)
     for number, score in enumerate(scores):
-        gallery.add(
-            f"{number}", float(score), bool(number % 2), np.zeros((3, 2000)), np.ones((3, 2000), bool), None
-        )
+        flat = np.zeros((3, 2000), np.float32)
+        shown = gallery.shown(f"{number}", float(score), bool(number % 2), flat, flat == 0, None)
+        if shown is not None:
+            gallery.keep(shown)
     for shown, expected in (
         (gallery.misses, np.sort(scores[::2])),
         (gallery.false_alarms, -np.sort(-scores[1::2])),
@@ -190,6 +192,14 @@ def test_results_of_other_data_are_refused_in_words(results, tmp_path, change, m
 def test_what_does_not_go_together_is_said(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert message in only_error(run("evaluate", *arguments))
+
+
+def test_help_and_docs_name_every_layout():
+    page = (Path(__file__).parents[1] / "docs" / "evaluate.md").read_text()
+    told = run("evaluate", "--help").output
+    for name in LAYOUTS:
+        assert f"`{name}`" in page
+        assert name in told
 
 
 def test_a_layout_that_is_none_and_a_page_of_others_are_refused(model, dataset, tmp_path):

@@ -188,15 +188,20 @@ class Evaluation:
         truth = example.truth(result.anomaly_map.shape)
         with open(example.picture, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        picture = read_picture(example.picture, self.inspector.bits)
         measured: dict[str, float] = {}
-        if truth is not None:
-            if not example.good:
+        shown = None
+        if self.gallery is not None or not example.good:
+            picture = read_picture(example.picture, self.inspector.bits)
+            if truth is not None and not example.good:
                 measured = {"area": largest_area(truth), "contrast": largest_contrast(picture, truth)}
+            if self.gallery is not None:
+                score = float(result.score)
+                shown = self.gallery.shown(name, score, example.good, picture, result.mask, truth)
+        if truth is not None:
             counts = self._pixels.setdefault(example.defect, PixelCounts())
             self._histograms[name] = counts.add(result.anomaly_map, result.mask, truth)
-        if self.gallery is not None:
-            self.gallery.add(name, float(result.score), example.good, picture, result.mask, truth)
+        if self.gallery is not None and shown is not None:
+            self.gallery.keep(shown)
         self.each.append(
             {
                 "picture": name,

@@ -51,7 +51,7 @@ def print_figures(figures: dict[str, Any]) -> None:
     seconds = figures["seconds"]
     if seconds["median"] is not None:
         print(
-            "in brackets 95 % intervals; below the line at the calibrated thresholds; "
+            "beside each figure its 95 % interval; below the line at the calibrated thresholds; "
             f"{seconds['median']:.2f} s per picture, {seconds['patch_level_median']:.2f} s at patch level"
         )
     _print_detection(figures)
@@ -99,15 +99,15 @@ def _classes(classes: dict[str, Any]) -> Table:
 
 def _with_interval(part: dict[str, Any], name: str) -> str:
     span = part["intervals"].get(name)
-    return _number(part[name]) + ("" if span is None else " [{}, {}]".format(*(_short(end) for end in span)))
+    return _number(part[name]) + ("" if span is None else f" {_short(span[0])}–{_short(span[1])}")
 
 
 def _short(share: float) -> str:
     """
-    >>> _short(0.953), _short(1.0)
-    ('.95', '1.00')
+    >>> _short(0.9532), _short(1.0)
+    ('.953', '1.0')
     """
-    return f"{share:.2f}".removeprefix("0")
+    return "1.0" if share == 1 else f"{share:.3f}".removeprefix("0")
 
 
 def _number(value: float | None) -> str:

@@ -176,7 +176,17 @@ def program(*arguments: object, given: bytes = b"") -> subprocess.CompletedProce
 def test_a_picture_on_standard_input_is_a_json_line_and_nothing_else(sensitive, picture, tmp_path):
     """In a process of its own, with real pipes."""
     ended = program(
-        *("inspect", sensitive, "-", "--out", tmp_path / "out", "--json", "--fail-on-defect"),
+        *(
+            "inspect",
+            sensitive,
+            "-",
+            "--out",
+            tmp_path / "out",
+            "--json",
+            "--fail-on-defect",
+            "--level",
+            "patch",
+        ),
         given=picture.read_bytes(),
     )
     assert ended.returncode == 1, ended.stderr

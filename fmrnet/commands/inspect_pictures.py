@@ -172,7 +172,11 @@ def _given(pictures: list[str], from_list: str | None) -> list[str]:
             raise fail("standard input is a picture or a list; give - once", MISTAKE)
         given += read_list(sys.stdin.buffer.read())
     elif from_list is not None:
-        given += read_list(Path(os.path.expanduser(from_list)).read_bytes())
+        try:
+            given += read_list(Path(os.path.expanduser(from_list)).read_bytes())
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+            reason = getattr(error, "strerror", None) or error
+            raise fail(f"--from-list {from_list}: {reason}; name a file of a path a line", MISTAKE) from None
     if given.count(STANDARD_INPUT) > 1:
         raise fail("standard input holds one picture; give - once", MISTAKE)
     if not given:

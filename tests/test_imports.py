@@ -22,6 +22,7 @@ FLOORS = [  # of fmrnet/, from the ground up: a module imports from its own floo
     {"pages"},
     {"deployment"},
     {"learning"},
+    {"adapters"},
     {"evaluation"},
     {"conformance"},
     {"commands"},

@@ -19,6 +19,7 @@ __all__ = [
     "Model",
     "PathArgument",
     "PathOption",
+    "RegionOption",
 ]
 
 
@@ -71,5 +72,16 @@ Kernels = Annotated[
         "--kernel",
         metavar="[NAME=]MODULE:FUNCTION",
         help="A function that stands in for fmrnet.fast.NAME; NAME is its own name unless given. May be repeated.",
+    ),
+]
+
+
+RegionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--roi",
+        metavar="MASK|X,Y,W,H",
+        help="Region of interest: a picture that is above 0 where pictures count, or a rectangle in pixels; default: "
+        "as trained or calibrated.",
     ),
 ]

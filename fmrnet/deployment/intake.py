@@ -14,6 +14,7 @@ page (header Origin).
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -62,9 +63,9 @@ class Intake:
     """
 
     def __init__(self, node: Taker, port: int, failed: Callable[[BaseException], None]) -> None:
-        handler = type("Handler", (_Handler,), {"node": node, "failed": staticmethod(failed)})
+        handler = type("Handler", (_Handler,), {"node": node})
         try:
-            self._server = _Server(("127.0.0.1", port), handler)
+            self._server = _Server(port, handler, failed)
         except OSError as error:
             raise ConfigError(
                 f"--port {port} cannot be listened on: {error.strerror}; name another"
@@ -86,9 +87,10 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = False
     block_on_close = True
 
-    def __init__(self, *args: Any) -> None:
+    def __init__(self, port: int, handler: type[_Handler], failed: Callable[[BaseException], None]) -> None:
         self._free = threading.BoundedSemaphore(CLIENTS)
-        super().__init__(*args)
+        self.failed = failed
+        super().__init__(("127.0.0.1", port), handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self._free.acquire()
@@ -101,12 +103,14 @@ class _Server(ThreadingHTTPServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away in the middle is no error of the node."""
+        """A client that goes away in the middle is no error of the node; anything else is."""
+        error = sys.exception()
+        if error is not None and not isinstance(error, ConnectionError | TimeoutError):
+            self.failed(error)
 
 
 class _Handler(BaseHTTPRequestHandler):
     node: ClassVar[Taker]
-    failed: ClassVar[Callable[[BaseException], None]]
     timeout = SLOWEST
 
     def do_POST(self) -> None:
@@ -140,9 +144,6 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(
                 507, {"error": f"the verdict cannot be kept: {error.strerror}; send it again later"}
             )
-        except Exception as error:
-            self.failed(error)
-            return self._send(500, {"error": "the node fails and stops; send it again when it is back"})
         return self._send(200, verdict.to_dict())
 
     def do_GET(self) -> None:

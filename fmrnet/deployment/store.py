@@ -1,8 +1,8 @@
 """What a node keeps of its line: a verdict for every picture, and the pictures whose verdict is open.
 
-A verdict and, while it is open, its picture go to the disk in one transaction, so that at no moment there is one without
-the other: a process that is killed or a power cut loses nothing that `Store.add` has given a number. The files in
-`verdicts/` say the same as the database; what a killed process left unwritten is written at the next start.
+A verdict and, while it is open, its picture go to the disk in one transaction, so that at no moment there is one
+without the other: a process that is killed or a power cut loses nothing that `Store.add` has given a number. The files
+in `verdicts/` say the same as the database; what a killed process left unwritten is written at the next start.
 
 The disk is bounded. Where there is no room, decided verdicts go first, the oldest before the others. Where none of them
 are left, a picture's verdict is still given and written, but the picture is not kept: the patch level stands, marked

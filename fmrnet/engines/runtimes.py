@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,10 @@ Graph = Callable[[Mapping[str, NDArray[Any]]], list[NDArray[np.float32]]]
 def _onnxruntime(graph: bytes, inputs: tuple[str, ...]) -> Graph:
     import onnxruntime
 
+    _share_memory()
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.enable_mem_pattern = False  # it holds a plan's worth of memory for each size of picture
     options.log_severity_level = 4  # what is wrong is raised
     options.intra_op_num_threads = threads()
     try:
@@ -40,6 +44,25 @@ def _onnxruntime(graph: bytes, inputs: tuple[str, ...]) -> Graph:
             raise ArtifactError(f"a graph cannot be run ({_first_line(error)}); {ANEW}") from error
 
     return run
+
+
+@cache
+def _share_memory() -> None:
+    """One store of memory for all graphs, which grows by what is asked for and not to the next power of two.
+
+    At pixel level a picture of 512 x 512 then takes 336 MB in place of 511, in the same time.
+    """
+    import onnxruntime
+
+    arena = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    memory = onnxruntime.OrtMemoryInfo("Cpu", arena, 0, onnxruntime.OrtMemType.DEFAULT)
+    as_asked = {
+        "arena_extend_strategy": 1,
+        "max_mem": 0,
+        "initial_chunk_size_bytes": -1,
+        "max_dead_bytes_per_chunk": -1,
+    }
+    onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(as_asked))
 
 
 def _openvino(graph: bytes, inputs: tuple[str, ...]) -> Graph:

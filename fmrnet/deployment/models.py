@@ -20,6 +20,7 @@ from fmrnet.inspection.inspector import Inspector, load
 __all__ = ["Model", "Models", "UnknownModel", "version_of"]
 
 LOOK_SECONDS = 1.0  # between two looks at the files; one that changes is waited for until it rests
+WORKERS = 4  # pictures at once
 WARM_SIDE = 1024  # pixels, at most, of the picture that a model is warmed up with
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ class Model:
     inspector : Inspector
     endpoints : dict of str to Endpoint
         "pixel", "patch" and, of a model with a generator on an engine that offers it, "decoder".
+    gathers : bool
+        Whether pictures of several threads pass its network at once.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Model:
     path: Path
     inspector: Inspector
     endpoints: dict[str, Endpoint]
+    gathers: bool
 
 
 def version_of(path: Path) -> str:
@@ -85,6 +89,11 @@ class Models:
         self.failures = 0  # of replaced files that cannot be served
         if len({(one.name, one.version) for one in self._loaded.values()}) < len(paths):
             raise ArtifactError("two of the files are the same model; name each once")
+
+    @property
+    def workers(self) -> int:
+        """How many pictures are worth inspecting at once: several, where they pass the network together."""
+        return WORKERS if any(model.gathers for model in self.all) else 1
 
     @property
     def all(self) -> list[Model]:
@@ -157,7 +166,8 @@ class Models:
         ]
         if inspector.config.generator and hasattr(inspector.engine, "decode"):
             endpoints.append(Decoding(inspector, self._most_pixels))
-        return Model(path.stem, version, path, inspector, {one.name: one for one in endpoints})
+        gathers = hasattr(inspector.engine, "gather") and inspector.engine.gather()
+        return Model(path.stem, version, path, inspector, {one.name: one for one in endpoints}, gathers)
 
 
 def _version(path: Path) -> str:

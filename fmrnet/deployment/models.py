@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fmrnet.deployment.endpoints import Asked, Decoding, Endpoint, Inspection
+from fmrnet.engines.engine import Engine
 from fmrnet.errors import ArtifactError, FmrnetError, is_out_of_memory
 from fmrnet.inspection.inspector import Inspector, load
 
@@ -166,8 +167,23 @@ class Models:
         ]
         if inspector.config.generator and hasattr(inspector.engine, "decode"):
             endpoints.append(Decoding(inspector, self._most_pixels))
-        gathers = hasattr(inspector.engine, "gather") and inspector.engine.gather()
-        return Model(path.stem, version, path, inspector, {one.name: one for one in endpoints}, gathers)
+        return Model(
+            path.stem,
+            version,
+            path,
+            inspector,
+            {one.name: one for one in endpoints},
+            _gathers(inspector.engine),
+        )
+
+
+def _gathers(engine: Engine) -> bool:
+    """Let pictures of several threads pass the network at once, on a GPU.
+
+    On a CPU it was tried: a seventh of the time is saved on pictures of 128 x 128, nothing from 256 x 256 on, and a
+    verdict's last digits would depend on the requests beside it.
+    """
+    return engine.name.startswith("torch cuda") and hasattr(engine, "gather") and bool(engine.gather())
 
 
 def _version(path: Path) -> str:

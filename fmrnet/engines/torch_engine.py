@@ -37,7 +37,7 @@ __all__ = [
 
 COUNTED = 512  # pixels of a side of the picture whose operations are counted
 CHECKED = ((96, 128), (101, 150))  # sizes of pictures on which graphs are held against the network
-GATHERED = {"cpu": 2**18, "cuda": 2**23}  # pixels of pictures that pass at once; on a CPU, more gain nothing
+GATHERED = 2**23  # pixels of pictures that pass at once
 TOLERANCE = 1e-3  # of readings, which are surprises or distances of 1 to 100
 
 
@@ -61,10 +61,10 @@ class TorchEngine:
         What is computed of a picture then depends on those beside it in the last bits.
         """
         if self.model.general is not None:
-            most, turn = GATHERED[self.device.type], threading.Lock()
-            self._evidence = Meeting(self.model.general.evidence, most, turn)
+            turn = threading.Lock()
+            self._evidence = Meeting(self.model.general.evidence, GATHERED, turn)
             if self.config.generator and self.config.tile == "picture":
-                self._restored = Meeting(lambda pictures: [self.model(pictures)], most, turn)
+                self._restored = Meeting(lambda pictures: [self.model(pictures)], GATHERED, turn)
         return self._evidence is not None
 
     @property

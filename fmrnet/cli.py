@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
@@ -18,8 +19,9 @@ from fmrnet.commands.graphs import graphs
 from fmrnet.commands.info import info
 from fmrnet.commands.inspect_pictures import inspect
 from fmrnet.commands.selfcheck import selfcheck
+from fmrnet.commands.serve import serve
 from fmrnet.commands.train import train
-from fmrnet.terminal import errors_in_one_line, fail, signals_as_errors
+from fmrnet.terminal import MACHINE, errors_in_one_line, fail, signals_as_errors
 
 __all__ = ["app", "main"]
 
@@ -49,7 +51,10 @@ def main() -> None:
     try:
         app()
     except OSError as error:  # help and version cannot be shown; a command tells its own errors
-        sys.exit(fail(f"{error.filename}: {error.strerror}", 1).exit_code)
+        sys.exit(fail(f"{error.filename}: {error.strerror}", MACHINE).exit_code)
+    except Exception:  # of the program's own; Python would end with 1, which says that something is defective
+        traceback.print_exc()
+        sys.exit(MACHINE)
 
 
 @app.callback(invoke_without_command=True)
@@ -64,5 +69,5 @@ def version(
         raise typer.Exit
 
 
-for verb in (demo, train, calibrate, inspect, evaluate, graphs, info, selfcheck, bench, edge):
+for verb in (demo, train, calibrate, inspect, evaluate, graphs, info, serve, edge, selfcheck, bench):
     app.command()(verb)

@@ -21,6 +21,7 @@ EXTRAS = dict.fromkeys(TRAIN, "train") | {
     "pytest": "conformance",
     "matplotlib": "demo",
     "skimage": "demo",
+    **dict.fromkeys(("fastapi", "pydantic", "prometheus_client", "uvicorn"), "serve"),
 }
 
 

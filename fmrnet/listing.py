@@ -115,7 +115,9 @@ def _inside(folder: Path) -> list[Path]:
     if not found:
         folders = [path.name for path in entries if _holds_pictures(path)]
         named = ", ".join(folders[:5])
-        hint = f"; it has the folders {named}: name one of them, or inspect with --recursive" if folders else ""
+        hint = (
+            f"; it has the folders {named}: name one of them, or inspect with --recursive" if folders else ""
+        )
         raise DatasetError(f"{folder} {NONE}{hint}")
     return found
 

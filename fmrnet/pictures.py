@@ -39,6 +39,7 @@ __all__ = [
     "MAX_PIXELS",
     "as_picture",
     "decode_picture",
+    "decode_size",
     "read_mask",
     "read_picture",
     "read_size",
@@ -87,6 +88,12 @@ def decode_picture(data: bytes, bits: int | None = None) -> Picture:
     return _to_unit(_decoded(data), bits)
 
 
+def decode_size(data: bytes) -> tuple[int, int]:
+    """Height and width of the picture in the bytes of a file, as `read_size` gives them; raises as `decode_picture`."""
+    with _as_picture_errors():
+        return _tiff.size(data) if data[:4] in _tiff.MAGIC else _pillow.size(data)
+
+
 def read_mask(path: str | Path, remarks: list[str] | None = None) -> NDArray[np.bool_]:
     """Read a ground-truth mask: (H, W), True where there is a defect.
 
@@ -121,8 +128,7 @@ def read_size(path: str | Path) -> tuple[int, int]:
     """
     path = Path(path)
     with _naming(path):
-        data = _read(path)
-        return _tiff.size(data) if data[:4] in _tiff.MAGIC else _pillow.size(data)
+        return decode_size(_read(path))
 
 
 def as_picture(array: ArrayLike | Image.Image, bits: int | None = None) -> Picture:

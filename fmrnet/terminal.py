@@ -1,7 +1,8 @@
 """What a command says, and how it ends: one line for a mistake, never a traceback, and an exit code.
 
-Exit codes: 0 done; 1 the machine could not (disk full, no permission, no memory); 2 the user's mistake, such
-as a picture that cannot be read; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
+Exit codes: 0 done; 1 what was looked at is not as it should be (defects, where `--fail-on-defect` asks for it; a kernel
+unlike the oracle); 2 the user's mistake, such as a picture that cannot be read; 3 the machine could not (disk full, no
+permission, no memory), or the program failed; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
 """
 
 from __future__ import annotations
@@ -20,7 +21,20 @@ from fmrnet.extras import explained
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["errors_in_one_line", "exit_code", "fail", "note", "say", "show", "signals_as_errors"]
+__all__ = [
+    "MACHINE",
+    "MISTAKE",
+    "WRONG",
+    "errors_in_one_line",
+    "exit_code",
+    "fail",
+    "note",
+    "say",
+    "show",
+    "signals_as_errors",
+]
+
+WRONG, MISTAKE, MACHINE = 1, 2, 3  # exit codes
 
 
 class _Terminated(KeyboardInterrupt):
@@ -52,25 +66,25 @@ def errors_in_one_line() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except FmrnetError as error:
-        raise fail(error, 2) from None
+        raise fail(error, MISTAKE) from None
     except ModuleNotFoundError as error:
         told = explained(error)
         if told is error:
             raise
-        raise fail(told, 2) from None
+        raise fail(told, MISTAKE) from None
     except KeyboardInterrupt as error:
         stopped = "stopped; what is written is whole, and the same command starts again"
         raise fail(stopped, exit_code(error)) from None
     except (ValueError, MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
-            raise fail("not enough memory for a picture of this size; cut it into pieces", 1) from None
+            raise fail("not enough memory for a picture of this size; cut it into pieces", MACHINE) from None
         if str(error).startswith("FMRNET_BACKEND"):  # the one setting that is checked only where it is used
-            raise fail(error, 2) from None
+            raise fail(error, MISTAKE) from None
         raise
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
         notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
-        raise fail(f"{named}{error.strerror or error}{notes}", 1) from None
+        raise fail(f"{named}{error.strerror or error}{notes}", MACHINE) from None
 
 
 def exit_code(error: KeyboardInterrupt) -> int:

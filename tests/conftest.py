@@ -1,10 +1,13 @@
 """Shared fixtures. Without a GPU the Triton kernels run in its interpreter, asked for before its import."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # before any import that looks at these
     os.environ["OMP_NUM_THREADS"] = "1"  # the workers share the cores, and so do the programs that they start
@@ -17,6 +20,9 @@ from hypothesis import HealthCheck, settings
 from tiny import ground, make_inspector
 
 from fmrnet.pictures import write_picture
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
@@ -63,6 +69,22 @@ def folder(tmp_path: Path) -> Path:
     for index in range(3):
         write_picture(tmp_path / "in" / f"{index}.png", ground(seed=index))
     return tmp_path / "in"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """A real browser without a screen, the system's or Playwright's own; skips where there is none."""
+    from playwright.sync_api import Error, sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    with sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        except Error:
+            pytest.skip("no Chromium: apt-get install chromium")
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -307,7 +307,7 @@ def test_calibration_and_evaluation_without_what_they_need(model, tmp_path, fine
 
 def test_disk_full_while_training(tmp_path, good, small_preset, monkeypatch):
     fill_disk(monkeypatch, 100)
-    line = only_error(run("train", good, "--out", tmp_path / "a.fmr"), code=1)
+    line = only_error(run("train", good, "--out", tmp_path / "a.fmr"), code=3)
     assert line == f"fmrnet: {tmp_path / 'a.fmr.checkpoint'}: No space left on device"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["good"]
 
@@ -316,7 +316,7 @@ def test_disk_full_while_calibrating_keeps_the_old_model(model, tmp_path, good, 
     shutil.copy(model, tmp_path / "a.fmr")
     before = (tmp_path / "a.fmr").read_bytes()
     fill_disk(monkeypatch, 100)
-    assert "No space left" in only_error(run("calibrate", tmp_path / "a.fmr", good), code=1)
+    assert "No space left" in only_error(run("calibrate", tmp_path / "a.fmr", good), code=3)
     assert (tmp_path / "a.fmr").read_bytes() == before
     assert fmrnet.load(tmp_path / "a.fmr") is not None
 

@@ -169,7 +169,7 @@ def test_no_picture_ends_a_batch(model, folder, tmp_path, monkeypatch, failure):
 
     monkeypatch.setattr(fmrnet.Inspector, "inspect", fails)
     seen = run("inspect", model, folder, "--out", tmp_path / "out")
-    line = only_error(seen, code=1)
+    line = only_error(seen, code=3)
     assert str(folder / "1.png") in line
     assert len(line) < 1100
     assert "\x1b" not in seen.output
@@ -278,16 +278,18 @@ def test_resume_takes_no_report_of_another_kind(model, folder, tmp_path):
     out = tmp_path / "out"
     assert run("inspect", model, folder, "--out", out, "--level", "patch").exit_code == 0
     before = content_of(out)
-    assert "another model, level, rate of false alarms, number of bits or release" in only_error(
+    assert "another model, level, rate of false alarms, number of bits, region or release" in only_error(
         run("inspect", model, folder, "--out", out, "--resume")
     )
     again = ("inspect", model, folder, "--out", out, "--level", "patch", "--resume")
-    assert "another model, level, rate of false alarms, number of bits or release" in only_error(
+    assert "another model, level, rate of false alarms, number of bits, region or release" in only_error(
         run(*again, "--bits", "12")
     )
     assert run("calibrate", model, folder, "--out", tmp_path / "b.fmr", "--k", "4").exit_code == 0
     again = ("inspect", tmp_path / "b.fmr", folder, "--out", out, "--level", "patch", "--resume")
-    assert "another model, level, rate of false alarms, number of bits or release" in only_error(run(*again))
+    assert "another model, level, rate of false alarms, number of bits, region or release" in only_error(
+        run(*again)
+    )
     assert content_of(out) == before
     head, lines = record_of(out)
     (out / "report.jsonl").write_text(
@@ -446,7 +448,7 @@ def test_a_disk_that_fills_is_named_and_cuts_no_file_short(model, folder, small_
         seen = run("inspect", model, folder, "--out", out, "--level", level)
         if seen.exit_code == 0:
             break
-        line = only_error(seen, code=1)
+        line = only_error(seen, code=3)
         assert "No space left on device" in line, seen.output
         place, _, _ = line.removeprefix("fmrnet: ").partition(": ")
         assert Path(place).is_relative_to(small_disk)

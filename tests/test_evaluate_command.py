@@ -61,7 +61,7 @@ def test_the_machines_failure_exits_with_1(model, dataset, monkeypatch):
 
     monkeypatch.setattr(Inspector, "inspect", exhausted)
     seen = run("evaluate", model, dataset)
-    assert seen.exit_code == 1
+    assert seen.exit_code == 3
     assert "0.bmp: not enough memory" in seen.stderr
     assert "2 defective and 1 good pictures" in seen.stdout
 

@@ -37,7 +37,8 @@ def test_holds_every_module_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     pages = {
         f"fmrnet/{file.relative_to(ROOT / 'fmrnet').as_posix()}"
-        for file in (ROOT / "fmrnet" / "pages").rglob("*.*")
+        for room in ("pages", "deployment")
+        for file in (ROOT / "fmrnet" / room).rglob("*.*")
         if file.suffix not in (".py", ".pyc")
     }
     assert names == expected | pages | {"fmrnet/py.typed"}

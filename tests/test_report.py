@@ -102,8 +102,10 @@ def test_patch_level_outlines_the_patches_beyond_the_threshold(tmp_path, inspect
     assert filled.shape[2] > picture.shape[1], "a patch reaches beyond the border"
     _, origins = fast.slice_patches(filled, inspector.config.patch_size, inspector.config.stride)
     with open_report(tmp_path / "out", inspector, model, "patch", pictures) as report:
-        assert [list(box[:2]) for box in report._boxes(picture, result)] == origins.tolist()[1:]
-        report.add(pictures[0], picture, result, {})
+        tops, lefts = report._origins(picture, result)
+        assert [[top, left] for top in tops for left in lefts] == origins.tolist()
+        line = report.add(pictures[0], picture, result, {})
+    assert {one["p_value"] for one in line["defects"]} == {0.01}
     red = np.round(RED * 255).astype(np.uint8)
     painted = np.asarray(Image.open(tmp_path / "out" / "cut" / "000.overlay.png"))
     assert (painted == red).all(axis=2).any()

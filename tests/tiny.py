@@ -73,6 +73,21 @@ def make_inspector(channels: int = 1) -> Inspector:
     return Inspector(engine, calibration, {"command": "none", "seed": 0, "loss_curve": [[1, 10, 0.5]]})
 
 
+def make_sensitive_inspector() -> Inspector:
+    """One that calls all pictures of `ground` defective and marks the loudest part of each."""
+    inspector = make_inspector()
+    found = inspector.inspect(ground()).anomaly_map
+    assert found is not None
+    calibration = inspector.calibration
+    inspector._calibration = dataclasses.replace(
+        calibration,
+        k=3.0,
+        pixel_threshold=float(np.quantile(found, 0.9)),
+        limits=dataclasses.replace(calibration.limits, distance=1e-9),  # which all pictures pass
+    )
+    return inspector
+
+
 def without_names(calibration: Calibration) -> Calibration:
     """The same whatever the pictures are called, say in another folder."""
     loudest = tuple(dataclasses.replace(one, picture="") for one in calibration.loudest)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fmrnet.commands.options import Bits, Device, FalseAlarms, Model, PathArgument, PathOption
+from fmrnet.commands.options import Bits, Device, FalseAlarms, Model, PathArgument, PathOption, RegionOption
 from fmrnet.commands.shared import end_with_errors, load, name_errors, print_calibration
-from fmrnet.terminal import fail, show
+from fmrnet.terminal import MISTAKE, fail, show
 
 if TYPE_CHECKING:
     from fmrnet.evaluation.evaluate import Evaluation
@@ -39,6 +39,7 @@ def calibrate(
     masks: Annotated[
         Path | None, PathOption(help="With --defective: folder of their masks, named as they are.")
     ] = None,
+    roi: RegionOption = None,
     bits: Bits = None,
     device: Device = "auto",
 ) -> None:
@@ -48,9 +49,9 @@ def calibrate(
     from fmrnet.listing import list_pictures
 
     if masks is not None and defective is None:
-        raise fail("--masks are those of the pictures in --defective; give both", 2)
+        raise fail("--masks are those of the pictures in --defective; give both", MISTAKE)
     target = model if out is None else out
-    inspector = load(model, device, bits, calibrated=False)
+    inspector = load(model, device, bits, calibrated=False, roi=roi)
     check_writable(target)
     check_replaceable(target)
     pictures = list_pictures(good)

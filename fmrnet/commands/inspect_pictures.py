@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import enum
+import functools
+import json
+import os
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fmrnet.commands.options import Bits, Device, FalseAlarms, Model, PathArgument, PathOption
+from fmrnet.commands.options import Bits, Device, Engine, FalseAlarms, Model, PathOption, RegionOption
 from fmrnet.commands.shared import load
-from fmrnet.terminal import exit_code, fail, note, say, show
+from fmrnet.pages.form import Form
+from fmrnet.terminal import MACHINE, MISTAKE, WRONG, exit_code, fail, note, say, show
 
 if TYPE_CHECKING:
     from fmrnet.inspection.report import Report
@@ -28,67 +34,150 @@ class Level(enum.StrEnum):
 
 def inspect(
     model: Model,
-    pictures: Annotated[
-        list[Path], PathArgument(metavar="PICTURES", help="Picture files, or folders of them.")
-    ],
     out: Annotated[Path, PathOption(help="Folder for overlays, masks, maps and report.json.")],
+    pictures: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PICTURES",
+            help="Picture files, folders of them, patterns such as '*/cam?.png', or - for one picture on "
+            "standard input.",
+        ),
+    ] = None,
+    from_list: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Inspect what this file names, too, one a line; - for standard input."
+        ),
+    ] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Take the pictures of folders in folders, too.")
+    ] = False,
+    allow_urls: Annotated[
+        bool, typer.Option("--allow-urls", help="Fetch pictures that are given as http or https URLs.")
+    ] = False,
     level: Annotated[
         Level,
         typer.Option(
             help="pixel: where; patch: whether, faster; auto: where, unless the picture is surely good."
         ),
     ] = Level.pixel,
+    roi: RegionOption = None,
     false_alarms: FalseAlarms = None,
     bits: Bits = None,
     device: Device = "auto",
-    engine: Annotated[
-        str, typer.Option(help="auto, onnxruntime, openvino (both on graphs, see `fmrnet graphs`) or torch.")
-    ] = "auto",
+    engine: Engine = "auto",
+    jobs: Annotated[int, typer.Option(min=1, max=256, help="Pictures that are inspected at once.")] = 1,
+    format: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES", help="Write the defects as coco, labelme, cvat and csv, too: some of them."
+        ),
+    ] = "",
+    report: Annotated[
+        Form,
+        typer.Option(
+            help="The page to look at, report.html: single file, folder of pictures beside it, none; auto: by its size."
+        ),
+    ] = Form.auto,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume", help="Go on from the report in --out; pictures that changed are done again."
         ),
     ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="A JSON object a picture on standard output, as it is done; nothing else."
+        ),
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what is wrong.")] = False,
+    fail_on_defect: Annotated[
+        bool, typer.Option("--fail-on-defect", help="End with exit code 1 if a picture is defective.")
+    ] = False,
 ) -> None:
     """Find the defects of pictures. Unreadable ones are named and passed over (exit code 2 at the end).
 
     An earlier report in --out is replaced, and its overlays, masks and maps, unless --resume is given.
     """
-    from fmrnet.inspection.batch import gather, inspect_each
+    from fmrnet.inspection.annotations.write import annotate, clear, formats
+    from fmrnet.inspection.batch import inspect_each
+    from fmrnet.inspection.gathering import gather
+    from fmrnet.inspection.names import PAGE, REPORT
     from fmrnet.inspection.report import open_report
+    from fmrnet.pages.report import write_report
     from fmrnet.progress import Bar
 
-    inspector = load(model, device, bits, engine=engine)
+    kinds = formats(format)
+    given = _given(pictures or [], from_list)
+    inspector = load(model, device, bits, engine=engine, roi=roi)
     if false_alarms is not None:
         inspector.false_alarms = false_alarms
-    paths, unusable = gather(pictures, out)
-    with open_report(out, inspector, model, level.value, paths, resume=resume) as report, Bar() as bar:
-        _note_earlier(report, len(paths), resume)
-        for given, reason in unusable.items():
-            _print_line(report.add_error(given, reason))
-        try:
-            for done, line in enumerate(inspect_each(inspector, report, paths), start=1 + len(report.kept)):
-                _print_line(line)
-                bar.show("inspecting", done, len(paths))
-        except KeyboardInterrupt as error:
-            left = report.content()["summary"]["not_reached"]
-            so_far = f"stopped, {left} of {len(paths)} pictures left; {out} holds the report of the others"
-            raise fail(f"{so_far}, and the same command with --resume goes on", exit_code(error)) from None
-    summary = report.content()["summary"]
-    counts = [f"{summary[kind]} {kind}" for kind in ("defective", "good", "unreadable", "failed")]
-    note(inspector.calibration.promise)
-    if level == Level.auto:
-        note(
-            f"{summary['left_early']} of {summary['defective'] + summary['good']} pictures left at the early exit"
+    with nullcontext() if quiet else Bar() as bar:
+        fetched = bar.counter("fetching") if bar else lambda done, total: None
+        found = gather(
+            given,
+            out,
+            recursive=recursive,
+            allow_urls=allow_urls,
+            standard_input=sys.stdin.buffer,
+            progress=fetched,
         )
-    for text in report.drift().lines(model):
-        note(text)
-    show(f"{', '.join(counts)}: {out / 'report.json'}")
+        paths = found.paths
+        page = None if report == Form.none else functools.partial(write_report, model=model, form=report)
+        with open_report(
+            out, inspector, model, level.value, paths, sources=found.sources, resume=resume, page=page
+        ) as written:
+            clear(out, kinds)
+            if not quiet:
+                _note_earlier(written, len(paths), resume)
+            for one, reason in found.unusable.items():
+                _print_line(written.add_error(one, reason), as_json, quiet)
+            done = len(written.kept)
+            try:
+                for line in inspect_each(inspector, written, paths, jobs):
+                    _print_line(line, as_json, quiet)
+                    done += 1
+                    if bar:
+                        bar.show("inspecting", done, len(paths))
+            except KeyboardInterrupt as error:
+                left = written.content()["summary"]["not_reached"]
+                so_far = (
+                    f"stopped, {left} of {len(paths)} pictures left; {out} holds the report of the others"
+                )
+                raise fail(
+                    f"{so_far}, and the same command with --resume goes on", exit_code(error)
+                ) from None
+            annotate(out, kinds, written.content()["pictures"])
+    summary = written.content()["summary"]
+    if not quiet:
+        _note_summary(written, model, level, summary)
+        counts = [f"{summary[kind]} {kind}" for kind in ("defective", "good", "unreadable", "failed")]
+        (note if as_json else show)(f"{', '.join(counts)}: {out / (REPORT if report == Form.none else PAGE)}")
     if summary["failed"]:
-        raise typer.Exit(1)
+        raise typer.Exit(MACHINE)
     if summary["unreadable"]:
-        raise typer.Exit(2)
+        raise typer.Exit(MISTAKE)
+    if fail_on_defect and summary["defective"]:
+        raise typer.Exit(WRONG)
+
+
+def _given(pictures: list[str], from_list: str | None) -> list[str]:
+    """What is to be inspected, from arguments and list."""
+    from fmrnet.inspection.gathering import STANDARD_INPUT, read_list
+
+    given = [os.path.expanduser(text) for text in pictures]
+    if from_list == STANDARD_INPUT:
+        if STANDARD_INPUT in given:
+            raise fail("standard input is a picture or a list; give - once", MISTAKE)
+        given += read_list(sys.stdin.buffer.read())
+    elif from_list is not None:
+        given += read_list(Path(os.path.expanduser(from_list)).read_bytes())
+    if given.count(STANDARD_INPUT) > 1:
+        raise fail("standard input holds one picture; give - once", MISTAKE)
+    if not given:
+        raise fail("no pictures: give files, folders, patterns, or a list of them with --from-list", MISTAKE)
+    return given
 
 
 def _note_earlier(report: Report, pictures: int, resume: bool) -> None:
@@ -101,11 +190,23 @@ def _note_earlier(report: Report, pictures: int, resume: bool) -> None:
         note(f"there is nothing to go on from in {report.folder}: starting from the beginning")
 
 
-def _print_line(line: dict[str, Any]) -> None:
-    """One line of a report, as its picture is done."""
+def _note_summary(report: Report, model: Path, level: Level, summary: dict[str, Any]) -> None:
+    """Say what the verdicts promise, how many pictures left early, and whether the line has drifted."""
+    note(report.inspector.calibration.promise)
+    if level == Level.auto:
+        inspected = summary["defective"] + summary["good"]
+        note(f"{summary['left_early']} of {inspected} pictures left at the early exit")
+    for text in report.drift().lines(model):
+        note(text)
+
+
+def _print_line(line: dict[str, Any], as_json: bool, quiet: bool) -> None:
+    """One line of a report, as its picture is done; what is wrong with one goes to standard error in any case."""
+    if as_json:
+        print(json.dumps(line), flush=True)
     if "error" in line:
         say(line["error"])
-    else:
+    elif not (as_json or quiet):
         verdict = "DEFECTIVE" if line["defective"] else "good"
         figures = f"score {line['score']:6.2f}  p {line['p_value']:<7.2g} {line['level']:5} {line['seconds']:6.2f} s"
         reasons = "".join(f"; {reason}" for reason in line["reasons"])

@@ -9,7 +9,18 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Bits", "Device", "FalseAlarms", "Iterations", "Kernels", "Model", "PathArgument", "PathOption"]
+__all__ = [
+    "Bits",
+    "Device",
+    "Engine",
+    "FalseAlarms",
+    "Iterations",
+    "Kernels",
+    "Model",
+    "PathArgument",
+    "PathOption",
+    "RegionOption",
+]
 
 
 def path(text: str) -> Path:
@@ -27,6 +38,11 @@ Model = Annotated[Path, PathArgument(metavar="MODEL", help="Model file written b
 
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+Engine = Annotated[
+    str, typer.Option(help="auto, onnxruntime, openvino (both on graphs, see `fmrnet graphs`) or torch.")
+]
 
 
 Bits = Annotated[
@@ -56,5 +72,16 @@ Kernels = Annotated[
         "--kernel",
         metavar="[NAME=]MODULE:FUNCTION",
         help="A function that stands in for fmrnet.fast.NAME; NAME is its own name unless given. May be repeated.",
+    ),
+]
+
+
+RegionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--roi",
+        metavar="MASK|X,Y,W,H",
+        help="Region of interest: a picture that is above 0 where pictures count, or a rectangle in pixels; default: "
+        "as trained or calibrated.",
     ),
 ]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fmrnet.commands.options import Kernels
-from fmrnet.terminal import fail, show
+from fmrnet.terminal import WRONG, fail, show
 
 __all__ = ["selfcheck"]
 
@@ -38,7 +38,7 @@ def selfcheck(
         f"{len(rows)} comparisons: {sum(row.ok is True for row in rows)} ok, {wrong} wrong, the rest cannot run here"
     )
     if wrong:
-        raise fail(f"{wrong} functions do not agree with the oracle; do not trust this installation", 1)
+        raise fail(f"{wrong} functions do not agree with the oracle; do not trust this installation", WRONG)
 
 
 def _check_kernels(specs: list[str], dtypes: list[str], device: str, small: bool) -> None:
@@ -62,4 +62,4 @@ def _check_kernels(specs: list[str], dtypes: list[str], device: str, small: bool
                 shown = shown or outcome.message
         print(f"\n{shown}" if shown else "  it does what the oracle does")
     if failed:
-        raise fail(f"{failed} properties do not hold", 1)
+        raise fail(f"{failed} properties do not hold", WRONG)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fmrnet.terminal import say, show
+from fmrnet.terminal import MACHINE, MISTAKE, say, show
 
 if TYPE_CHECKING:
     from fmrnet.inspection.calibration import Calibration
@@ -17,14 +17,24 @@ __all__ = ["end_with_errors", "load", "name_errors", "print_calibration"]
 
 
 def load(
-    model: Path, device: str, bits: int | None, *, engine: str = "auto", calibrated: bool = True
+    model: Path,
+    device: str,
+    bits: int | None,
+    *,
+    engine: str = "auto",
+    calibrated: bool = True,
+    roi: str | None = None,
 ) -> Inspector:
-    """The inspector in a model file, for pictures of so many bits if a number is given."""
+    """The inspector in a model file, for pictures of so many bits and of a region of interest if these are given."""
     import fmrnet
 
     inspector = fmrnet.load(model, device, engine=engine, calibrated=calibrated)
     if bits is not None:
         inspector.bits = bits
+    if roi is not None:
+        from fmrnet.inspection.region import Region
+
+        inspector.region = Region.parse(roi)
     return inspector
 
 
@@ -56,6 +66,6 @@ def name_errors(figures: dict[str, Any]) -> None:
 def end_with_errors(figures: dict[str, Any]) -> None:
     """End with the exit code of the graver fault, if pictures could not be inspected."""
     if figures["pictures"]["failed"]:
-        raise typer.Exit(1)
+        raise typer.Exit(MACHINE)
     if figures["pictures"]["unreadable"]:
-        raise typer.Exit(2)
+        raise typer.Exit(MISTAKE)

@@ -9,7 +9,15 @@ from typing import Annotated
 
 import typer
 
-from fmrnet.commands.options import Bits, Device, FalseAlarms, Iterations, PathArgument, PathOption
+from fmrnet.commands.options import (
+    Bits,
+    Device,
+    FalseAlarms,
+    Iterations,
+    PathArgument,
+    PathOption,
+    RegionOption,
+)
 from fmrnet.commands.shared import print_calibration
 from fmrnet.terminal import fail, say, show
 
@@ -38,6 +46,7 @@ def train(
         ),
     ] = None,
     false_alarms: FalseAlarms = None,
+    roi: RegionOption = None,
     bits: Bits = None,
     device: Device = "auto",
     resume: Annotated[
@@ -74,6 +83,7 @@ def train(
                 anomalies=anomalies,
                 device=str(where),
                 bits=bits,
+                roi=roi,
                 resume=resume,
                 restart=restart,
                 keep_odd=keep_odd,

@@ -11,11 +11,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 __all__ = ["record"]
 
-PACKAGES = ("fmrnet", "torch", "numpy", "scipy", "numba", "triton", "scikit-learn", "scikit-image")
+PACKAGES = (
+    *("fmrnet", "numpy", "scipy", "onnxruntime", "openvino"),
+    *("torch", "numba", "triton", "scikit-learn", "scikit-image"),
+)
 
 
 def record(root: Path) -> dict[str, Any]:
@@ -37,7 +38,12 @@ def _machine() -> dict[str, Any]:
             line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
         ]
         model = names[0] if names else model
-    machine: dict[str, Any] = {"cpu": model, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    machine: dict[str, Any] = {"cpu": model, "cores": os.cpu_count()}
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return machine
+    machine["threads"] = torch.get_num_threads()
     machine["capability"] = torch.backends.cpu.get_cpu_capability()
     machine["amx"] = torch.cpu._is_amx_tile_supported()
     if torch.cuda.is_available():

@@ -1,8 +1,8 @@
 """An OPC UA server with the state of a node, its job, its last results and its counters.
 
-Browse names are those of OPC 40100-1 (Machine Vision) where that has one for it; `docs/edge.md` has the table. The types
-are plain objects and variables in a namespace of our own, as no part of the companion specification travels with this
-package. Whoever connects may read and subscribe, and write nothing.
+Browse names are those of OPC 40100-1 (Machine Vision) where that has one for it; `docs/edge.md` has the table. The
+types are plain objects and variables in a namespace of our own, as no part of the companion specification travels
+with this package. Whoever connects may read and subscribe, and write nothing.
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ seen the like of it in good pictures. The map is what picture and background tel
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import avg_pool2d, pad
 
 from fmrnet import fast
 from fmrnet.engines.engine import DAMAGED
@@ -29,7 +29,9 @@ __all__ = [
     "Encoded",
     "Glance",
     "compare",
+    "decode",
     "encode",
+    "features",
     "fuse",
     "glance",
     "map_and_alarm",
@@ -82,6 +84,8 @@ class Glance:
         With general features, the encoder has not been needed.
     surprise : Tensor, (H, W), or None
         The sum of the surprises of all witnesses on general features.
+    inside : Tensor, (H, W), or None
+        1 where a pixel counts, else 0; None: all count.
     """
 
     picture: Tensor
@@ -89,6 +93,7 @@ class Glance:
     typical: Tensor
     encoded: Encoded | None
     surprise: Tensor | None
+    inside: Tensor | None = None
 
     @property
     def patch_scores(self) -> Tensor:
@@ -110,11 +115,14 @@ class Comparison:
     readings : Tensor, (K, rows, columns), 0 or more
         What is known of each patch: `patch_alarms` of all witnesses together; with general features, of the network's
         own alone, too. `fmrnet.engines.engine.all_readings` puts those of the glance beside them.
+    background : Tensor, (C, H, W) in [0, 1], or None
+        What the picture was compared with; `compare` keeps it.
     """
 
     anomaly_map: Tensor
     evidence: Tensor
     readings: Tensor
+    background: Tensor | None = None
 
 
 @torch.no_grad()
@@ -154,6 +162,24 @@ def restore(model: FMRNet, encoded: Encoded) -> Tensor:
         height, width = encoded.picture.shape[1:]
         stitched = fast.stitch_patches(decoded, encoded.origins, (height, width))
     return model.denormalise(stitched).clamp(0, 1)
+
+
+@torch.no_grad()
+def features(model: FMRNet, picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """EL_5, EL_4 and EL_3 of a picture (C, H, W), filled: of the whole, or of its patches, as `Config.tile` says."""
+    if model.config.tile == "picture":
+        return model.maps(picture[None])
+    patches, _ = fast.slice_patches(picture, model.config.patch_size, model.config.stride)
+    deepest, *skips = zip(*map(model.maps, patches.split(BATCH)))
+    return torch.cat(deepest), torch.cat(skips[0]), torch.cat(skips[1])
+
+
+@torch.no_grad()
+def decode(model: FMRNet, maps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """The backgrounds (B, C, H, W) in [0, 1] of what `features` gives, or of windows of it from a patch up."""
+    deepest, *skips = maps
+    latents = model.restore(model.latents(deepest))
+    return model.denormalise(model.decode(latents, (skips[0], skips[1]))).clamp(0, 1)
 
 
 @torch.no_grad()
@@ -207,18 +233,34 @@ def _of_rows(alarm_map: Tensor, size: int, statistic: Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
-def glance(model: FMRNet, picture: Tensor) -> Glance:
-    """What the early exit makes of a picture (C, H, W) in [0, 1], filled."""
+def glance(model: FMRNet, picture: Tensor, inside: Tensor | None = None) -> Glance:
+    """What the early exit makes of a picture (C, H, W) in [0, 1], filled.
+
+    Where `inside`, (H, W), is 0, no surprise counts. A distance is that of a whole patch: it counts where half of the
+    patch or more is inside.
+    """
     if model.general is None:
         encoded = encode(model, picture)
         distances = patch_distances(model, encoded)
-        return Glance(picture, distances[None], _median(distances), encoded, None)
+        typical = _median(distances)
+        if inside is not None:
+            patches, _ = fast.slice_patches(inside[None], model.config.patch_size, model.config.stride)
+            counts = (patches.mean((1, 2, 3)) >= 0.5).view(distances.shape)
+            typical = _median(distances[counts])
+            distances = distances * counts
+        return Glance(picture, distances[None], typical, encoded, None, inside)
     evidence = model.general.evidence(picture[None])
     each = model.general.surprises(evidence)
     surprise = model.general.joined(each)[0]
+    typical = _median(evidence[COARSE])
+    if inside is not None:
+        surprise = _counted(surprise, inside)
+        counting = [avg_pool2d(inside[None], cell) >= 0.5 for cell in GRIDS]
+        each = [values * counts for values, counts in zip(each, counting)]
+        typical = _median(evidence[COARSE][counting[COARSE]])
     size = model.config.patch_size
     readings = [patch_alarms(surprise, size), *_alone(each, size)]
-    return Glance(picture, torch.stack(readings), _median(evidence[1]), None, surprise)
+    return Glance(picture, torch.stack(readings), typical, None, surprise, inside)
 
 
 def _alone(surprises: list[Tensor], size: int) -> Iterator[Tensor]:
@@ -242,27 +284,42 @@ def compare(model: FMRNet, seen: Glance) -> Comparison:
     restored = None
     if model.config.generator:
         restored = restore(model, encode(model, seen.picture) if seen.encoded is None else seen.encoded)
-    return fuse(model, seen.picture, restored, seen.surprise)
+    return replace(fuse(model, seen.picture, restored, seen.surprise, seen.inside), background=restored)
 
 
 @torch.no_grad()
-def fuse(model: FMRNet, picture: Tensor, background: Tensor | None, surprise: Tensor | None) -> Comparison:
-    """The anomaly map from a picture, its background if there is a generator, and the surprise of a `Glance`."""
+def fuse(
+    model: FMRNet,
+    picture: Tensor,
+    background: Tensor | None,
+    surprise: Tensor | None,
+    inside: Tensor | None = None,
+) -> Comparison:
+    """The anomaly map from a picture, its background if there is a generator, and the surprise of a `Glance`.
+
+    Where `inside`, (H, W), is 0, no reading counts what the map shows.
+    """
     size = model.config.patch_size
     own = None if background is None else map_and_alarm(model, picture, background)
     if surprise is None or model.general is None:
         assert own is not None
         found, alarms = own
         mapped = learned_map(found) if model.fusion is not None else found
-        return Comparison(mapped, found, patch_alarms(alarms, size)[None])
+        return Comparison(mapped, found, patch_alarms(_counted(alarms, inside), size)[None])
     found, readings = surprise, picture.new_zeros(0)
     if own is not None:
         mapped, alarms = (
             model.general.surprise(model.general.own + number, values) for number, values in enumerate(own)
         )
+        mapped, alarms = _counted(mapped, inside), _counted(alarms, inside)
         found = surprise + mapped
         readings = torch.stack([patch_alarms(one, size) for one in (surprise + alarms, alarms)])
     return Comparison(torch.sigmoid((found - HALF) / BREADTH), found, readings)
+
+
+def _counted(values: Tensor, inside: Tensor | None) -> Tensor:
+    """0 in place of the values (H, W) that do not count."""
+    return values if inside is None else values * inside
 
 
 @torch.no_grad()

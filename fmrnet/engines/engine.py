@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrnet.config import Config
-from fmrnet.errors import ArtifactError
+from fmrnet.errors import ArtifactError, ConfigError
 
-__all__ = ["DAMAGED", "Engine", "Found", "Seen", "all_readings", "filled"]
+__all__ = ["DAMAGED", "Engine", "Found", "Seen", "all_readings", "decoded", "filled"]
 
 DAMAGED = "the model gives no number for this picture: its weights are damaged; train it again"
 
@@ -34,12 +34,15 @@ class Seen:
         The median distance of the picture's patches to memory, or of its general features to those of good pictures.
     kept : object
         What the engine needs to go on with `compare`.
+    inside : (H, W) bool, or None
+        Which pixels of the picture count; None: all.
     """
 
     picture: NDArray[np.float32]
     readings: NDArray[np.float32]
     typical: float
     kept: Any = None
+    inside: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.readings).all() and np.isfinite(self.typical)):
@@ -57,11 +60,14 @@ class Found:
         The same before it was brought to [0, 1].
     readings : (K, rows, columns) float32, 0 or more
         As of `Seen`: of all witnesses together, of those of the early exit, of the network's own alone.
+    background : (C, H, W) float32 in [0, 1], or None
+        The picture without its defects; None of a model without a generator.
     """
 
     anomaly_map: NDArray[np.float32]
     evidence: NDArray[np.float32]
     readings: NDArray[np.float32]
+    background: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.readings).all() and np.isfinite(self.evidence).all()):
@@ -79,14 +85,33 @@ class Engine(Protocol):
     def config(self) -> Config:
         """The settings of the model."""
 
-    def glance(self, picture: NDArray[np.float32]) -> Seen:
-        """What the early exit sees of a picture (C, H, W) in [0, 1]; ArtifactError if something is not finite."""
+    def glance(self, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> Seen:
+        """What the early exit sees of a picture (C, H, W) in [0, 1]; ArtifactError if something is not finite.
+
+        What lies outside of the mask `inside`, (H, W), does not count; ConfigError if the engine takes no mask.
+        """
 
     def compare(self, seen: Seen) -> Found:
         """The pixel level after it. Raises as `glance`."""
 
     def restore(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
         """The picture (C, H, W) as it would look without defects, of a model with a generator."""
+
+
+def decoded(engine: Engine, maps: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]) -> NDArray[np.float32]:
+    """The backgrounds that the decoder alone paints, (B, C, H, W) in [0, 1], from EL_5, EL_4 and EL_3.
+
+    Raises
+    ------
+    ConfigError
+        If the model has no decoder, or the engine does not offer it alone.
+    """
+    if not engine.config.generator:
+        raise ConfigError("this model has no generator, and so no decoder")
+    if not hasattr(engine, "decode"):
+        raise ConfigError(f"engine {engine.name} does not offer the decoder alone: expected engine torch")
+    painted: NDArray[np.float32] = engine.decode(maps)
+    return painted
 
 
 def filled(picture: NDArray[np.float32], multiple: int) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ from fmrnet.config import Config
 from fmrnet.engines.engine import Found, Seen, all_readings, filled
 from fmrnet.engines.onnx_bytes import with_weights
 from fmrnet.engines.runtimes import ANEW, RUNTIMES, Graph
-from fmrnet.errors import ArtifactError, shown
+from fmrnet.errors import ArtifactError, ConfigError, shown
 
 __all__ = ["GraphEngine", "can_be_graphs", "inputs_of"]
 
@@ -69,8 +69,12 @@ class GraphEngine:
         self._graphs: dict[str, Graph] = {}
         self._graph("glance")
 
-    def glance(self, picture: NDArray[np.float32]) -> Seen:
-        """As `fmrnet.engines.engine.Engine`."""
+    def glance(self, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> Seen:
+        """As `fmrnet.engines.engine.Engine`; graphs have no input for a mask."""
+        if inside is not None:
+            raise ConfigError(
+                "a mask as region of interest needs --engine torch; a rectangle is inspected by graphs, too"
+            )
         known = {"picture": self._filled(picture)}
         readings, typical, known["surprise"] = self._run("glance", known)
         return Seen(picture, readings, float(typical), known)
@@ -86,6 +90,7 @@ class GraphEngine:
             anomaly_map[:height, :width],
             evidence[:height, :width],
             all_readings(self.config, seen.readings, own),
+            known["background"][0, :, :height, :width] if self.config.generator else None,
         )
 
     def restore(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:

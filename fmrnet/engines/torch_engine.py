@@ -65,25 +65,47 @@ class TorchEngine:
         """Where the network computes."""
         return self.model.mean.device
 
-    def glance(self, picture: NDArray[np.float32]) -> Seen:
+    def glance(self, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> Seen:
         """As `fmrnet.engines.engine.Engine`."""
-        seen = background.glance(self.model, self._filled(picture))
-        return Seen(picture, _array(seen.readings), seen.typical.item(), seen)
+        filled = self._filled(picture)
+        seen = background.glance(
+            self.model, filled, None if inside is None else self._counting(inside, filled)
+        )
+        return Seen(picture, _array(seen.readings), seen.typical.item(), seen, inside)
 
     def compare(self, seen: Seen) -> Found:
         """As `fmrnet.engines.engine.Engine`."""
         found = background.compare(self.model, seen.kept)
         _, height, width = seen.picture.shape
+        anomaly_map, evidence = (_array(one[:height, :width]) for one in (found.anomaly_map, found.evidence))
+        if seen.inside is not None:
+            anomaly_map, evidence = anomaly_map * seen.inside, evidence * seen.inside
         return Found(
-            _array(found.anomaly_map[:height, :width]),
-            _array(found.evidence[:height, :width]),
+            anomaly_map,
+            evidence,
             all_readings(self.config, seen.readings, _array(found.readings)),
+            None if found.background is None else _array(found.background[:, :height, :width]),
         )
 
     def restore(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
         """As `fmrnet.engines.engine.Engine`."""
         restored = background.restore(self.model, background.encode(self.model, self._filled(picture)))
         return _array(restored[:, : picture.shape[1], : picture.shape[2]])
+
+    def features(self, picture: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """EL_5, EL_4 and EL_3 of a picture (C, H, W) in [0, 1], each (B, C', h, w): see `background.features`."""
+        return tuple(map(_array, background.features(self.model, self._filled(picture))))
+
+    def decode(self, maps: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]) -> NDArray[np.float32]:
+        """The backgrounds (B, C, H, W) in [0, 1] of what `features` gives, in float16 or float32."""
+        deepest, middle, shallow = (torch.from_numpy(one.astype(np.float32)).to(self.device) for one in maps)
+        return _array(background.decode(self.model, (deepest, middle, shallow)))
+
+    def _counting(self, inside: NDArray[np.bool_], filled: Tensor) -> Tensor:
+        """1 where a pixel of a filled picture counts, else 0: (H', W'). What it was filled up with does not."""
+        whole = torch.zeros(filled.shape[1:], device=self.device)
+        whole[: inside.shape[0], : inside.shape[1]] = torch.from_numpy(inside).to(self.device)
+        return whole
 
     def _filled(self, picture: NDArray[np.float32]) -> Tensor:
         given = torch.from_numpy(np.ascontiguousarray(picture)).to(self.device)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fmrnet.inspection.calibration import Calibration
     from fmrnet.inspection.inspector import Inspector
 
-__all__ = ["agreement", "probes"]
+__all__ = ["agreement", "probes", "texture"]
 
 PICTURES = 3  # good ones; each is seen as it is and once with each kind of defect
 SIDE = 256  # pixels of a picture that are looked at
@@ -98,7 +98,7 @@ def probes(inspector: Inspector, good: Sequence[Path]) -> Iterator[NDArray[np.fl
     """The pictures of the comparison, (H, W, C) in [0, 1], up to SIDE pixels a side."""
     channels, bits = inspector.config.image_channels, inspector.bits
     grounds = [read_picture(path, bits) for path in good[:PICTURES]] or [
-        _texture(channels, seed) for seed in range(PICTURES)
+        texture(channels, seed) for seed in range(PICTURES)
     ]
     for seed, ground in enumerate(grounds):
         top, left = (max(0, (side - SIDE) // 2) for side in ground.shape[:2])
@@ -109,8 +109,8 @@ def probes(inspector: Inspector, good: Sequence[Path]) -> Iterator[NDArray[np.fl
             yield to_channels(drawn, channels)
 
 
-def _texture(channels: int, seed: int) -> NDArray[np.float32]:
-    """A rough surface, (SIDE, SIDE, C)."""
-    noise = np.random.default_rng(seed).normal(0, 1, (SIDE, SIDE, channels))
+def texture(channels: int, seed: int, side: int = SIDE) -> NDArray[np.float32]:
+    """A rough surface, (side, side, C) in [0, 1]."""
+    noise = np.random.default_rng(seed).normal(0, 1, (side, side, channels))
     rough = ndimage.gaussian_filter(noise, (GRAIN, GRAIN, 0), mode="wrap")
     return (0.5 + 0.1 * rough / rough.std()).clip(0, 1).astype(np.float32)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from fmrnet.errors import DatasetError
 from fmrnet.pictures import MAX_PIXELS
@@ -30,8 +29,8 @@ class Outlines:
     height, width : int
         Of the picture, as the file says.
     shapes : tuple of (kind, values)
-        ("polygon", (x, y, x, y, ...)), ("ellipse", (left, top, right, bottom)) or ("runs", lengths of 0 and 1 in
-        turn, down the columns), in pixels, whose centres are at whole numbers and a half.
+        ("polygon", (x, y, x, y, ...)), ("circle", (x, y, radius)) or ("runs", lengths of 0 and 1 in turn, down the
+        columns), in pixels, whose centres are at whole numbers and a half. A pixel is marked if its centre is inside.
     """
 
     source: Path
@@ -51,18 +50,16 @@ class Outlines:
         """
         if not 0 < self.height * self.width <= MAX_PIXELS or self.height < 0:
             raise DatasetError(f"{self.source} says that a picture has {self.width}x{self.height} pixels")
-        image = Image.new("1", (self.width, self.height))
-        draw = ImageDraw.Draw(image)
         mask = np.zeros((self.height, self.width), np.bool_)
         for kind, values in self.shapes:
-            shifted = [value - 0.5 for value in values]  # Pillow has the centres at whole numbers
             if kind == "polygon":
-                draw.polygon(shifted, fill=1)
-            elif kind == "ellipse":
-                draw.ellipse(shifted, fill=1)
+                mask |= _of_polygon(np.reshape(values, (-1, 2)), self.height, self.width)
+            elif kind == "circle":
+                x, y, radius = values
+                rows, columns = np.ogrid[: self.height, : self.width]
+                mask |= np.hypot(rows + 0.5 - y, columns + 0.5 - x) <= radius
             else:
                 mask |= _of_runs(values, self.height, self.width, self.source)
-        mask |= np.asarray(image)
         return mask
 
 
@@ -97,8 +94,7 @@ def outline_of_labelme(shape: Any, source: Path) -> list[Shape]:
     if kind == "rectangle":
         return [("polygon", (x, y, right, y, right, bottom, x, bottom))]
     if kind == "circle":
-        radius = math.hypot(right - x, bottom - y)
-        return [("ellipse", (x - radius, y - radius, x + radius, y + radius))]
+        return [("circle", (x, y, math.hypot(right - x, bottom - y)))]
     raise DatasetError(f"{source} holds a shape of type {kind!r}; expected polygon, rectangle or circle")
 
 
@@ -125,6 +121,19 @@ def _runs(text: str) -> list[int]:
                 value -= 1 << shift
         runs.append(value + runs[-2] if len(runs) > 2 else value)
     return runs
+
+
+def _of_polygon(points: NDArray[np.float64], height: int, width: int) -> NDArray[np.bool_]:
+    """The pixels whose centres an odd number of sides has on its left."""
+    crossed = np.zeros((height, width + 1), np.bool_)
+    for (x, y), (right, below) in zip(points, np.roll(points, -1, 0), strict=True):
+        if y == below:
+            continue
+        first, last = (min(max(math.ceil(end - 0.5), 0), height) for end in sorted((y, below)))
+        rows = np.arange(first, last)
+        at = x + (rows + 0.5 - y) * (right - x) / (below - y)
+        crossed[rows, np.clip(np.ceil(at - 0.5), 0, width).astype(np.intp)] ^= True
+    return np.logical_xor.accumulate(crossed, axis=1)[:, :width]
 
 
 def _of_runs(runs: tuple[int, ...], height: int, width: int, source: Path) -> NDArray[np.bool_]:

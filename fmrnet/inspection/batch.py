@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import errno
 import traceback
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fmrnet.errors import ConfigError, FmrnetError, is_out_of_memory
 from fmrnet.inspection.record import Line
@@ -14,34 +19,71 @@ from fmrnet.inspection.report import Report, identify
 from fmrnet.pictures import read_picture
 
 if TYPE_CHECKING:
-    from fmrnet.inspection.inspector import Inspector
+    from fmrnet.inspection.inspector import Inspector, Result
 
 __all__ = ["inspect_each"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of a disk that will take nothing more
+Inspected = tuple[NDArray[np.float32], "Result", Line]  # picture, result, identity of the file
 
 
-def inspect_each(inspector: Inspector, report: Report, paths: Sequence[Path]) -> Iterator[Line]:
-    """Inspect pictures one by one into a report; gives the line of each as soon as it is written.
+def inspect_each(
+    inspector: Inspector, report: Report, paths: Sequence[Path], jobs: int = 1
+) -> Iterator[Line]:
+    """Inspect pictures into a report, in their order; gives the line of each as soon as it is written.
 
     Pictures that a resumed report has are left out. A picture that cannot be read, or at which memory or the
     program fails, gets a line that says so.
+
+    Parameters
+    ----------
+    inspector : the model in use.
+    report : where the results go.
+    paths : the pictures.
+    jobs : how many are inspected at once, each by a thread; the next ones while one is written.
 
     Raises
     ------
     ConfigError : a setting with which no picture could be inspected.
     OSError : the disk of the report is full or broken; `filename` says where.
     """
-    for path in paths:
-        if path not in report.kept:
-            yield _inspect(inspector, report, path)
+    missing = (path for path in paths if path not in report.kept)
 
-
-def _inspect(inspector: Inspector, report: Report, path: Path) -> Line:
-    try:
+    def inspected(path: Path) -> Inspected:
         identity = identify(path)
         picture = read_picture(path, inspector.bits)
-        result = inspector.inspect(picture, report.level)
+        return picture, inspector.inspect(picture, report.level), identity
+
+    for path, found in _in_order(inspected, missing, jobs):
+        yield _written(report, path, found)
+
+
+def _in_order(
+    work: Callable[[Path], Inspected], paths: Iterable[Path], jobs: int
+) -> Iterator[tuple[Path, Callable[[], Inspected]]]:
+    """Each path with what gives, or raises, what the work on it gave; by up to so many threads, a few paths ahead."""
+    if jobs == 1:
+        for path in paths:
+            yield path, lambda path=path: work(path)  # type: ignore[misc]
+        return
+    waiting: deque[tuple[Path, Future[Inspected]]] = deque()
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            for path in paths:
+                waiting.append((path, pool.submit(work, path)))
+                if len(waiting) > jobs:
+                    first, future = waiting.popleft()
+                    yield first, future.result
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _written(report: Report, path: Path, found: Callable[[], Inspected]) -> Line:
+    try:
+        picture, result, identity = found()
         return report.add(path, picture, result, identity)
     except ConfigError:
         raise

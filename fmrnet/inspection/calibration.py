@@ -207,6 +207,8 @@ def calibrate(
     false_alarms: float | None = None,
     k: float | None = None,
     keep_suspects: bool = False,
+    inside: NDArray[np.bool_] | None = None,
+    corner: tuple[int, int] = (0, 0),
 ) -> Calibration:
     """What good pictures score, and the limits of what they look like.
 
@@ -230,6 +232,10 @@ def calibrate(
         As in `fmrnet.Config`. Default: the model's settings.
     keep_suspects : bool
         Count the pictures that are unlike the others, too.
+    inside : array (H, W), optional
+        Which pixels of each picture count. Default: all.
+    corner : (int, int)
+        Row and column at which these pictures were cut out of those that they are called after.
 
     Raises
     ------
@@ -237,12 +243,12 @@ def calibrate(
         If there is no picture.
     """
     config = engine.config
-    every = [_evidence(engine, name, picture) for name, picture in held_out]
+    every = [_evidence(engine, name, picture, inside) for name, picture in held_out]
     if not every:
         raise DatasetError("no good pictures to calibrate on")
-    known = [_evidence(engine, name, picture) for name, picture in learnt]
+    known = [_evidence(engine, name, picture, inside) for name, picture in learnt]
     seen = [*((one.name, one.look) for one in every), *looks]
-    suspects = {} if keep_suspects else _odd(seen) | _loud((every, known), config.patch_size)
+    suspects = {} if keep_suspects else _odd(seen, corner) | _loud((every, known), config.patch_size, corner)
     if all(one.name in suspects for one in every):  # a single one, say: there is nothing else to go by
         suspects = {name: one for name, one in suspects.items() if name not in {held.name for held in every}}
     every, known = ([one for one in group if one.name not in suspects] for group in (every, known))
@@ -268,7 +274,7 @@ def calibrate(
         limits=limits,
         looks=tuple(one for name, one in seen if name not in suspects),
         suspects=tuple(suspects.values()),
-        loudest=_loudest(every, picture, config.patch_size),
+        loudest=_loudest(every, picture, config.patch_size, corner),
     )
 
 
@@ -298,16 +304,20 @@ class _Evidence:
     values: NDArray[np.float64]  # of the same, VALUES of them, evenly spaced in rank
 
 
-def _evidence(engine: Engine, name: str, picture: NDArray[np.float32]) -> _Evidence:
-    seen = engine.glance(picture)
+def _evidence(
+    engine: Engine, name: str, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None
+) -> _Evidence:
+    seen = engine.glance(picture, inside)
     found = engine.compare(seen)
     values = found.anomaly_map.astype(np.float64)
+    if inside is not None:
+        values = values[inside]
     if engine.config.standard_map:
         values = logit(values.clip(EDGE, 1 - EDGE))
     ranks = np.linspace(0, values.size - 1, VALUES).round().astype(int)
     return _Evidence(
         name,
-        look(picture),
+        look(picture, inside),
         found.readings.astype(np.float64),
         seen.readings.max((1, 2)).astype(np.float64),
         seen.typical,
@@ -326,7 +336,7 @@ def _scores(
     return GoodScores(unseen, seen, parts)
 
 
-def _loud(groups: Iterable[Sequence[_Evidence]], size: int) -> dict[str, Suspect]:
+def _loud(groups: Iterable[Sequence[_Evidence]], size: int, corner: tuple[int, int]) -> dict[str, Suspect]:
     """Suspects by what stands out in them, by their name; each group is compared with its own typical picture."""
     every: list[_Evidence] = []
     alarms: list[float] = []
@@ -342,33 +352,38 @@ def _loud(groups: Iterable[Sequence[_Evidence]], size: int) -> dict[str, Suspect
             every[number].readings[0],
             f"{times:.1f} times as loud as the typical picture",
             size,
+            corner,
         )
         for number, times in loud(alarms).items()
     }
 
 
-def _loudest(every: Sequence[_Evidence], good: GoodScores, size: int) -> tuple[Suspect, ...]:
+def _loudest(
+    every: Sequence[_Evidence], good: GoodScores, size: int, corner: tuple[int, int]
+) -> tuple[Suspect, ...]:
     """The pictures that surprise the others most, and where, the first one most."""
     surprises = good.held_out_surprises
     found = []
     for number in np.argsort(-surprises, kind="stable")[:LOUDEST]:
         surprise = good.surprise(every[number].readings)
-        found.append(_place(every[number], surprise, f"surprise {surprises[number]:.2f}", size))
+        found.append(_place(every[number], surprise, f"surprise {surprises[number]:.2f}", size, corner))
     return tuple(found)
 
 
-def _place(one: _Evidence, alarms: NDArray[np.float64], reason: str, size: int) -> Suspect:
+def _place(
+    one: _Evidence, alarms: NDArray[np.float64], reason: str, size: int, corner: tuple[int, int]
+) -> Suspect:
     """A picture and its loudest patch (rows, columns), for which reason."""
     row, column = (size // 2 * int(at) for at in np.unravel_index(alarms.argmax(), alarms.shape))
     height, width = (min(size, side - start) for side, start in zip(one.look.size, (row, column)))
-    return Suspect(one.name, reason, row, column, height, width)
+    return Suspect(one.name, reason, row + corner[0], column + corner[1], height, width)
 
 
-def _odd(looks: Sequence[tuple[str, Look]]) -> dict[str, Suspect]:
+def _odd(looks: Sequence[tuple[str, Look]], corner: tuple[int, int]) -> dict[str, Suspect]:
     """Suspects by what they look like as a whole, by their name."""
     if len({name for name, _ in looks}) < FEWEST:
         return {}
     return {
-        looks[number][0]: Suspect(looks[number][0], reason, 0, 0, *looks[number][1].size)
+        looks[number][0]: Suspect(looks[number][0], reason, *corner, *looks[number][1].size)
         for number, reason in odd([seen for _, seen in looks]).items()
     }

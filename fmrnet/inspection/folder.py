@@ -1,7 +1,7 @@
 """The folder of a report: apart from the pictures, of one run at a time, and without anybody else's files.
 
-This program knows its own files by what they say: `Software` of a picture is fmrnet, and so is the first key of JSON, the
-first comment of XML and the generator of a page; a table has the very columns of ours.
+This program knows its own files by what they say: `Software` of a picture is fmrnet, and so is the first key of JSON,
+the first comment of XML and the generator of a page; a table has the very columns of ours.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ def is_ours(path: Path) -> bool:
         return b"fmrnet\0" in head
     if head.startswith(b"<?xml"):
         return b"<!--fmrnet " in head
+    if head.startswith(b"\xff\xd8"):
+        return b"\xff\xfe\x00\x08fmrnet" in head  # a comment
     if head.startswith(b"<!doctype html>"):
         return b'<meta name="generator" content="fmrnet ' in head
     if head.startswith(",".join(COLUMNS).encode() + b"\r\n"):

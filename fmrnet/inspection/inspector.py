@@ -25,6 +25,7 @@ from fmrnet.errors import ArtifactError, ConfigError, DatasetError, PictureError
 from fmrnet.inspection.calibration import Calibration, calibrate
 from fmrnet.inspection.early_exit import EarlyExit
 from fmrnet.inspection.limits import Look, few_bits, look
+from fmrnet.inspection.region import Region
 from fmrnet.pictures import as_picture, read_picture, to_channels
 
 if TYPE_CHECKING:
@@ -61,6 +62,10 @@ class Result:
     anomaly_map : (H, W) float32, or None at patch level
     mask : (H, W) bool, or None at patch level
         `Calibration.mask`; none in a picture that is not defective.
+    background : (H, W, C) float32 in [0, 1], or None at patch level and of a model without a generator
+        The picture as it would look without defects, which it was compared with.
+    pixel_p_values : (rows, columns) float64, or None at patch level
+        As `patch_p_values`, with all that the pixel level knows; patches lie half a patch apart.
     seconds : float
         Time the inspection took, reading the file included.
     look : Look
@@ -85,6 +90,23 @@ class Result:
     look: Look
     reasons: tuple[str, ...] = ()
     settled: bool = False
+    background: NDArray[np.float32] | None = None
+    pixel_p_values: NDArray[np.float64] | None = None
+
+    @property
+    def pred_score(self) -> float:
+        """The score as anomalib has it, from 0 to 1, above 0.5 where the picture is defective: score / (1 + score)."""
+        return self.score / (1 + self.score)
+
+    @property
+    def pred_label(self) -> bool:
+        """anomalib's name of `defective`."""
+        return self.defective
+
+    @property
+    def pred_mask(self) -> NDArray[np.bool_] | None:
+        """anomalib's name of `mask`."""
+        return self.mask
 
 
 class Inspector:
@@ -122,6 +144,8 @@ class Inspector:
         self._calibration = calibration
         self.provenance = provenance
         self._content = content
+        stored = provenance.get("region")
+        self._region = None if stored is None else Region.from_dict(stored)
 
     @property
     def calibration(self) -> Calibration:
@@ -167,6 +191,22 @@ class Inspector:
     def bits(self, bits: int | None) -> None:
         self.provenance["bits"] = bits
 
+    @property
+    def region(self) -> Region | None:
+        """The part of a picture that is inspected, see `fmrnet.inspection.region`; None: all of it.
+
+        That of the good pictures; set it to inspect another one. ConfigError if no patch lies in it. It is saved with
+        the model.
+        """
+        return self._region
+
+    @region.setter
+    def region(self, region: Region | None) -> None:
+        if region is not None:
+            region.check(self.config.patch_size)
+        self._region = region
+        self.provenance["region"] = None if region is None else region.to_dict()
+
     def inspect(self, image: str | Path | NDArray[Any], level: Level = "pixel") -> Result:
         """Find the defects of one picture.
 
@@ -190,29 +230,39 @@ class Inspector:
         if level not in get_args(Level):
             raise ConfigError(f"level {level!r}: expected one of {', '.join(get_args(Level))}")
         started = time.perf_counter()
-        picture = self._picture(image)
-        calibration = self.calibration.of_size(picture[0].size)
-        glance = self.engine.glance(picture)
-        seen = look(picture)
+        whole = self._whole(image)
+        picture, inside = self._picture(image, whole), self._inside
+        calibration = self.calibration.of_size(picture[0].size if inside is None else int(inside.sum()))
+        glance = self.engine.glance(picture, inside)
+        seen = look(picture, inside)
         passed = calibration.limits.passed_by(seen, glance.typical)
         good = calibration.patch
         surprises = good.surprise(glance.readings)
         patch_p_values = good.p_values(surprises)
-        surprise, found, mask = float(surprises.max()), None, None
+        surprise, found, mask, background, pixel_p_values = float(surprises.max()), None, None, None, None
         settled = not passed and calibration.is_settled(surprise)
         if level == "pixel" or (level == "auto" and not settled):
             compared = self.engine.compare(glance)
             good = calibration.picture
-            surprise = float(good.surprise(compared.readings).max())
+            surprises = good.surprise(compared.readings)
+            pixel_p_values = good.p_values(surprises)
+            surprise = float(surprises.max())
             found = compared.anomaly_map
+            if compared.background is not None:
+                background = compared.background.transpose(1, 2, 0)
             mask = calibration.mask(compared)
-            share = float((found > calibration.pixel_threshold).mean())
+            marked = found > calibration.pixel_threshold
+            share = float((marked if inside is None else marked[inside]).mean())
             passed = calibration.limits.passed_by(seen, glance.typical, share)
         threshold = good.threshold(calibration.false_alarms)
         times = max(surprise / threshold, *(limit.times for limit in passed), 0.0)
         if not math.isfinite(times):
             raise ArtifactError(DAMAGED)
         reasons = tuple(limit.reason for limit in passed)
+        if self.region is not None and found is not None and mask is not None:
+            found, mask = (self.region.spread(values, *whole.shape[:2]) for values in (found, mask))
+        if self.region is not None and background is not None:
+            background = self.region.laid(background, whole)
         if reasons and (hint := few_bits(picture)) is not None:
             reasons = (*reasons, hint)
         return Result(
@@ -228,28 +278,36 @@ class Inspector:
             look=seen,
             reasons=reasons,
             settled=settled or found is not None,
+            background=background,
+            pixel_p_values=pixel_p_values,
         )
 
     def reconstruct(self, image: str | Path | NDArray[Any]) -> NDArray[np.float32]:
-        """The restored background of a picture: (H, W, C) float32 in [0, 1].
+        """The restored background of a picture: (H, W, C) float32 in [0, 1]; outside of the region, as it is.
 
         Raises as `inspect`, and ConfigError if the model has no generator.
         """
-        return self._restored(self._picture(image)).transpose(1, 2, 0)
+        whole = self._whole(image)
+        restored = self._restored(self._picture(image, whole)).transpose(1, 2, 0)
+        return restored if self.region is None else self.region.laid(restored, whole)
 
     def modality_maps(self, image: str | Path | NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        """Each modality's anomaly map before the fusion, by name: (H, W) float32. Needs PyTorch.
+        """Each modality's anomaly map before the fusion, by name: (H, W) float32; 0 outside of the region. By PyTorch.
 
         Raises as `reconstruct`.
         """
-        picture = self._picture(image)
+        given = self._whole(image)
+        picture = self._picture(image, given)
         whole = filled(picture, self.config.multiple)
         restored = self._restored(whole)
         from fmrnet.engines.torch_engine import modality_maps
 
         maps = modality_maps(whole, restored, self.config.median)
         _, height, width = picture.shape
-        return {name: values[:height, :width] for name, values in maps.items()}
+        cut = {name: values[:height, :width] for name, values in maps.items()}
+        if self.region is None:
+            return cut
+        return {name: self.region.spread(values, *given.shape[:2]) for name, values in cut.items()}
 
     def calibrate(
         self,
@@ -313,6 +371,8 @@ class Inspector:
             k=config.k,
             early_exit=before.early_exit if before else EarlyExit(),
             keep_suspects=keep_suspects,
+            inside=self._inside,
+            corner=(0, 0) if self.region is None else (self.region.y, self.region.x),
         )
         return self._calibration
 
@@ -369,15 +429,31 @@ class Inspector:
             )
         return self.engine.restore(picture)
 
-    def _picture(self, image: str | Path | NDArray[Any]) -> NDArray[np.float32]:
-        """(C, H, W) in [0, 1], at least a patch large."""
-        bits = self.bits
-        given = read_picture(image, bits) if isinstance(image, str | Path) else as_picture(image, bits)
-        picture = to_channels(given, self.config.image_channels)
+    @property
+    def _inside(self) -> NDArray[np.bool_] | None:
+        return None if self.region is None else self.region.inside
+
+    def _whole(self, image: str | Path | NDArray[Any]) -> NDArray[np.float32]:
+        """A picture as it is given, (H, W, C) in [0, 1]."""
+        given = (
+            read_picture(image, self.bits) if isinstance(image, str | Path) else as_picture(image, self.bits)
+        )
+        return to_channels(given, self.config.image_channels)
+
+    def _picture(
+        self, image: str | Path | NDArray[Any], whole: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """What is inspected of a picture, (C, H, W) in [0, 1], at least a patch large."""
+        named = f"{image}: " if isinstance(image, str | Path) else ""
+        picture = self._whole(image) if whole is None else whole
+        if self.region is not None:
+            try:
+                picture = self.region.cut(picture)
+            except PictureError as error:
+                raise PictureError(f"{named}{error}") from None
         height, width, _ = picture.shape
         size = self.config.patch_size
         if min(height, width) < size:
-            named = f"{image}: " if isinstance(image, str | Path) else ""
             raise PictureError(
                 f"{named}{width}x{height} pixels, smaller than a patch of {size}x{size}; enlarge it"
             )

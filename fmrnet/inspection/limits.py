@@ -8,7 +8,7 @@ that no ordinary picture comes near them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,19 +82,28 @@ class Passed:
     reason: str
 
 
-def look(picture: NDArray[np.float32]) -> Look:
-    """The look of a picture (C, H, W) in [0, 1], at least a block large."""
+def look(picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> Look:
+    """The look of a picture (C, H, W) in [0, 1], at least a block large.
+
+    Given a mask `inside`, (H, W), that holds a square of twice a block, only what lies whole inside of it counts.
+    """
+    if inside is not None:
+        picture = np.where(inside, picture, np.float32(np.nan))
+    mean, median = (np.mean, np.median) if inside is None else (np.nanmean, np.nanmedian)
     grey = picture.mean(0)
     rows, columns = (side // BLOCK for side in grey.shape)
     side = BLOCK // STEP
     cut = grey[: rows * BLOCK : STEP, : columns * BLOCK : STEP].reshape(rows, side, columns, side)
     blocks = cut.swapaxes(1, 2).reshape(rows * columns, side**2)
-    level = picture.mean((1, 2), dtype=np.float64)
-    deviation = float(np.median(blocks.std(1)))
-    return Look(tuple(level.tolist()), deviation, _contrasts(grey), (picture.shape[1], picture.shape[2]))
+    level = mean(picture, (1, 2), dtype=np.float64)
+    deviation = float(median(blocks.std(1)))
+    size = picture.shape[1], picture.shape[2]
+    return Look(tuple(level.tolist()), deviation, _contrasts(grey, median), size)
 
 
-def _contrasts(means: NDArray[np.floating[Any]]) -> tuple[float, ...]:
+def _contrasts(
+    means: NDArray[np.floating[Any]], median: Callable[[NDArray[np.floating[Any]]], Any]
+) -> tuple[float, ...]:
     """From single pixels on, squares of twice the side each time, (H, W) of their means."""
     found = []
     for _ in SCALES:
@@ -102,7 +111,7 @@ def _contrasts(means: NDArray[np.floating[Any]]) -> tuple[float, ...]:
         upper, lower = means[:rows:2, :columns], means[1:rows:2, :columns]
         down, both = upper - lower, upper + lower
         down, across = down[:, ::2] + down[:, 1::2], both[:, ::2] - both[:, 1::2]
-        found.append(float(np.median(np.abs(down) + np.abs(across))) / 4)
+        found.append(float(median(np.abs(down) + np.abs(across))) / 4)
         means = (both[:, ::2] + both[:, 1::2]) / 4
     return tuple(found)
 

@@ -8,10 +8,27 @@ import unicodedata
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePath
 
-__all__ = ["ANNOTATIONS", "KINDS", "LOCK", "RECEIVED", "RECORD", "REPORT", "below_shared", "output_names"]
+__all__ = [
+    "ANNOTATIONS",
+    "KINDS",
+    "LOCK",
+    "PAGE",
+    "PAGE_FILES",
+    "PAGE_KINDS",
+    "RECEIVED",
+    "RECORD",
+    "REPORT",
+    "below_shared",
+    "output_names",
+]
 
 KINDS = ("overlay.png", "mask.png", "map.tiff")  # a picture `cut/0.png` gives cut/0.overlay.png and so on
 REPORT, RECORD, LOCK = "report.json", "report.jsonl", ".fmrnet.lock"
+PAGE, PAGE_FILES = "report.html", "report_files"  # to look at, and the folder of its pictures
+PAGE_KINDS = (  # of each picture: report_files/cut/0.picture.jpg and so on
+    *("picture.jpg", "outline.png", "background.jpg", "heat.jpg"),
+    *("gms.jpg", "ssim.jpg", "residual.jpg", "thumb.jpg"),
+)
 RECEIVED = "received"  # folder of pictures that came as bytes: from standard input, from a URL
 ANNOTATIONS = {"coco": "coco.json", "cvat": "cvat.xml", "csv": "defects.csv"}  # of all pictures, by format
 LONGEST = 200  # bytes of a name; most disks take 255, and the name of a kind follows
@@ -57,7 +74,7 @@ def below_shared(paths: Sequence[Path]) -> list[PurePath]:
 def _below(whole: Sequence[PurePath]) -> list[PurePath]:
     """Absolute paths below the folder that they share; where they lie on several drives, by drive."""
     for shared in whole[0].parents if whole else ():
-        if all(path.is_relative_to(shared) for path in whole):
+        if all(path.parent.is_relative_to(shared) for path in whole):
             return [path.relative_to(shared) for path in whole]
     # C: and \\server\share
     return [type(path)(path.drive.replace(":", "").lstrip("\\"), *path.parts[1:]) for path in whole]
@@ -65,8 +82,9 @@ def _below(whole: Sequence[PurePath]) -> list[PurePath]:
 
 def _free(folder: str) -> str:
     """A folder's name that is no output's: `a.mask.png` holds pictures, and `a.png` beside it has a mask."""
-    given_away = {REPORT, RECORD, LOCK, *ANNOTATIONS.values()}
-    taken = folder.lower().endswith(tuple(f".{kind}" for kind in KINDS)) or folder.lower() in given_away
+    given_away = {REPORT, RECORD, LOCK, PAGE, *ANNOTATIONS.values()}
+    kinds = tuple(f".{kind}" for kind in (*KINDS, *PAGE_KINDS))
+    taken = folder.lower().endswith(kinds) or folder.lower() in given_away
     return f"{folder}~" if taken else folder
 
 

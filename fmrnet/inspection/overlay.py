@@ -10,9 +10,10 @@ from scipy import ndimage
 
 from fmrnet.pictures import to_channels
 
-__all__ = ["overlay"]
+__all__ = ["RED", "marked", "outline", "overlay"]
 
 RED = np.array([1.0, 0.23, 0.19], dtype=np.float32)
+WHITE = np.float32(1)
 
 
 def overlay(
@@ -20,7 +21,7 @@ def overlay(
     mask: NDArray[np.bool_] | None = None,
     boxes: Sequence[tuple[int, int, int]] | None = None,
 ) -> NDArray[np.uint8]:
-    """The picture with its defects outlined in red: (H, W, 3) uint8.
+    """The picture with its defects outlined in red, and in white around the red: (H, W, 3) uint8.
 
     Parameters
     ----------
@@ -29,13 +30,36 @@ def overlay(
     boxes : row, column and side of defective patches, in pixels
     """
     painted = to_channels(picture, 3).copy()
-    marked = np.zeros(picture.shape[:2], np.bool_) if mask is None else mask
-    for row, column, side in boxes or ():
-        marked = marked.copy()
-        marked[row : row + side, column : column + side] = True
-    reach = max(1, round(min(picture.shape[:2]) / 256))  # the outline stays visible on a large picture
-    near = ndimage.binary_dilation(marked, structure=np.ones((3, 3), np.bool_), iterations=reach)
-    outline = ndimage.binary_dilation(near, structure=np.ones((3, 3), np.bool_), iterations=reach) & ~near
-    painted[marked] = 0.7 * painted[marked] + 0.3 * RED
-    painted[outline] = RED
+    whole = marked((picture.shape[0], picture.shape[1]), mask, boxes)
+    line, rim = outline(whole)
+    painted[whole] = 0.7 * painted[whole] + 0.3 * RED
+    painted[line] = RED
+    painted[rim] = WHITE
     return np.round(painted * 255).astype(np.uint8)
+
+
+def marked(
+    size: tuple[int, int],
+    mask: NDArray[np.bool_] | None = None,
+    boxes: Sequence[tuple[int, int, int]] | None = None,
+) -> NDArray[np.bool_]:
+    """The pixels of a mask and of boxes, as `overlay` takes them, on a picture of this size: (H, W) bool."""
+    whole = np.zeros(size, np.bool_) if mask is None else mask.copy()
+    for row, column, side in boxes or ():
+        whole[row : row + side, column : column + side] = True
+    return whole
+
+
+def outline(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The line around the defects of a mask (H, W), a little apart from them, and its rim, by which grey shows it."""
+    if not mask.any():
+        return np.zeros_like(mask), np.zeros_like(mask)
+    reach = max(1, round(min(mask.shape) / 256))  # it stays visible on a large picture
+    near, line, rim = (_grown(mask, reach * times) for times in (1, 2, 3))
+    return line & ~near, rim & ~line
+
+
+def _grown(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """What lies within `reach` pixels of a mask, across, down or both."""
+    grown: NDArray[np.bool_] = ndimage.maximum_filter(mask.view(np.uint8), 2 * reach + 1, mode="constant") > 0
+    return grown

@@ -1,4 +1,4 @@
-"""Pictures that come as bytes, from standard input or from a URL: kept in the results folder, under their content's hash.
+"""Pictures that come as bytes, from standard input or a URL: kept in the results folder, under their content's hash.
 
 A picture that is received again is the same file, so that an inspection can be resumed.
 """
@@ -66,7 +66,9 @@ def fetch(url: str, folder: Path) -> Path:
 
             def read(count: int) -> bytes:
                 if time.monotonic() > until:
-                    raise PictureError(f"{url} takes more than {LONGEST:.0f} s to fetch; copy it to this machine")
+                    raise PictureError(
+                        f"{url} takes more than {LONGEST:.0f} s to fetch; copy it to this machine"
+                    )
                 part: bytes = answer.read1(count)
                 return part
 

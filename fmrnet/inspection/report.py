@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,11 +21,13 @@ from numpy.typing import NDArray
 import fmrnet
 from fmrnet.errors import ConfigError, printable
 from fmrnet.files import write_json
+from fmrnet.inspection.defects import defects
 from fmrnet.inspection.drift import Drift, drift
 from fmrnet.inspection.folder import check_replaceable, claimed, is_ours
+from fmrnet.inspection.layers import layers, write_layer
 from fmrnet.inspection.limits import Look
-from fmrnet.inspection.names import KINDS, RECORD, REPORT, output_names
-from fmrnet.inspection.overlay import overlay
+from fmrnet.inspection.names import KINDS, PAGE, PAGE_FILES, PAGE_KINDS, RECORD, REPORT, output_names
+from fmrnet.inspection.overlay import marked, overlay
 from fmrnet.inspection.record import Line, Record, read_record
 from fmrnet.pictures import write_map, write_picture
 
@@ -32,6 +35,10 @@ if TYPE_CHECKING:
     from fmrnet.inspection.inspector import Inspector, Level, Result
 
 __all__ = ["Report", "identify", "open_report"]
+
+MOST_DEFECTS = (
+    100  # of a picture that are listed, the most surprising; a picture of something else has thousands
+)
 
 
 @contextmanager
@@ -42,7 +49,9 @@ def open_report(
     level: Level,
     paths: Sequence[Path],
     *,
+    sources: Mapping[Path, str] = MappingProxyType({}),
     resume: bool = False,
+    page: Callable[[Report], object] | None = None,
 ) -> Iterator[Report]:
     """A report in a folder of its own; however the block ends, it is closed with what is done.
 
@@ -56,7 +65,9 @@ def open_report(
     model : the file it came from.
     level : the level that is asked for.
     paths : the pictures of the batch, each file once.
+    sources : where pictures came from that were given as no file.
     resume : go on from an earlier report in the folder.
+    page : writes a page to look at, once report.json is written. Default: there is none, nor the pictures for it.
 
     Raises
     ------
@@ -66,7 +77,7 @@ def open_report(
     """
     folder = Path(folder)
     with claimed(folder):
-        report = Report(folder, inspector, model, level, paths, resume=resume)
+        report = Report(folder, inspector, model, level, paths, sources=sources, resume=resume, page=page)
         try:
             yield report
         except BaseException as error:
@@ -99,14 +110,17 @@ class Report:
         level: Level,
         paths: Sequence[Path],
         *,
+        sources: Mapping[Path, str] = MappingProxyType({}),
         resume: bool = False,
+        page: Callable[[Report], object] | None = None,
     ) -> None:
-        self.folder, self.inspector, self.level = folder, inspector, level
+        self.folder, self.inspector, self.level, self._page = folder, inspector, level, page
         calibration = inspector.calibration
         self._head: Line = {
             "fmrnet": fmrnet.__version__,
             "level": level,
             "bits": inspector.bits,
+            "region": inspector.provenance.get("region"),
             "thresholds": {
                 "score": 1.0,  # a score is a multiple of the threshold of its level
                 "false_alarms": calibration.false_alarms,
@@ -126,14 +140,15 @@ class Report:
         done = {line["picture"] for line in kept}
         self.kept = {path for path in paths if str(path) in done}
         self.replaced = 0 if resume else len(dropped)
-        self._paths = paths
+        self._paths, self._sources = paths, sources
         missing = [path for path in paths if path not in self.kept]
         self._names = output_names(missing, [_name(line) for line in kept])
         self._check(paths)
-        _remove(folder / REPORT)  # an older report is never left beside new maps
+        for name in (REPORT, PAGE):
+            _remove(folder / name)  # an older report is never left beside new maps
         for name in (name for line in dropped for name in line.get("files", {}).values()):
             _remove(folder / name)  # nor maps that no report tells of
-        for file in (file for path in missing for file in self._files(path).values()):
+        for file in (file for path in missing for file in self._every(path)):
             _remove(file)  # of a run that was killed before it could write the line
         self._record = Record(folder / RECORD, self._head, kept)
 
@@ -146,14 +161,30 @@ class Report:
         files = self._files(path)
         if result.mask is None or result.anomaly_map is None:
             files = {"overlay.png": files["overlay.png"]}
+        tops, lefts = self._origins(picture, result)
+        p_values = result.patch_p_values if result.pixel_p_values is None else result.pixel_p_values
+        side = self.inspector.config.patch_size
+        mask = result.mask
+        if (
+            mask is None
+        ):  # patches that hardly any good picture has the like of; they may reach beyond the border
+            beyond = np.argwhere(p_values <= self.inspector.false_alarms)
+            boxes = [(int(tops[i]), int(lefts[j]), side) for i, j in beyond]
+            mask = marked((picture.shape[0], picture.shape[1]), boxes=boxes)
+        found = defects(mask, p_values, tops, lefts, side)
+        shown = layers(self.inspector, picture, result, mask, next(iter(found), None)) if self._page else {}
+        files |= {kind: file for kind, file in self._page_files(path).items() if kind.split(".")[0] in shown}
         line: Line = {
             "picture": str(path),
+            **({"source": self._sources[path]} if path in self._sources else {}),
             "score": float(result.score),
             "defective": bool(result.defective),
             "p_value": float(result.p_value),
+            "patch_p_value": float(result.patch_p_values.min()),
             "reasons": list(result.reasons),
             "level": result.level,
             "defective_pixels": None if result.mask is None else int(result.mask.sum()),
+            "defects": [dataclasses.asdict(one) for one in found[:MOST_DEFECTS]],
             "largest_patch_distance": float(result.patch_scores.max()),
             "look": dataclasses.asdict(result.look),
             "width": picture.shape[1],
@@ -165,12 +196,15 @@ class Report:
             "file": identity,
         }
         try:
-            files["overlay.png"].parent.mkdir(parents=True, exist_ok=True)
-            boxes = self._boxes(picture, result) if result.mask is None else None
-            write_picture(files["overlay.png"], overlay(picture, result.mask, boxes))
+            for folder in {file.parent for file in files.values()}:
+                folder.mkdir(parents=True, exist_ok=True)
+            write_picture(files["overlay.png"], overlay(picture, mask))
             if result.mask is not None and result.anomaly_map is not None:
                 write_picture(files["mask.png"], result.mask)
                 write_map(files["map.tiff"], result.anomaly_map)
+            for kind, file in files.items():
+                if (name := kind.split(".")[0]) in shown:
+                    write_layer(file, shown[name])
             self._record.append(line)
         except BaseException:
             if not self._record.holds(line):
@@ -179,8 +213,8 @@ class Report:
             raise
         return line
 
-    def add_error(self, path: Path, error: object, fault: str = "picture", **more: str) -> Line:
-        """Note a picture (or a folder of them) that could not be inspected, why, and what `more` there is to say.
+    def add_error(self, path: str | Path, error: object, fault: str = "picture", **more: str) -> Line:
+        """Note a picture (or whatever was given) that could not be inspected, why, and what `more` there is to say.
 
         `fault` is "picture" where it cannot be read, "machine" where memory or the program failed.
         """
@@ -215,20 +249,28 @@ class Report:
                 "seconds": round(sum(line["seconds"] for line in pictures), 3),
             },
             "drift": self.drift().to_dict(),
-            **{key: self._head[key] for key in ("level", "bits", "thresholds", "model")},
+            **{key: self._head[key] for key in ("level", "bits", "region", "thresholds", "model")},
         }
 
     def close(self) -> None:
-        """Write report.json."""
+        """Write report.json, and the page if there is one."""
         self._record.close()
         write_json(self.folder / REPORT, self.content())
+        if self._page:
+            self._page(self)
 
     def _files(self, path: Path) -> dict[str, Path]:
         return {kind: self.folder / f"{self._names[path]}.{kind}" for kind in KINDS}
 
+    def _page_files(self, path: Path) -> dict[str, Path]:
+        return {kind: self.folder / PAGE_FILES / f"{self._names[path]}.{kind}" for kind in PAGE_KINDS}
+
+    def _every(self, path: Path) -> list[Path]:
+        return [*self._files(path).values(), *self._page_files(path).values()]
+
     def _earlier(self, paths: Sequence[Path], resume: bool) -> tuple[list[Line], list[Line]]:
         """The lines of an earlier report that stay, and those that do not."""
-        for name in (RECORD, REPORT):
+        for name in (RECORD, REPORT, PAGE):
             check_replaceable(self.folder / name)
         found = read_record(self.folder / RECORD)
         if found is None:
@@ -238,8 +280,8 @@ class Report:
             return [], lines
         if _made_by(head) != _made_by(self._head):
             raise ConfigError(
-                f"{self.folder} holds a report of another model, level, rate of false alarms, number of bits or "
-                "release; leave out --resume to replace it, or name another folder"
+                f"{self.folder} holds a report of another model, level, rate of false alarms, number of bits, "
+                "region or release; leave out --resume to replace it, or name another folder"
             )
         given = {str(path): path for path in paths}
         stays = [self._holds(line, given.get(line["picture"])) for line in lines]
@@ -263,26 +305,28 @@ class Report:
                 raise ConfigError(
                     f"{first} would lie among the pictures of {among[parent]}; name another folder as --out"
                 )
-            for file in files.values():
+            for file in self._every(path):
                 check_replaceable(file)
 
-    def _boxes(self, picture: NDArray[np.float32], result: Result) -> list[tuple[int, int, int]]:
-        """Row, column and side, in pixels, of patches that hardly any good picture has the like of.
-
-        They may reach beyond the border, as `fmrnet.engines.engine.Seen` has them.
-        """
+    def _origins(
+        self, picture: NDArray[np.float32], result: Result
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The first rows and columns, in pixels, of the patches that the p-values are of."""
         config = self.inspector.config
+        rows, columns = (
+            result.patch_p_values if result.pixel_p_values is None else result.pixel_p_values
+        ).shape
 
         def starts(length: int, count: int) -> NDArray[np.int64]:
-            if config.general:
+            if config.general or result.pixel_p_values is not None:
                 return np.arange(count) * (config.patch_size // 2)
             filled = length + -length % config.multiple
             return np.minimum(np.arange(count) * config.stride, filled - config.patch_size)
 
-        rows, columns = result.patch_scores.shape
-        top, left = starts(picture.shape[0], rows), starts(picture.shape[1], columns)
-        beyond = np.argwhere(result.patch_p_values <= self.inspector.false_alarms)
-        return [(int(top[i]), int(left[j]), config.patch_size) for i, j in beyond]
+        region = self.inspector.region
+        height, width = picture.shape[:2] if region is None else (region.height, region.width)
+        top, left = starts(height, rows), starts(width, columns)
+        return (top, left) if region is None else (top + region.y, left + region.x)
 
 
 def identify(path: Path) -> Line:
@@ -300,7 +344,7 @@ def _made_by(head: Line) -> tuple[object, ...]:
     digest = model.get("sha256") if isinstance(model, dict) else None
     thresholds = head.get("thresholds")
     rate = thresholds.get("false_alarms") if isinstance(thresholds, dict) else None
-    return head.get("fmrnet"), head.get("level"), head.get("bits"), digest, rate
+    return (*(head.get(key) for key in ("fmrnet", "level", "bits", "region")), digest, rate)
 
 
 def _name(line: Line) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fmrnet.errors import DatasetError, PictureError
+from fmrnet.inspection.region import Region
 from fmrnet.learning.oddities import check_oddities
 from fmrnet.listing import GOOD_FOLDERS, list_pictures
 from fmrnet.pictures import read_picture, to_channels
@@ -186,7 +187,12 @@ def _looks(picture: NDArray[np.float32], size: int) -> NDArray[np.float64]:
 
 
 def load_good_pictures(
-    folder: str | Path, patch_size: int, bits: int | None = None, *, keep_odd: bool = False
+    folder: str | Path,
+    patch_size: int,
+    bits: int | None = None,
+    *,
+    keep_odd: bool = False,
+    region: Region | None = None,
 ) -> tuple[list[NDArray[np.float32]], int]:
     """The good pictures of a folder, all (H, W, C) in [0, 1], and C: 1 if every picture is grey, else 3.
 
@@ -201,16 +207,24 @@ def load_good_pictures(
         As `fmrnet.pictures.read_picture` takes it.
     keep_odd : bool
         Take pictures, too, that look like masks or are of one value: see `fmrnet.learning.oddities`.
+    region : Region, optional
+        Take of each picture only this rectangle, or the largest one inside the mask.
 
     Raises
     ------
+    ConfigError
+        If no patch lies in the region.
     DatasetError
         If there is no such folder or no picture in it, or some are odd: the user is to decide about these.
     PictureError
-        If a picture cannot be read or is smaller than a patch: training data are not skipped silently.
+        If a picture cannot be read, is smaller than a patch or does not hold the region: training data are not skipped
+        silently.
     """
     files = good_files(folder)
     pictures = [read_picture(file, bits) for file in files]
+    if region is not None:
+        region.check(patch_size)
+        pictures = _of_region(files, pictures, region)
     channels = 1 if all(p.ndim == 2 or p.shape[2] == 1 for p in pictures) else 3
     for file, picture in zip(files, pictures, strict=True):
         if min(picture.shape[:2]) < patch_size:
@@ -222,6 +236,21 @@ def load_good_pictures(
     if not keep_odd:
         check_oddities(Path(folder), files, pictures)
     return [to_channels(picture, channels) for picture in pictures], channels
+
+
+def _of_region(
+    files: Sequence[Path], pictures: Sequence[NDArray[np.float32]], region: Region
+) -> list[NDArray[np.float32]]:
+    """The region's rectangle of each picture, each of which the whole region must fit."""
+    x, y, width, height = region.rectangle
+    found = []
+    for file, picture in zip(files, pictures, strict=True):
+        try:
+            region.cut(picture)
+        except PictureError as error:
+            raise PictureError(f"{file}: {error}") from None
+        found.append(picture[y : y + height, x : x + width].copy())
+    return found
 
 
 def good_files(folder: str | Path) -> list[Path]:

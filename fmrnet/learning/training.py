@@ -38,6 +38,7 @@ from fmrnet.files import check_writable
 from fmrnet.inspection.calibration import Calibration, calibrate
 from fmrnet.inspection.inspector import Inspector, load
 from fmrnet.inspection.limits import look
+from fmrnet.inspection.region import Region
 from fmrnet.learning import (
     bank,
     data,
@@ -171,6 +172,7 @@ def train(
     anomalies: str | Path | None = None,
     device: str = "auto",
     bits: int | None = None,
+    roi: str | None = None,
     resume: bool = False,
     restart: bool = False,
     keep_odd: bool = False,
@@ -198,6 +200,10 @@ def train(
     bits : int, optional
         How many bits of a 16-bit good picture's values are in use, as `fmrnet.pictures.read_picture` takes it; the
         model inspects with the same.
+    roi : str, optional
+        Region of interest, "x,y,width,height" or the name of a mask, see `fmrnet.inspection.region`; the model inspects
+        the same. It learns from the rectangle, or from the largest one inside the mask; calibrated on that, its rate of
+        false alarms on the whole mask is an estimate, until it is calibrated anew.
     resume : bool
         Continue from the checkpoint beside `out`, to the same weights as if never stopped; without a checkpoint,
         begin.
@@ -236,7 +242,10 @@ def train(
     anomalies = None if anomalies is None else _expanded(anomalies)
     with processes.joined(device) as where:
         _check_place(out, resume, restart)
-        pictures, channels = data.load_good_pictures(good, config.patch_size, bits, keep_odd=keep_odd)
+        region = None if roi is None else Region.parse(roi)
+        pictures, channels = data.load_good_pictures(
+            good, config.patch_size, bits, keep_odd=keep_odd, region=region
+        )
         config = dataclasses.replace(config, image_channels=channels, seed=seed)
         if iterations is not None:
             config = _with_steps(config, iterations)
@@ -275,6 +284,7 @@ def train(
                 "sha256": checkpoint.identity["natural_sha256"],
             },
             "bits": bits,
+            "region": None if region is None else region.to_dict(),
             "seed": seed,
         }
 
@@ -288,8 +298,11 @@ def train(
                 run.alone = True
                 whole = len(learn) + len(held_out) == len(pictures)  # else of each picture a part is held out
                 sizes = None if whole else [p.shape[0] * p.shape[1] for p in pictures]
+                if region is not None and region.inside is not None:
+                    sizes = [region.pixels]  # those held out are parts of it
                 named = list(zip(held_names, held_out)), list(zip(learnt_names, learn))
-                _finish(run, out, *named, good_pool, natural_pool, sizes, where, provenance)
+                corner = (0, 0) if region is None else region.rectangle[1::-1]
+                _finish(run, out, *named, good_pool, natural_pool, sizes, corner, where, provenance)
             processes.wait()
         return load(out, str(where))
 
@@ -374,10 +387,14 @@ def _finish(
     good: data.PicturePool,
     natural: data.PicturePool,
     sizes: list[int] | None,
+    corner: tuple[int, int],
     device: torch.device,
     provenance: dict[str, Any],
 ) -> None:
-    """What comes after the last step, and the model file. `sizes` are those of pictures that are not held out whole."""
+    """What comes after the last step, and the model file.
+
+    `sizes` are those of pictures that are not held out whole; at `corner`, a row and a column, they were cut out.
+    """
     since = time.monotonic()
     model = run.networks.model
     if any(run.config.steps):
@@ -385,7 +402,7 @@ def _finish(
     if run.config.general:
         general_training.fit_gaussians(model, good, device, run.between_pictures)
     pixels = None if sizes is None else round(statistics.median(sizes))
-    thresholds = _calibrate(run, held_out, learnt, natural, pixels, device)
+    thresholds = _calibrate(run, held_out, learnt, natural, pixels, corner, device)
     provenance["seconds"] = round(run.position.seconds + time.monotonic() - since, 1)
     provenance["loss_curve"] = run.position.history
     try:
@@ -460,6 +477,7 @@ def _calibrate(
     learnt: list[Named],
     natural: data.PicturePool,
     pixels: int | None,
+    corner: tuple[int, int],
     device: torch.device,
 ) -> Calibration:
     """What the trained model says of good pictures unseen in training, of some of those seen, of synthetic defects."""
@@ -486,6 +504,7 @@ def _calibrate(
         learnt=arrays(learnt[:: -(-len(learnt) // LEARNT)]),
         looks=((name, look(picture)) for name, picture in arrays(learnt)),
         pixels=pixels,
+        corner=corner,
     )
     if not model.config.generator:
         return found  # both levels say the same

@@ -133,13 +133,21 @@ class FMRNet(nn.Module):
         missing = [-side % self.config.multiple for side in image.shape[2:]]
         return nn.functional.pad(image, (0, missing[1], 0, missing[0]), mode="reflect")
 
-    def encode(self, image: Tensor) -> Features:
-        """Latents and the two deepest skips of pictures (B, C, H, W) in [0, 1]."""
+    def maps(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """EL_5, EL_4 and EL_3 of pictures (B, C, H, W) in [0, 1]."""
         layers = [self.normalise(image)]
         for block in self.encoder:
             layers.append(block(layers[-1]))
-        latents = windows(layers[5], *self._window(32)).flatten(1)
-        return Features(latents, (layers[4], layers[3]))
+        return layers[5], layers[4], layers[3]
+
+    def latents(self, deepest: Tensor) -> Tensor:
+        """The latents z of all windows of EL_5: (B, C, h, w) -> (N, K)."""
+        return windows(deepest, *self._window(32)).flatten(1)
+
+    def encode(self, image: Tensor) -> Features:
+        """Latents and the two deepest skips of pictures (B, C, H, W) in [0, 1]."""
+        deepest, *skips = self.maps(image)
+        return Features(self.latents(deepest), (skips[0], skips[1]))
 
     def restore(self, z: Tensor) -> Tensor:
         """Eq 4 and 5: the latent's replacement, a convex combination of the memory entries. (B, K) -> (B, K)."""

@@ -2,7 +2,7 @@
 "use strict";
 
 // Draws into the figure `id`. spec: {x, xLabel, yLabel, series: [{label, values, kind, quiet, width}], marks, log,
-// xText, summary}. kind is "bars" or "line"; of several series the first, drawn below, may be quiet. marks() gives the
+// xText, yText, tickText, summary}. kind is "bars" or "line"; of several series the first, drawn below, may be quiet. marks() gives the
 // upright lines [{at, label}], anew with each redraw. Gives {redraw}.
 function chart(id, spec) {
   const figure = document.getElementById(id);
@@ -23,7 +23,7 @@ function chart(id, spec) {
       height: 260,
       scales: { x: { time: false, range: spec.xRange }, y: { distr: spec.log ? 3 : 1, range: spec.yRange } },
       axes: [
-        { ...axis, label: spec.xLabel, values: (_, ticks) => ticks.map(xText) },
+        { ...axis, label: spec.xLabel, values: (_, ticks) => ticks.map(spec.tickText ?? xText) },
         { ...axis, label: spec.yLabel, size: 64, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : yText(tick))) },
       ],
       series: [

@@ -1,0 +1,1 @@
+"""FMR-Net under the names of other libraries, for programs that are written for these."""

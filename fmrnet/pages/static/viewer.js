@@ -1,0 +1,151 @@
+// A picture and what the model made of it, in a dialog: layers over each other, zoom and pan by Panzoom.
+"use strict";
+
+// viewer({url(row, kind), verdict(row), neighbour(row, step)}) gives {open(row), update()}.
+function viewer({ url, verdict, neighbour }) {
+  const text = page.text.viewer;
+  const at = (id) => document.getElementById(id);
+  const [dialog, stage, canvas, wipe] = ["viewer", "stage", "canvas", "wipe"].map(at);
+  const names = { background: "background.jpg", heat: "heat.jpg", gms: "gms.jpg", ssim: "ssim.jpg", residual: "residual.jpg" };
+  let row = null;
+  let moved = null;
+  let layer = "heat";
+  let images = {};
+
+  function open(next) {
+    row = next;
+    if (!dialog.open) dialog.showModal();
+    at("viewer-name").textContent = row.name;
+    const has = Object.keys(names).filter((name) => row.kinds.includes(names[name]));
+    if (!has.includes(layer)) layer = has.includes("heat") ? "heat" : "none";
+    at("layers").replaceChildren(
+      at("layers").querySelector("legend"),
+      ...["none", ...has].map((name) =>
+        element("label", {}, element("input", { type: "radio", name: "layer", value: name, checked: name === layer, onchange: () => choose(name) }), text.layers[name]),
+      ),
+    );
+    const image = (kind) => (row.kinds.includes(kind) ? element("img", { src: url(row, kind), alt: "", draggable: false }) : null);
+    images = { below: image("picture.jpg"), above: null, edge: element("div", { className: "edge" }), outline: image("outline.png") };
+    at("outline").disabled = !images.outline;
+    choose(layer);
+    at("viewer-defects").replaceChildren(...listed());
+    update();
+    fit();
+  }
+
+  // What is laid over the picture.
+  function choose(name) {
+    layer = name;
+    images.above = name === "none" ? null : element("img", { src: url(row, names[name]), alt: "", draggable: false });
+    canvas.replaceChildren(...[images.below, images.above, images.above && images.edge, images.outline].filter(Boolean));
+    wipe.disabled = !images.above;
+    wiped();
+  }
+
+  // The line stays where it is in the stage, however the picture is moved.
+  function wiped() {
+    const scale = moved?.getScale() ?? 1;
+    const left = stage.clientWidth / 2 + scale * ((moved?.getPan().x ?? 0) - canvas.clientWidth / 2);
+    const share = ((wipe.value / 100) * stage.clientWidth - left) / (scale * canvas.clientWidth);
+    const place = `${100 * Math.min(Math.max(share, 0), 1)}%`;
+    if (images.above) images.above.style.clipPath = `inset(0 0 0 ${place})`;
+    images.edge.style.left = place;
+    if (images.outline) images.outline.hidden = at("outline").getAttribute("aria-pressed") !== "true";
+  }
+
+  // The whole picture in the stage; the picture's own pixels are at most 8 pixels of the screen large.
+  function fit() {
+    stage.style.height = `${Math.min(0.66 * innerHeight, Math.max(320, (stage.clientWidth * row.height) / row.width))}px`;
+    const share = Math.min(stage.clientWidth / row.width, stage.clientHeight / row.height);
+    canvas.style.width = `${row.width * share}px`;
+    canvas.style.height = `${row.height * share}px`;
+    moved?.destroy();
+    canvas.style.transform = "";
+    moved = Panzoom(canvas, { canvas: true, minScale: 1, maxScale: Math.max(8 / share, 1), step: 0.4, animate: false });
+    zoomed();
+  }
+
+  function zoomed() {
+    const scale = (moved.getScale() * canvas.clientWidth) / row.width;
+    at("zoom").textContent = percent(Math.round(100 * scale) / 100);
+    canvas.classList.toggle("near", scale >= 2);
+    images.edge.style.borderLeftWidth = `${1 / moved.getScale()}px`;
+    wiped();
+  }
+
+  // Brings a part of the picture into the middle, with as much around it.
+  function show({ row: top, column: left, height, width }) {
+    const share = canvas.clientWidth / row.width;
+    const room = Math.min(stage.clientWidth / (3 * width * share), stage.clientHeight / (3 * height * share));
+    moved.zoom(Math.min(Math.max(room, 1), 4 / share), { force: true });
+    moved.pan(canvas.clientWidth / 2 - (left + width / 2) * share, canvas.clientHeight / 2 - (top + height / 2) * share, { force: true });
+    zoomed();
+  }
+
+  function listed() {
+    if (!row.defects.length) return [element("p", { className: "faint" }, text.no_defects)];
+    const cell = (name, ...content) => element(name, { className: "number" }, ...content);
+    const line = (defect) => {
+      const place = fill(text.place, { left: defect.column, top: defect.row });
+      return element(
+        "tr",
+        {},
+        cell("td", element("button", { type: "button", className: "name", onclick: () => show(defect) }, place)),
+        cell("td", `${defect.width} × ${defect.height}`),
+        cell("td", number(defect.pixels)),
+        cell("td", number(defect.p_value, 2)),
+      );
+    };
+    const head = Object.values(text.columns).map((title) => cell("th", title));
+    const lines = element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...row.defects.map(line)));
+    const title = plural(text.defects, row.defects.length);
+    return [element("h3", {}, title), element("div", { className: "defects", tabIndex: 0, role: "region", "aria-label": title }, lines)];
+  }
+
+  // Verdict and figures, which the sliders of the page may have changed.
+  function update() {
+    if (!row) return;
+    at("viewer-verdict").replaceChildren(...verdict(row));
+    const fact = (name, value) => element("div", {}, element("dt", {}, name), element("dd", {}, value));
+    at("viewer-facts").replaceChildren(
+      ...row.reasons.map((reason) => fact(text.reason, reason)),
+      fact(text.score, number(row.score)),
+      fact(text.p_value, number(row.p, 2)),
+      fact(text.size, fill(text.sides, { width: number(row.width), height: number(row.height) })),
+      fact(text.level, page.text.report.levels[row.level]),
+      fact(text.seconds, number(row.seconds)),
+      fact(text.path, row.path),
+    );
+    for (const [id, step] of [["viewer-previous", -1], ["viewer-next", 1]]) at(id).disabled = !neighbour(row, step);
+  }
+
+  function go(step) {
+    const next = neighbour(row, step);
+    if (next) open(next);
+  }
+
+  const zoomIn = () => moved.zoomIn();
+  const zoomOut = () => moved.zoomOut();
+  for (const [id, act] of Object.entries({ "viewer-previous": () => go(-1), "viewer-next": () => go(1), "viewer-close": () => dialog.close(), "zoom-in": zoomIn, "zoom-out": zoomOut, "zoom-fit": fit })) at(id).addEventListener("click", act);
+  at("outline").addEventListener("click", (event) => {
+    const pressed = event.target.getAttribute("aria-pressed") !== "true";
+    event.target.setAttribute("aria-pressed", pressed);
+    wiped();
+  });
+  wipe.addEventListener("input", wiped);
+  stage.addEventListener("wheel", (event) => moved.zoomWithWheel(event), { passive: false });
+  canvas.addEventListener("panzoomchange", zoomed);
+  addEventListener("resize", () => dialog.open && fit());
+  dialog.addEventListener("keydown", (event) => {
+    const acts = { PageUp: () => go(-1), PageDown: () => go(1) };
+    if (event.target === stage) {
+      const step = 60 / moved.getScale();
+      const pan = (x, y) => () => moved.pan(x * step, y * step, { relative: true });
+      Object.assign(acts, { "+": zoomIn, "=": zoomIn, "-": zoomOut, 0: fit, ArrowLeft: pan(1, 0), ArrowRight: pan(-1, 0), ArrowUp: pan(0, 1), ArrowDown: pan(0, -1) });
+    }
+    if (!acts[event.key] || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    acts[event.key]();
+  });
+  return { open, update };
+}

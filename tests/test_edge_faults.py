@@ -161,9 +161,7 @@ def test_a_full_disk_is_told_and_loses_nothing(small_disk, line_model, tmp_path)
         cloud.status = 503
         node = EdgeNode(line_model, small_disk / "out", port=0, cloud=cloud.url, line="A", device="cpu")
         with node:
-            with pytest.raises(
-                OSError, match=r"full|no room"
-            ):  # full of open verdicts: nothing of these goes
+            with pytest.raises(OSError, match=r"full|no room"):  # full of open verdicts: none of these goes
                 take_until_refused()
             verdicts = [node.verdict(n) for n in range(1, node.state()["totals"]["pictures"] + 1)]
             open_ones = [one.number for one in verdicts if not one.final]

@@ -18,6 +18,7 @@ from fmrnet.commands.evaluate import evaluate
 from fmrnet.commands.graphs import graphs
 from fmrnet.commands.info import info
 from fmrnet.commands.inspect_pictures import inspect
+from fmrnet.commands.plan import plan
 from fmrnet.commands.selfcheck import selfcheck
 from fmrnet.commands.serve import serve
 from fmrnet.commands.train import train
@@ -69,5 +70,5 @@ def version(
         raise typer.Exit
 
 
-for verb in (demo, train, calibrate, inspect, evaluate, graphs, info, serve, edge, selfcheck, bench):
+for verb in (demo, train, calibrate, inspect, evaluate, graphs, info, serve, edge, plan, selfcheck, bench):
     app.command()(verb)

@@ -19,6 +19,7 @@ from fmrnet.commands.export import export
 from fmrnet.commands.graphs import graphs
 from fmrnet.commands.info import info
 from fmrnet.commands.inspect_pictures import inspect
+from fmrnet.commands.plan import plan
 from fmrnet.commands.selfcheck import selfcheck
 from fmrnet.commands.serve import serve
 from fmrnet.commands.train import train
@@ -72,6 +73,6 @@ def version(
 
 for verb in (
     *(demo, train, calibrate, inspect, evaluate, graphs, export, info),
-    *(serve, edge, selfcheck, bench),
+    *(serve, edge, plan, selfcheck, bench),
 ):
     app.command()(verb)

@@ -96,7 +96,16 @@ class TorchEngine:
     def compare(self, seen: Seen) -> Found:
         """As `fmrnet.engines.engine.Engine`."""
         restored = self._restored(seen.kept.picture)[0][0] if self._restored else None
-        found = background.compare(self.model, seen.kept, restored)
+        return self._found(seen, background.compare(self.model, seen.kept, restored))
+
+    def compare_with(self, seen: Seen, restored: NDArray[np.float32]) -> Found:
+        """`compare` with a background (C, H, W), filled, that another engine has painted from `features`."""
+        given = torch.from_numpy(restored).to(self.device)
+        return self._found(
+            seen, background.fuse(self.model, seen.kept.picture, given, seen.kept.surprise, seen.kept.inside)
+        )
+
+    def _found(self, seen: Seen, found: background.Comparison) -> Found:
         _, height, width = seen.picture.shape
         anomaly_map, evidence = (_array(one[:height, :width]) for one in (found.anomaly_map, found.evidence))
         if seen.inside is not None:

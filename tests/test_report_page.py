@@ -140,8 +140,8 @@ def names(page: Page) -> list[str]:
 
 def verdicts(page: Page) -> dict[str, str]:
     """As the table says them."""
-    script = """() => Object.fromEntries([...document.querySelectorAll("#pictures tbody tr")].map(
-        (row) => [row.querySelector(".name").textContent, row.querySelector(".verdict").firstChild.data.split(" ")[1]]))"""
+    script = """() => Object.fromEntries([...document.querySelectorAll("#pictures tbody tr")].map((row) => [
+        row.querySelector(".name").textContent, row.querySelector(".verdict").firstChild.data.split(" ")[1]]))"""
     found: dict[str, str] = page.evaluate(script)
     return found
 

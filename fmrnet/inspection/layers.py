@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from fmrnet.pictures import SOFTWARE, to_channels
 if TYPE_CHECKING:
     from fmrnet.inspection.inspector import Inspector, Result
 
-__all__ = ["layers", "write_layer"]
+__all__ = ["as_data", "layers", "thumb", "write_layer"]
 
 Pixels = NDArray[np.float32]
 
@@ -45,7 +46,7 @@ def layers(
     mask : (H, W) bool, what is outlined; patches at patch level.
     surest : the most surprising defect, if there is one.
     """
-    found = {"picture": _image(picture), "thumb": _thumb(picture, mask, surest)}
+    found = {"picture": _image(picture), "thumb": thumb(picture, mask, surest)}
     if mask.any():
         found["outline"] = _outline(mask)
     if result.anomaly_map is not None:
@@ -74,6 +75,13 @@ def write_layer(path: Path, image: Image.Image) -> None:
         file.write(encoded.getbuffer())
 
 
+def as_data(image: Image.Image) -> str:
+    """A small picture as a URL that holds it."""
+    encoded = io.BytesIO()
+    image.save(encoded, "JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded.getvalue()).decode()}"
+
+
 def _modalities(inspector: Inspector, picture: Pixels, background: Pixels) -> dict[str, Pixels]:
     """Each modality's map (H, W); where PyTorch does not compute, the residual alone."""
     given, restored = (
@@ -86,8 +94,11 @@ def _modalities(inspector: Inspector, picture: Pixels, background: Pixels) -> di
     return modality_maps(given, restored, inspector.config.median)
 
 
-def _thumb(picture: Pixels, mask: NDArray[np.bool_], surest: Defect | None) -> Image.Image:
-    """Small and outlined; of a slender picture the part about the surest defect, or in the middle."""
+def thumb(picture: Pixels, mask: NDArray[np.bool_], surest: Defect | None) -> Image.Image:
+    """A picture (H, W) or (H, W, C) in [0, 1], small, and its mask (H, W) outlined.
+
+    Of a slender picture the part about the surest defect, or in the middle.
+    """
     height, width = picture.shape[:2]
     long = SLENDEREST * min(height, width)
     middle = (height // 2, width // 2)

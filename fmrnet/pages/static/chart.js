@@ -25,7 +25,7 @@ function chart(id, spec) {
       scales: { x: { time: false, range: spec.xRange }, y: { distr: spec.log ? 3 : 1, range: spec.yRange } },
       axes: [
         { ...axis, label: spec.xLabel, values: (_, ticks) => ticks.map(spec.tickText ?? xText) },
-        { ...axis, grid: { ...axis.grid, filter: spec.log ? whole : undefined }, label: spec.yLabel, size: 64, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : yText(tick))) },
+        { ...axis, grid: { ...axis.grid, ...(spec.log ? { filter: whole } : {}) }, label: spec.yLabel, size: 64, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : yText(tick))) },
       ],
       series: [
         { label: spec.xLabel, value: (_, value) => (value === null ? "–" : xText(value)) },

@@ -55,7 +55,7 @@ def write_report(report: Report, model: str | Path, form: Form = Form.auto) -> F
     single = size <= largest
     calibration = report.inspector.calibration
     rates = _rates(calibration)
-    names = _shortest([line["picture"] for line in lines])
+    names = _shortest([line.get("source", line["picture"]) for line in lines])
     rows = [
         _row(line, name, list(found), single) for line, name, found in zip(lines, names, files, strict=True)
     ]
@@ -165,12 +165,7 @@ def _facts(content: dict[str, Any], text: dict[str, Any]) -> list[tuple[str, str
 def _shortest(paths: list[str]) -> list[str]:
     """The paths below the folder that they share."""
     parents = [PurePath(path).parent for path in paths]
-    shared = (
-        next(
-            (one for one in (parents[0], *parents[0].parents) if all(p.is_relative_to(one) for p in parents)),
-            None,
-        )
-        if parents
-        else None
-    )
-    return [str(PurePath(path).relative_to(shared)) if shared is not None else path for path in paths]
+    for shared in (parents[0], *parents[0].parents) if paths else ():
+        if all(parent.is_relative_to(shared) for parent in parents):
+            return [str(PurePath(path).relative_to(shared)) for path in paths]
+    return paths

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from fmrnet.files import replacing
 from fmrnet.inspection.defects import Defect
-from fmrnet.inspection.overlay import RED, outline, overlay
+from fmrnet.inspection.overlay import RED, breadth, outline, overlay
 from fmrnet.pictures import SOFTWARE, to_channels
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ def layers(
     """
     found = {"picture": _image(picture), "thumb": thumb(picture, mask, surest)}
     if mask.any():
-        found["outline"] = _outline(mask)
+        found["outline"] = _outline(mask, breadth(mask.shape))
+        if breadth(mask.shape) > 1:
+            found["edge"] = _outline(mask, 1)
     if result.anomaly_map is not None:
         threshold = inspector.calibration.pixel_threshold
         top = 1.0 if inspector.config.standard_map else 4 * threshold
@@ -124,9 +126,9 @@ def _image(values: Pixels) -> Image.Image:
     return Image.fromarray(np.round(squeezed * 255).astype(np.uint8))
 
 
-def _outline(mask: NDArray[np.bool_]) -> Image.Image:
+def _outline(mask: NDArray[np.bool_], reach: int) -> Image.Image:
     """Line and rim on clear ground."""
-    line, rim = outline(mask)
+    line, rim = outline(mask, reach)
     image = Image.fromarray(line.view(np.uint8) + np.uint8(2) * rim.view(np.uint8))
     image.putpalette([0, 0, 0, *np.round(RED * 255).astype(int).tolist(), 255, 255, 255])
     return image

@@ -22,7 +22,10 @@ __all__ = ["Line", "Record", "read_record"]
 
 Line = dict[str, Any]
 
-NUMBERS = ("score", "p_value", "patch_p_value", "largest_patch_distance", "width", "height", "seconds")
+NUMBERS = (
+    *("score", "p_value", "patch_p_value", "largest_patch_distance"),
+    *("defect_count", "width", "height", "seconds"),
+)
 DEFECT = tuple(field.name for field in dataclasses.fields(Defect))
 
 

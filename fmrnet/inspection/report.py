@@ -183,6 +183,7 @@ class Report:
             "reasons": list(result.reasons),
             "level": result.level,
             "defective_pixels": None if result.mask is None else int(result.mask.sum()),
+            "defect_count": len(found),
             "defects": [dataclasses.asdict(one) for one in found[:MOST_DEFECTS]],
             "largest_patch_distance": float(result.patch_scores.max()),
             "look": dataclasses.asdict(result.look),

@@ -108,6 +108,7 @@ def _row(line: Line, name: str, kinds: list[str], single: bool) -> dict[str, Any
         "level": line["level"],
         "reasons": [printable(reason) for reason in line["reasons"]],
         "defects": line["defects"],
+        "count": line["defect_count"],
         "width": line["width"],
         "height": line["height"],
         "seconds": line["seconds"],

@@ -96,7 +96,7 @@ const pictures = table(
     { title: t.columns.verdict, value: (row) => String(order[now[row.index]]), cell: verdict, live: true },
     { title: t.columns.score, value: (row) => row.score, cell: (row) => number(row.score), numeric: true },
     { title: t.columns.p_value, value: (row) => row.p, cell: (row) => number(row.p, 2), numeric: true },
-    { title: t.columns.defects, value: (row) => row.defects.length, numeric: true },
+    { title: t.columns.defects, value: (row) => row.count, numeric: true },
     { title: t.columns.largest, value: (row) => largest(row), cell: (row) => (row.defects.length ? number(largest(row)) : "–"), numeric: true },
     { title: t.columns.notes, value: (row) => row.reasons.join("; ") },
   ],

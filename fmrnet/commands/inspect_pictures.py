@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import functools
 import json
 import os
 import sys
@@ -124,9 +123,20 @@ def inspect(
             progress=fetched,
         )
         paths = found.paths
-        page = None if report == Form.none else functools.partial(write_report, model=model, form=report)
+
+        def page(closed: Report) -> None:
+            if write_report(closed, model, report) == Form.folder and report == Form.single:
+                note(f"{out / PAGE} would be larger than browsers open; its pictures stay in files beside it")
+
         with open_report(
-            out, inspector, model, level.value, paths, sources=found.sources, resume=resume, page=page
+            out,
+            inspector,
+            model,
+            level.value,
+            paths,
+            sources=found.sources,
+            resume=resume,
+            page=None if report == Form.none else page,
         ) as written:
             clear(out, kinds)
             if not quiet:

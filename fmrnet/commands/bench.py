@@ -9,7 +9,7 @@ import typer
 
 from fmrnet.commands.bench_model import bench_model
 from fmrnet.commands.options import Kernels, PathArgument, PathOption
-from fmrnet.terminal import WRONG, fail, show
+from fmrnet.terminal import MISTAKE, WRONG, fail, show
 
 __all__ = ["bench"]
 
@@ -44,7 +44,7 @@ def bench(
 
     if model is not None:
         if kernel or only:
-            raise fail("--kernel and --only are of the fast functions; leave them out, or MODEL", 2)
+            raise fail("--kernel and --only are of the fast functions; leave them out, or MODEL", MISTAKE)
         bench_model(model, pictures or [], budget, device, out)
         return
     budget = 1.0 if budget is None else budget

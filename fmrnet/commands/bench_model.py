@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fmrnet.terminal import fail, note, show
+from fmrnet.terminal import MISTAKE, fail, note, show
 
 __all__ = ["bench_model"]
 
@@ -37,7 +37,7 @@ def bench_model(model: Path, given: list[Path], budget: float | None, device: st
     for engine, told in errors.items():
         note(f"{engine} is left out: {told['error']}")
     if not found:
-        raise fail("no engine can inspect with this model here; each says why above", 2)
+        raise fail("no engine can inspect with this model here; each says why above", MISTAKE)
     changed = _changed(found)
     _print(found, changed, len(pictures))
     if out is not None:

@@ -60,6 +60,7 @@ def test_a_foreign_program_gives_the_same_verdicts(inspector, model, tmp_path, t
     for step in range(12):
         picture = ground(70, 90, seed=step)
         picture[20:30, 20:30] = 150 + 8 * step
+        picture[40:50, 60:70] = 160  # beyond the threshold of pixels, but not beside a strong defect
         result = inspector.inspect(picture)
         multiple = about["picture"]["multiple"]
         filled = np.pad(

@@ -25,7 +25,8 @@ def bench_model(model: Path, given: list[Path], budget: float | None, device: st
         check_writable(out)
     pictures = [str(path) for path in list_pictures(given)] if given else []
     engines = [name for name in installed() if name == "torch" or device in ("auto", "cpu")]
-    found, errors = {}, {}
+    found: dict[str, Any] = {}
+    errors: dict[str, Any] = {}
     with Bar() as bar:
         for done, engine in enumerate(engines):
             bar.show("timing", done, len(engines), engine)

@@ -113,4 +113,5 @@ def texture(channels: int, seed: int, side: int = SIDE) -> NDArray[np.float32]:
     """A rough surface, (side, side, C) in [0, 1]."""
     noise = np.random.default_rng(seed).normal(0, 1, (side, side, channels))
     rough = ndimage.gaussian_filter(noise, (GRAIN, GRAIN, 0), mode="wrap")
-    return (0.5 + 0.1 * rough / rough.std()).clip(0, 1).astype(np.float32)
+    surface: NDArray[np.float32] = (0.5 + 0.1 * rough / rough.std()).clip(0, 1).astype(np.float32)
+    return surface

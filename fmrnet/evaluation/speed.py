@@ -64,7 +64,9 @@ def measured(
     inspector = fmrnet.load(model, device, engine=engine)
     if bits is not None:
         inspector.bits = bits
-    given = pictures or [_texture(inspector, seed) for seed in range(TEXTURES)]
+    given: Sequence[str | NDArray[np.float32]] = pictures or [
+        _texture(inspector, seed) for seed in range(TEXTURES)
+    ]
     inspector.inspect(given[0], "patch")
     process = psutil.Process()
     return {

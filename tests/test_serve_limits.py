@@ -14,6 +14,10 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from serving import Thread, answer_of, ask, serving
 from tiny import ground
 
@@ -296,6 +300,16 @@ def test_the_queue_says_when_to_come_again_by_how_long_jobs_take() -> None:
     queue.start()
     queue.close()
     assert queue.waiting == 0
+
+
+def test_each_request_is_a_span_where_opentelemetry_is_installed(model: Path) -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    with serving([model]) as server:
+        assert ask(server.address, PATCH, BODY, HEADERS)[0] == 200
+    spans = {span.name: span.attributes or {} for span in exporter.get_finished_spans()}
+    assert spans["POST /v2/models/{model}/infer"]["http.status_code"] == 200
 
 
 def test_arrays_of_any_layout_are_sent(server: Thread) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import select
+import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +19,10 @@ import numpy as np
 from tiny import ground, make_inspector
 
 import fmrnet
+from fmrnet.deployment import uplink
+from fmrnet.deployment.node import EdgeNode
 from fmrnet.deployment.protocol import HEADER_LENGTH, Response, decode_request, encode_response
+from fmrnet.deployment.verdict import Verdict
 from fmrnet.inspection.early_exit import EarlyExit
 from fmrnet.inspection.good_scores import GoodScores
 from fmrnet.inspection.inspector import Inspector
@@ -56,6 +62,8 @@ class Cloud:
 
     def __init__(self, model: Path, port: int = 0) -> None:
         self.inspector = fmrnet.load(model, "cpu")
+        self.inspector.inspect(texture(1))  # so that the first request is as quick as others
+        self.turn = threading.Lock()
         self.asked: list[str] = []
         self.bytes = 0
         self.status, self.delay, self.headers = 200, 0.0, {}
@@ -89,7 +97,8 @@ class Cloud:
         self.bytes += len(body)
         if self.status != 200:
             return self.status, b'{"error": "not today"}', self.headers
-        found = self.inspector.inspect(decode_picture(request.inputs["file"][0]), "pixel")
+        with self.turn:
+            found = self.inspector.inspect(decode_picture(request.inputs["file"][0]), "pixel")
         outputs = {
             "score": np.array([found.score], np.float32),
             "p_value": np.array([found.p_value]),
@@ -125,3 +134,106 @@ def until(holds: Callable[[], object], seconds: float = 20.0) -> None:
 def written(out: Path) -> list[dict[str, Any]]:
     """The verdicts in the folder of a node, in order."""
     return [json.loads(path.read_bytes()) for path in sorted((out / "verdicts").glob("*.json"))]
+
+
+class Log:
+    """A listener that writes down what it is told, so that it outlives its process."""
+
+    name = "log"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def first(self, verdict: Verdict) -> None:
+        pass
+
+    def final(self, verdict: Verdict) -> bool:
+        with open(self.path, "a") as file:
+            file.write(verdict.to_json() + "\n")
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+def run_edge(model: Path, folder: Path, url: str, deadline: float) -> None:
+    """A node in a process of its own, to be killed."""
+    uplink.LONGEST = 1.0
+    uplink.READ = 3.0
+    log = Log(folder / "told")
+    with EdgeNode(
+        model,
+        folder / "out",
+        watch=folder / "in",
+        cloud=url,
+        line="A",
+        device="cpu",
+        deadline=deadline,
+        listeners=[lambda node: log],
+    ) as node:
+        node.ended.wait()
+    if node.failure is not None:
+        (folder / "failure").write_text("".join(traceback.format_exception(node.failure)))
+
+
+def run_cloud(model: Path, port: int) -> None:
+    """A cloud in a process of its own, to be killed."""
+    Cloud(model, port).thread.join()
+
+
+class Link:
+    """A way to a port on which things go wrong: `mode` is "well", "refused", "cut" (in the middle) or "silent"."""
+
+    def __init__(self, port: int) -> None:
+        self.port, self.mode = port, "well"
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        self._ends = threading.Event()
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def close(self) -> None:
+        self._ends.set()
+        self._listening.close()
+        for thread in self._threads:
+            thread.join(5)
+
+    def _accept(self) -> None:
+        self._listening.settimeout(0.1)
+        while not self._ends.is_set():
+            try:
+                near, _ = self._listening.accept()
+            except TimeoutError:
+                continue
+            except OSError:
+                return
+            thread = threading.Thread(target=self._carry, args=(near,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _carry(self, near: socket.socket) -> None:
+        with near:
+            if self.mode == "refused":
+                return
+            try:
+                far = socket.create_connection(("127.0.0.1", self.port), 1)
+            except OSError:
+                return
+            with far:
+                carried = 0
+                while not self._ends.is_set():
+                    if self.mode == "silent":  # half-open: nothing comes, nothing is said
+                        self._ends.wait(0.05)
+                        continue
+                    try:
+                        ready, _, _ = select.select([near, far], [], [], 0.1)
+                        for end in ready:
+                            data = end.recv(4096)
+                            if not data:
+                                return
+                            carried += len(data)
+                            if self.mode == "cut" and carried > 3000:
+                                return
+                            (far if end is near else near).sendall(data)
+                    except OSError:
+                        return

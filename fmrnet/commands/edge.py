@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fmrnet.commands.options import Device, FalseAlarms, Model, PathOption
+from fmrnet.commands.options import Device, Engine, FalseAlarms, Model, PathOption
 from fmrnet.terminal import exit_code, fail, note, show
 
 __all__ = ["edge"]
@@ -52,9 +52,7 @@ def edge(
     ] = None,
     false_alarms: FalseAlarms = None,
     device: Device = "auto",
-    engine: Annotated[
-        str, typer.Option(help="auto, onnxruntime, openvino (both on graphs, see `fmrnet graphs`) or torch.")
-    ] = "auto",
+    engine: Engine = "auto",
 ) -> None:
     """Inspect a line: each picture gets its verdict at once, and what is not settled is decided after, above or here.
 

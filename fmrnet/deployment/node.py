@@ -9,7 +9,6 @@ Each arrow out of the store starts from what is on the disk, so a node that is k
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import threading
@@ -25,6 +24,7 @@ from filelock import FileLock, Timeout
 import fmrnet
 from fmrnet.deployment.compress import lossless
 from fmrnet.deployment.intake import LARGEST_PICTURE, Intake
+from fmrnet.deployment.models import version_of
 from fmrnet.deployment.store import Store
 from fmrnet.deployment.uplink import Answer, Backoff, Refused, Unreachable, Uplink
 from fmrnet.deployment.verdict import DecidedBy, Verdict
@@ -134,8 +134,7 @@ class EdgeNode:
         self._inspector = fmrnet.load(model, device, engine=engine)
         if false_alarms is not None:
             self._inspector.false_alarms = false_alarms
-        with open(model, "rb") as file:
-            version = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+        version = version_of(Path(model))
         self.model, self.cloud, self.deadline, self.out = (
             f"{Path(model).stem} {version}",
             cloud,

@@ -32,7 +32,7 @@ __all__ = ["Store", "now"]
 QUEUE, VERDICTS = "queue.sqlite", "verdicts"
 ROW = 8192  # bytes that a verdict takes: its row, and a file of one block
 SPARE = 64 * 2**20  # bytes of the disk that are left to others, or a tenth of a small disk
-SHARE = 0.1  # of the limit and of the spare bytes, which open pictures leave to verdicts
+SHARE = 0.25  # of the limit and of the spare bytes, which open pictures leave to verdicts
 PRUNED = 64  # verdicts that go at a time
 KEPT = 10_000  # sources that are remembered at least
 FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
@@ -115,7 +115,8 @@ class Store:
             self._db = sqlite3.connect(folder / QUEUE, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("PRAGMA journal_size_limit = 8388608")
+            self._db.execute("PRAGMA wal_autocheckpoint = 64")  # pages: what waits there takes room twice
+            self._db.execute("PRAGMA journal_size_limit = 1048576")
             self._db.executescript(SCHEMA)
             with self._transaction():
                 self._claim()
@@ -374,6 +375,7 @@ class Store:
 
         `share` of the limit and of what the disk has to spare is left for verdicts without a picture.
         """
+        compact = False
         while True:
             used = self.used()
             disk = shutil.disk_usage(self.folder)
@@ -381,6 +383,10 @@ class Store:
             room = min(self.limit * (1 - share) - used, disk.free + self._pages("freelist_count") - spare)
             if room >= need:
                 return True
+            if not compact:
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                compact = True
+                continue
             (open_bytes,) = self._db.execute("SELECT coalesce(sum(length(picture)), 0) FROM open").fetchone()
             if room + used - open_bytes < need or not self._prune():
                 return False

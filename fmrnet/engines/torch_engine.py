@@ -17,7 +17,7 @@ from fmrnet.artifact import Artifact
 from fmrnet.config import Config
 from fmrnet.engines import background
 from fmrnet.engines.engine import Engine, Found, Seen, all_readings
-from fmrnet.engines.graph_engine import GraphEngine, can_be_graphs
+from fmrnet.engines.graph_engine import OPSET, GraphEngine, can_be_graphs
 from fmrnet.engines.meeting import Meeting
 from fmrnet.errors import ArtifactError, ConfigError
 from fmrnet.extras import explained
@@ -96,7 +96,16 @@ class TorchEngine:
     def compare(self, seen: Seen) -> Found:
         """As `fmrnet.engines.engine.Engine`."""
         restored = self._restored(seen.kept.picture)[0][0] if self._restored else None
-        found = background.compare(self.model, seen.kept, restored)
+        return self._found(seen, background.compare(self.model, seen.kept, restored))
+
+    def compare_with(self, seen: Seen, restored: NDArray[np.float32]) -> Found:
+        """`compare` with a background (C, H, W), filled, that another engine has painted from `features`."""
+        given = torch.from_numpy(restored).to(self.device)
+        return self._found(
+            seen, background.fuse(self.model, seen.kept.picture, given, seen.kept.surprise, seen.kept.inside)
+        )
+
+    def _found(self, seen: Seen, found: background.Comparison) -> Found:
         _, height, width = seen.picture.shape
         anomaly_map, evidence = (_array(one[:height, :width]) for one in (found.anomaly_map, found.evidence))
         if seen.inside is not None:
@@ -207,7 +216,6 @@ def with_graphs(content: Artifact) -> Artifact:
 
 def about_graphs(model: FMRNet) -> dict[str, Any]:
     """What is noted of graphs when they are made, JSON-ready: operator set, versions, operations of a picture."""
-    from fmrnet.engines.graphs import OPSET
     from fmrnet.engines.operations import operations
 
     return {

@@ -153,6 +153,7 @@ def test_a_head_that_trickles_is_ended_too(server: Thread) -> None:
     connection.close()
 
 
+@pytest.mark.slow
 def test_who_does_not_read_is_ended(server: Thread) -> None:
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)

@@ -228,13 +228,14 @@ def _openapi(app: FastAPI, models: Models) -> dict[str, Any]:
 
 async def _done(request: Request, future: Future[Timed]) -> Timed:
     """What a job gives, if the client waits for it; one that is gone by then gives its place in the queue up."""
-    job = asyncio.wrap_future(future)
-    gone = asyncio.ensure_future(request.receive())
+    job: asyncio.Future[Any] = asyncio.wrap_future(future)
+    gone: asyncio.Future[Any] = asyncio.ensure_future(request.receive())
     try:
         await asyncio.wait([job, gone], return_when=asyncio.FIRST_COMPLETED)
         if not job.done():
             raise Gone("the client is gone")
-        return job.result()
+        timed: Timed = job.result()
+        return timed
     finally:
         gone.cancel()
         job.cancel()

@@ -61,7 +61,7 @@ def test_what_fails_together_passes_alone_and_what_fails_alone_says_so() -> None
     assert not meeting._waiting
 
 
-@pytest.mark.parametrize("tile", ["picture", "patch"])
+@pytest.mark.parametrize("tile", ["picture", pytest.param("patch", marks=pytest.mark.slow)])
 def test_an_engine_finds_the_same_of_pictures_that_pass_together(tile: str) -> None:
     torch.manual_seed(0)
     overlap = 0.5 if tile == "picture" else CONFIG.overlap

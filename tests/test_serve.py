@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import re
 import shutil
 import signal
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
+from commands import run
 from numpy.typing import NDArray
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
@@ -256,12 +258,33 @@ def test_bad_requests_are_refused_in_one_line(
     assert "Traceback" not in message
 
 
+def test_the_guide_says_what_is_so(server: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "serve.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    (tmp_path / "panels").mkdir()
+    (tmp_path / "panels" / "7.png").write_bytes(saved(PICTURE, "PNG"))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(snippet.replace("localhost:8000", server.address), names)
+    assert names["answer"].as_numpy("mask").shape == PICTURE.shape
+    (asked,) = re.findall(r"curl http://localhost:8000(/\S+)", guide)
+    assert ask(server.address, asked)[0] == 200
+    shown = run("serve", "--help").output
+    assert set(re.findall(r"--[a-z][a-z-]+", guide)) <= set(re.findall(r"--[a-z][a-z-]+", shown))
+    table = re.findall(r"\| `NAME\.(\w+)` \|", guide)
+    assert [ask(server.address, f"/v2/models/carpet.{kind}")[0] for kind in table] == [200] * 3
+    outputs = json.loads(ask(server.address, "/v2/models/carpet.pixel")[2])["outputs"]
+    assert all(f"`{one['name']}`" in guide for one in outputs)
+
+
 def test_metrics_log_and_status_tell_what_happened(server: Process) -> None:
     body, headers = GOOD
     said = {"X-Edge": "press 4", "X-Line": "2", "X-Request-Id": "abc\x9b" + "d" * 999}
     code, answered, _ = ask(server.address, "/v2/models/carpet.patch/infer", body, headers | said)
     assert code == 200
-    (line,) = [line for line in server.log if line.get("edge") == "press 4"]
+    while not (lines := [line for line in server.log if line.get("edge") == "press 4"]):
+        time.sleep(0.01)  # it is written after the answer
+    (line,) = lines
     assert line["model"] == "carpet.patch"
     assert line["status"] == 200
     assert line["id"] == answered["x-request-id"]

@@ -14,6 +14,10 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from serving import Thread, answer_of, ask, serving
 from tiny import ground
 
@@ -149,6 +153,7 @@ def test_a_head_that_trickles_is_ended_too(server: Thread) -> None:
     connection.close()
 
 
+@pytest.mark.slow
 def test_who_does_not_read_is_ended(server: Thread) -> None:
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
@@ -160,13 +165,17 @@ def test_who_does_not_read_is_ended(server: Thread) -> None:
     connection.close()
 
 
-def test_thousands_of_idle_connections_keep_nobody_out(server: Thread) -> None:
+def test_thousands_of_idle_connections_keep_nobody_out(
+    server: Thread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections.Watched, "idle_seconds", 60.0)  # none is ended for its rest alone
     before = psutil.Process().memory_info().rss
     idle = []
     try:
         idle.extend(server.connect() for _ in range(1500))
         assert ask(server.address, PATCH, BODY, HEADERS)[0] == 200
         assert len(server.server.server_state.connections) <= 101
+        assert answer_of(idle[0]) == b""  # it has rested longest
     finally:
         for connection in idle:
             connection.close()
@@ -296,6 +305,16 @@ def test_the_queue_says_when_to_come_again_by_how_long_jobs_take() -> None:
     queue.start()
     queue.close()
     assert queue.waiting == 0
+
+
+def test_each_request_is_a_span_where_opentelemetry_is_installed(model: Path) -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    with serving([model]) as server:
+        assert ask(server.address, PATCH, BODY, HEADERS)[0] == 200
+    spans = {span.name: span.attributes or {} for span in exporter.get_finished_spans()}
+    assert spans["POST /v2/models/{model}/infer"]["http.status_code"] == 200
 
 
 def test_arrays_of_any_layout_are_sent(server: Thread) -> None:

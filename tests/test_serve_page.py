@@ -20,6 +20,7 @@ from fmrnet.pictures import write_map, write_picture
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+pytestmark = pytest.mark.slow  # a browser takes its time
 TOKEN = "a token for the page"
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 

@@ -7,13 +7,16 @@ import logging
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 import fmrnet
@@ -40,6 +43,7 @@ STRICT = {
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-cache",
 }
+SCHEMA = "#/components/schemas/"
 log = logging.getLogger(__name__)
 
 
@@ -115,10 +119,10 @@ def make_app(
         """Whether the models are warm."""
         return JSONResponse({"ready": True}) if models.ready else _not_warm()
 
-    @app.get("/metrics", tags=["operation"])
+    @app.get("/metrics", tags=["operation"], response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Metrics for Prometheus."""
-        return Response(journal.metrics(), media_type="text/plain; version=0.0.4")
+        return Response(journal.metrics(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     @app.get("/status", tags=["operation"])
     async def status() -> Response:
@@ -194,18 +198,44 @@ def make_app(
         content, headers = await asyncio.to_thread(protocol.encode_response, response, as_bytes)
         return Response(content, headers=headers)
 
+    app.openapi = partial(_openapi, app, models)  # type: ignore[method-assign]
+    with suppress(ModuleNotFoundError):  # traces, where OpenTelemetry is installed
+        from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+
+        FastAPIInstrumentor.instrument_app(app)
     return app
+
+
+def _openapi(app: FastAPI, models: Models) -> dict[str, Any]:
+    """The description of the service, with the protocol's own schemas, and the models and versions that serve now."""
+    described = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    headers: Any = [(model, "validation") for model in (protocol.RequestHeader, protocol.ResponseHeader)]
+    _, schemas = models_json_schema(headers, ref_template=SCHEMA + "{model}")
+    described.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
+    known = {
+        "model": [f"{model.name}.{kind}" for model in models.all for kind in model.endpoints],
+        "version": [model.version for model in models.all],
+    }
+    for path in described["paths"].values():
+        for operation in path.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "path":
+                    parameter["schema"]["enum"] = sorted(set(known[parameter["name"]]))
+    return described
 
 
 async def _done(request: Request, future: Future[Timed]) -> Timed:
     """What a job gives, if the client waits for it; one that is gone by then gives its place in the queue up."""
-    job = asyncio.wrap_future(future)
-    gone = asyncio.ensure_future(request.receive())
+    job: asyncio.Future[Any] = asyncio.wrap_future(future)
+    gone: asyncio.Future[Any] = asyncio.ensure_future(request.receive())
     try:
         await asyncio.wait([job, gone], return_when=asyncio.FIRST_COMPLETED)
         if not job.done():
             raise Gone("the client is gone")
-        return job.result()
+        timed: Timed = job.result()
+        return timed
     finally:
         gone.cancel()
         job.cancel()
@@ -233,7 +263,7 @@ INFER: dict[str, Any] = {
         200: {
             "description": "The outputs",
             "content": {
-                "application/json": {"schema": protocol.ResponseHeader.model_json_schema()},
+                "application/json": {"schema": {"$ref": SCHEMA + "ResponseHeader"}},
                 "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
             },
         },
@@ -252,7 +282,7 @@ INFER: dict[str, Any] = {
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": protocol.RequestHeader.model_json_schema()},
+                "application/json": {"schema": {"$ref": SCHEMA + "RequestHeader"}},
                 "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
             },
         },

@@ -66,7 +66,7 @@ class Journal:
         self._edges: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        named = {"namespace": "fmrnet", "registry": self.registry}
+        named: dict[str, Any] = {"namespace": "fmrnet", "registry": self.registry}
         self._requests = Counter(
             "requests", "Requests, by model and HTTP status", ["model", "status"], **named
         )

@@ -1,7 +1,7 @@
 """Requests of a stranger's bytes: decoded, or refused in one line, in memory that their size bounds.
 
-Hypothesis makes them up: seconds of it with the tests, hours with `FUZZ=long`. `decoder.py` beside this file has atheris
-look where the decoder branches.
+Hypothesis makes them up: seconds of it with the tests, hours with `FUZZ=long`. `decoder.py` beside this file has
+atheris look where the decoder branches.
 """
 
 from __future__ import annotations

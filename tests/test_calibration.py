@@ -93,6 +93,7 @@ def test_scores_are_those_of_the_pictures(engine):
     assert pytest.approx(scores[None, :3], rel=1e-6) == np.array(found.picture.held_out).T
     assert np.array(found.picture.learnt) == pytest.approx(scores[3:, None], rel=1e-6)
     assert found.loudest[0].picture == f"{int(np.argmax(scores[:3]))}.png"
+    assert found.quietest[0].picture == f"{int(np.argmin(scores[:3]))}.png"
     values = np.concatenate([one.anomaly_map.ravel() for one in compared[:3]])
     assert (values > found.pixel_threshold).mean() == pytest.approx(1e-3, rel=0.3)
     assert (found.picture.parts, found.looks) == (1, tuple(look(image) for image in images[:3]))
@@ -324,8 +325,15 @@ BAD = {
     "looks": [None, [1], [{}], 3],
     "suspects": [None, "abc", [1], [{}], 3],
     "loudest": [None, "abc", [1], [{}], 3],
+    "quietest": [None, "abc", [1], [{}], 3],
 }
-NAMED = {"early_exit": "exit", "suspects": "suspect", "loudest": "suspect|loudest", "looks": "look"}
+NAMED = {
+    "early_exit": "exit",
+    "suspects": "suspect",
+    "loudest": "suspect|loudest",
+    "quietest": "suspect|quietest",
+    "looks": "look",
+}
 
 
 def test_round_trip_and_bad_values(engine):

@@ -77,7 +77,7 @@ def test_pixel_level_writes_overlay_mask_and_lossless_map(tmp_path, inspector, m
     assert content["model"]["sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
     head, *lines = map(json.loads, (tmp_path / "out" / "report.jsonl").read_text().splitlines())
     assert lines == content["pictures"]
-    assert head == {key: content[key] for key in ("fmrnet", "level", "bits", "thresholds", "model")}
+    assert head == {key: content[key] for key in ("fmrnet", "level", "bits", "region", "thresholds", "model")}
     assert content["model"]["provenance"] == {"command": "none", "seed": 0}
 
 

@@ -111,8 +111,11 @@ def make_general_inspector(channels: int, **settings: Any) -> Inspector:
 
 def without_names(calibration: Calibration) -> Calibration:
     """The same whatever the pictures are called, say in another folder."""
-    loudest = tuple(dataclasses.replace(one, picture="") for one in calibration.loudest)
-    return dataclasses.replace(calibration, loudest=loudest)
+    nameless = {
+        name: tuple(dataclasses.replace(one, picture="") for one in getattr(calibration, name))
+        for name in ("loudest", "quietest")
+    }
+    return dataclasses.replace(calibration, **nameless)
 
 
 class _FullFile:

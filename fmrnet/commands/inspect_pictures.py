@@ -33,7 +33,7 @@ class Level(enum.StrEnum):
 
 def inspect(
     model: Model,
-    out: Annotated[Path, PathOption(help="Folder for overlays, masks, maps and report.json.")],
+    out: Annotated[Path, PathOption(help="Folder for report.html, report.json, overlays, masks and maps.")],
     pictures: Annotated[
         list[str] | None,
         typer.Argument(

@@ -112,7 +112,7 @@ def thumb(picture: Pixels, mask: NDArray[np.bool_], surest: Defect | None) -> Im
     small = _image(part).reduce(shrink)
     kept = np.zeros((small.height, small.width), np.bool_)
     kept[tuple(places // shrink for places in np.nonzero(marked))] = True
-    return Image.fromarray(overlay(np.asarray(small, dtype=np.float32) / 255, kept))
+    return Image.fromarray(overlay(np.asarray(small, dtype=np.float32) / np.float32(255), kept))
 
 
 def _part(side: int, length: int, middle: int) -> slice:
@@ -144,6 +144,6 @@ def _heat(values: Pixels, most: float = np.inf) -> Image.Image:
 def _shrunk(image: Image.Image, share: float) -> Image.Image:
     if share >= 1:
         return image
-    sides = (max(1, int(side * share)) for side in image.size)
+    width, height = (max(1, int(side * share)) for side in image.size)
     filtered = Image.Resampling.NEAREST if image.mode == "P" else Image.Resampling.BOX
-    return image.resize((*sides,), filtered)
+    return image.resize((width, height), filtered)

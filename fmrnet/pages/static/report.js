@@ -161,6 +161,7 @@ const place = (name, value) => (Math.log(value) - spans[name][0]) / (spans[name]
 const value = (name) => Math.exp(spans[name][0] + Number(slider[name].value) * (spans[name][1] - spans[name][0]));
 
 function set(to, moved) {
+  const earlier = now;
   rate = to;
   now = decisions(rate);
   const shown = { rate: percent(rate), threshold: number(thresholdAt(rate)) };
@@ -170,7 +171,7 @@ function set(to, moved) {
     document.getElementById(`${name}-shown`).textContent = shown[name];
   }
   document.getElementById("cost").replaceChildren(...cost());
-  pictures.refresh();
+  pictures.refresh((row) => earlier[row.index] !== now[row.index]);
   filter();
   look.update();
   histogram?.redraw();

@@ -9,7 +9,6 @@ function table(id, columns, rows) {
   const cells = (row, column) => element("td", { className: column.numeric ? "number" : "" }, ...content(row, column));
   const content = (row, column) => [column.cell ? column.cell(row) : column.value(row)].flat();
   const lines = rows.map((row) => ({ row, line: element("tr", {}, ...columns.map((column) => cells(row, column))) }));
-  let passes = () => true;
   let order = [...lines];
 
   const head = columns.map((column, i) => {
@@ -31,18 +30,22 @@ function table(id, columns, rows) {
     body.append(...order.map(({ line }) => line));
   }
 
-  function refresh() {
+  // Makes the live cells of rows anew: of those that changed.
+  function refresh(changed = () => true) {
     for (const { row, line } of lines) {
-      columns.forEach((column, i) => column.live && line.cells[i].replaceChildren(...content(row, column)));
-      line.hidden = !passes(row);
+      if (changed(row)) columns.forEach((column, i) => column.live && line.cells[i].replaceChildren(...content(row, column)));
     }
+  }
+
+  function filter(test) {
+    for (const { row, line } of lines) line.hidden = !test(row);
   }
 
   body.append(...lines.map(({ line }) => line));
   return {
     refresh,
     sort,
-    filter: (test) => ((passes = test), refresh()),
+    filter,
     shown: () => order.filter(({ line }) => !line.hidden).map(({ row }) => row),
   };
 }

@@ -253,6 +253,12 @@ def test_calibrate_and_inspect_take_a_region(model, framed, tmp_path):
     mask = read_mask(framed / "mask.png")
     for line in report["pictures"]:
         assert not read_mask(out / line["files"]["mask"])[~mask].any()
+    seen = run(
+        "inspect", own, framed / "good" / "0.png", "--out", out, "--roi", "52,40,100,90", "--level", "patch"
+    )
+    assert "the thresholds are those of a mask of" in seen.stderr
+    seen = run("inspect", own, framed / "good" / "0.png", "--out", out)
+    assert "the thresholds are those of" not in seen.stderr
     assert "region or release" in only_error(
         run("inspect", own, framed / "good", "--out", out, "--resume", "--roi", "52,40,100,90")
     )

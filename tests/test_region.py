@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -232,8 +233,12 @@ def test_train_takes_a_region(framed, tmp_path, monkeypatch):
     """Trained on the frame, too, its white would be what good pictures look like."""
     monkeypatch.setitem(fmrnet.config.PRESETS, "edge", CONFIG)
     model = tmp_path / "a.fmr"
+    good = tmp_path / "good"
+    good.mkdir()
+    for n in range(6):
+        shutil.copy(framed / "good" / f"{n % 3}.png", good / f"{n}.png")
     for roi, parts in (("52,40,100,90", False), (framed / "mask.png", True)):
-        seen = run("train", framed / "good", "--out", model, "--preset", "edge", "--roi", roi)
+        seen = run("train", good, "--out", model, "--preset", "edge", "--roi", roi)
         assert seen.exit_code == 0, seen.output
         inspector = fmrnet.load(model)
         assert inspector.region == Region.parse(str(roi))

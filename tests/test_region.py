@@ -167,6 +167,8 @@ def test_outside_of_a_mask_nothing_is_marked_and_nothing_counts(of_region, inspe
     assert found.look.level == pytest.approx(quiet.look.level)
     assert found.look == quiet.look
     assert found.score == pytest.approx(quiet.score)
+    np.testing.assert_allclose(found.patch_scores, quiet.patch_scores, rtol=1e-5)
+    assert found.patch_scores.any()
 
 
 @settings(max_examples=6)
@@ -244,7 +246,8 @@ def test_train_takes_a_region(framed, tmp_path, monkeypatch):
         assert inspector.region == Region.parse(str(roi))
         assert all(one.level[0] < 150 / 255 for one in inspector.calibration.looks)
         assert (inspector.calibration.picture.parts > 1) == parts
-    assert "'x': 12, 'y': 10" in run("info", model).stdout
+    region = inspector.region
+    assert f"'x': {region.x}, 'y': {region.y}" in run("info", model).stdout
 
 
 def test_calibrate_and_inspect_take_a_region(model, framed, tmp_path):

@@ -130,7 +130,7 @@ def test_what_a_server_may_not_do(server, picture, tmp_path, monkeypatch):
         "a": "cannot be fetched: .*refused",
         "missing": "the server says 404",
         "file": "cannot be fetched",
-        "ftp": "cannot be fetched",
+        "ftp": "unknown url type: ftp",
         "slow": "takes more than 0 s",
         "torn": "broke off after",
         "empty": "broke off|is empty",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import shutil
 
+import handmade
 import numpy as np
 import pytest
+import torch
 from commands import only_error, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,10 +18,12 @@ from hypothesis.extra import numpy as st_numpy
 from tiny import CONFIG, ground, make_inspector
 
 import fmrnet
+from fmrnet.engines.torch_engine import TorchEngine
 from fmrnet.errors import ArtifactError, ConfigError, PictureError
 from fmrnet.inspection.limits import look
 from fmrnet.inspection.region import Region, largest_rectangle
 from fmrnet.learning.data import load_good_pictures
+from fmrnet.network.model import FMRNet
 from fmrnet.pictures import read_mask, write_picture
 
 masks = st_numpy.arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9))).filter(np.any)
@@ -169,6 +174,30 @@ def test_outside_of_a_mask_nothing_is_marked_and_nothing_counts(of_region, inspe
     assert found.score == pytest.approx(quiet.score)
     np.testing.assert_allclose(found.patch_scores, quiet.patch_scores, rtol=1e-5)
     assert found.patch_scores.any()
+
+
+def test_outside_of_a_mask_no_alarm_is_read():
+    """By Eq 23, whose alarms an untrained network gives, too."""
+    torch.manual_seed(0)
+    model = FMRNet(dataclasses.replace(CONFIG, iterations=(2, 2, 0))).eval()
+    model.mean.fill_(0.5)
+    model.std.fill_(0.1)
+    torch.nn.init.normal_(model.memory)
+    engine = TorchEngine(model)
+    picture, mask = ground(160, 448, seed=3)[None] / np.float32(255), np.zeros((160, 448), np.bool_)
+    mask[:, :150] = ellipse()[:, :150]
+    found = engine.compare(engine.glance(picture, mask))
+    whole = engine.compare(engine.glance(picture))
+    rows, columns = (starts * 32 for starts in np.indices(found.readings.shape[1:]))
+    for reading, free, row, column in zip(*map(np.ravel, (found.readings, whole.readings, rows, columns))):
+        counts = mask[row : row + 64, column : column + 64]
+        assert (reading > 0) == counts.any()
+        assert reading <= free
+        if counts.all():
+            assert reading == free
+    assert np.array_equal(found.evidence, whole.evidence * mask)
+    with pytest.raises(ConfigError, match="needs --engine torch"):
+        handmade.make_inspector().engine.glance(picture, mask)
 
 
 @settings(max_examples=6)

@@ -129,9 +129,12 @@ def _anywhere_inside(
 ) -> list[Path]:
     """The pictures of a folder and of those below it, by name."""
     found: list[Path] = []
-    waiting, seen = [folder], {os.path.realpath(folder)}
+    waiting, seen = [folder], set[str]()
     while waiting:
         inner = waiting.pop()
+        if (place := os.path.realpath(inner)) in seen:
+            continue
+        seen.add(place)
         try:
             entries = _entries(inner)
         except DatasetError as error:
@@ -141,10 +144,7 @@ def _anywhere_inside(
             continue
         found += filter(_is_listed, entries)
         below = [path for path in entries if not path.name.startswith(".") and os.path.isdir(path)]
-        for path in reversed(below):  # the last one in is the first one out
-            if (place := os.path.realpath(path)) not in seen and not passed_over(path):
-                seen.add(place)
-                waiting.append(path)
+        waiting += (path for path in reversed(below) if not passed_over(path))  # the last in is the first out
     if not found:
         raise DatasetError(f"{folder} {NONE}, nor do the folders below it")
     return found

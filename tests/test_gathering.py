@@ -18,6 +18,7 @@ from commands import errors_of, only_error, run
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import ground, make_sensitive_inspector
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from fmrnet.cli import app
@@ -129,7 +130,7 @@ def test_what_a_server_may_not_do(server, picture, tmp_path, monkeypatch):
         "a": "cannot be fetched: .*refused",
         "missing": "the server says 404",
         "file": "cannot be fetched",
-        "ftp": "cannot be fetched",
+        "ftp": "unknown url type: ftp",
         "slow": "takes more than 0 s",
         "torn": "broke off after",
         "empty": "broke off|is empty",
@@ -265,3 +266,10 @@ def test_paths_from_a_list_and_from_standard_input(model, folder, tmp_path):
     assert ["error" in line for line in json_lines(seen)] == [True, False]
     missing = only_error(run("inspect", model, "--from-list", tmp_path / "none.txt", *options))
     assert "none.txt" in missing
+
+
+def test_the_page_names_options_that_exist():
+    page = (Path(__file__).parents[1] / "docs" / "inspect.md").read_text()
+    commands = get_command(app).commands.values()
+    known = {name for command in commands for one in command.params for name in one.opts}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)) - known == {"--output"}  # of LabelMe

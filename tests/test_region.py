@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
+import shutil
 
+import handmade
 import numpy as np
 import pytest
+import torch
 from commands import only_error, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,10 +18,12 @@ from hypothesis.extra import numpy as st_numpy
 from tiny import CONFIG, ground, make_inspector
 
 import fmrnet
+from fmrnet.engines.torch_engine import TorchEngine
 from fmrnet.errors import ArtifactError, ConfigError, PictureError
 from fmrnet.inspection.limits import look
 from fmrnet.inspection.region import Region, largest_rectangle
 from fmrnet.learning.data import load_good_pictures
+from fmrnet.network.model import FMRNet
 from fmrnet.pictures import read_mask, write_picture
 
 masks = st_numpy.arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9))).filter(np.any)
@@ -166,6 +172,32 @@ def test_outside_of_a_mask_nothing_is_marked_and_nothing_counts(of_region, inspe
     assert found.look.level == pytest.approx(quiet.look.level)
     assert found.look == quiet.look
     assert found.score == pytest.approx(quiet.score)
+    np.testing.assert_allclose(found.patch_scores, quiet.patch_scores, rtol=1e-5)
+    assert found.patch_scores.any()
+
+
+def test_outside_of_a_mask_no_alarm_is_read():
+    """By Eq 23, whose alarms an untrained network gives, too."""
+    torch.manual_seed(0)
+    model = FMRNet(dataclasses.replace(CONFIG, iterations=(2, 2, 0))).eval()
+    model.mean.fill_(0.5)
+    model.std.fill_(0.1)
+    torch.nn.init.normal_(model.memory)
+    engine = TorchEngine(model)
+    picture, mask = ground(160, 448, seed=3)[None] / np.float32(255), np.zeros((160, 448), np.bool_)
+    mask[:, :150] = ellipse()[:, :150]
+    found = engine.compare(engine.glance(picture, mask))
+    whole = engine.compare(engine.glance(picture))
+    rows, columns = (starts * 32 for starts in np.indices(found.readings.shape[1:]))
+    for reading, free, row, column in zip(*map(np.ravel, (found.readings, whole.readings, rows, columns))):
+        counts = mask[row : row + 64, column : column + 64]
+        assert (reading > 0) == counts.any()
+        assert reading <= free
+        if counts.all():
+            assert reading == free
+    assert np.array_equal(found.evidence, whole.evidence * mask)
+    with pytest.raises(ConfigError, match="needs --engine torch"):
+        handmade.make_inspector().engine.glance(picture, mask)
 
 
 @settings(max_examples=6)
@@ -232,14 +264,19 @@ def test_train_takes_a_region(framed, tmp_path, monkeypatch):
     """Trained on the frame, too, its white would be what good pictures look like."""
     monkeypatch.setitem(fmrnet.config.PRESETS, "edge", CONFIG)
     model = tmp_path / "a.fmr"
+    good = tmp_path / "good"
+    good.mkdir()
+    for n in range(6):
+        shutil.copy(framed / "good" / f"{n % 3}.png", good / f"{n}.png")
     for roi, parts in (("52,40,100,90", False), (framed / "mask.png", True)):
-        seen = run("train", framed / "good", "--out", model, "--preset", "edge", "--roi", roi)
+        seen = run("train", good, "--out", model, "--preset", "edge", "--roi", roi)
         assert seen.exit_code == 0, seen.output
         inspector = fmrnet.load(model)
         assert inspector.region == Region.parse(str(roi))
         assert all(one.level[0] < 150 / 255 for one in inspector.calibration.looks)
         assert (inspector.calibration.picture.parts > 1) == parts
-    assert "'x': 12, 'y': 10" in run("info", model).stdout
+    region = inspector.region
+    assert f"'x': {region.x}, 'y': {region.y}" in run("info", model).stdout
 
 
 def test_calibrate_and_inspect_take_a_region(model, framed, tmp_path):
@@ -253,6 +290,12 @@ def test_calibrate_and_inspect_take_a_region(model, framed, tmp_path):
     mask = read_mask(framed / "mask.png")
     for line in report["pictures"]:
         assert not read_mask(out / line["files"]["mask"])[~mask].any()
+    seen = run(
+        "inspect", own, framed / "good" / "0.png", "--out", out, "--roi", "52,40,100,90", "--level", "patch"
+    )
+    assert "the thresholds are those of a mask of" in seen.stderr
+    seen = run("inspect", own, framed / "good" / "0.png", "--out", out)
+    assert "the thresholds are those of" not in seen.stderr
     assert "region or release" in only_error(
         run("inspect", own, framed / "good", "--out", out, "--resume", "--roi", "52,40,100,90")
     )

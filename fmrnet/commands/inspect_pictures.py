@@ -18,6 +18,7 @@ from fmrnet.pages.form import Form
 from fmrnet.terminal import MACHINE, MISTAKE, WRONG, exit_code, fail, note, say, show
 
 if TYPE_CHECKING:
+    from fmrnet.inspection.inspector import Inspector
     from fmrnet.inspection.report import Report
 
 __all__ = ["Level", "inspect"]
@@ -109,7 +110,9 @@ def inspect(
 
     kinds = formats(format)
     given = _given(pictures or [], from_list)
-    inspector = load(model, device, bits, engine=engine, roi=roi)
+    inspector = load(model, device, bits, engine=engine)
+    if roi is not None:
+        _set_region(inspector, roi, model, quiet)
     if false_alarms is not None:
         inspector.false_alarms = false_alarms
     with nullcontext() if quiet else Bar() as bar:
@@ -170,6 +173,18 @@ def inspect(
         raise typer.Exit(MISTAKE)
     if fail_on_defect and summary["defective"]:
         raise typer.Exit(WRONG)
+
+
+def _set_region(inspector: Inspector, roi: str, model: Path, quiet: bool) -> None:
+    """Inspect another region than the calibrated one, and say so."""
+    from fmrnet.inspection.region import Region
+
+    calibrated, inspector.region = inspector.region, Region.parse(roi)
+    if inspector.region != calibrated and not quiet:
+        note(
+            f"the thresholds are those of {calibrated or 'whole pictures'}; those of this region are learnt by "
+            f"fmrnet calibrate {model} GOOD --roi {roi}"
+        )
 
 
 def _given(pictures: list[str], from_list: str | None) -> list[str]:

@@ -95,7 +95,7 @@ def look(picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) 
     side = BLOCK // STEP
     cut = grey[: rows * BLOCK : STEP, : columns * BLOCK : STEP].reshape(rows, side, columns, side)
     blocks = cut.swapaxes(1, 2).reshape(rows * columns, side**2)
-    level = mean(picture, (1, 2), dtype=np.float64)
+    level = np.asarray(mean(picture, (1, 2), dtype=np.float64))
     deviation = float(median(blocks.std(1)))
     size = picture.shape[1], picture.shape[2]
     return Look(tuple(level.tolist()), deviation, _contrasts(grey, median), size)

@@ -16,7 +16,8 @@ __all__ = ["coco"]
 def coco(found: Iterable[Finding]) -> bytes:
     """All findings as COCO's "object detection" JSON. `file_name` is below the folder that all pictures share.
 
-    Pixels are lengths of runs down the columns, uncompressed, and so `iscrowd` is 1: COCO has polygons of the others.
+    Pixels are lengths of runs down the columns, uncompressed. `iscrowd` is 0 nevertheless: what learns from COCO leaves
+    crowds out, and readers tell runs from polygons by what they are.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -49,6 +50,6 @@ def _annotation(finding: Finding, region: Region) -> dict[str, Any]:
         },
         "area": region.area,
         "bbox": [region.x, region.y, region.width, region.height],
-        "iscrowd": 1,
+        "iscrowd": 0,
         "score": finding.line["score"],
     }

@@ -30,12 +30,12 @@ class Region:
     @property
     def width(self) -> int:
         """Of the rectangle, in pixels."""
-        return self.inside.shape[1]
+        return int(self.inside.shape[1])
 
     @property
     def height(self) -> int:
         """Of the rectangle, in pixels."""
-        return self.inside.shape[0]
+        return int(self.inside.shape[0])
 
     @property
     def area(self) -> int:

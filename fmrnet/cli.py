@@ -15,6 +15,7 @@ from fmrnet.commands.calibrate import calibrate
 from fmrnet.commands.demo import demo
 from fmrnet.commands.edge import edge
 from fmrnet.commands.evaluate import evaluate
+from fmrnet.commands.export import export
 from fmrnet.commands.graphs import graphs
 from fmrnet.commands.info import info
 from fmrnet.commands.inspect_pictures import inspect
@@ -70,5 +71,8 @@ def version(
         raise typer.Exit
 
 
-for verb in (demo, train, calibrate, inspect, evaluate, graphs, info, serve, edge, plan, selfcheck, bench):
+for verb in (
+    *(demo, train, calibrate, inspect, evaluate, graphs, export, info),
+    *(serve, edge, plan, selfcheck, bench),
+):
     app.command()(verb)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -22,7 +23,7 @@ from fmrnet.errors import ArtifactError
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["KINDS", "cache_folder", "check_writable", "replacing", "write_json"]
+__all__ = ["KINDS", "cache_folder", "check_writable", "digest", "replacing", "write_json"]
 
 KINDS = {  # what is no regular file, by its type
     stat.S_IFDIR: "a folder",
@@ -38,6 +39,12 @@ _swept: set[Path] = set()  # folders in which this process has removed what kill
 def cache_folder() -> Path:
     """Where this user keeps what can be made again: FMRNET_CACHE, or as the system has it; it may not be there yet."""
     return Path(os.environ.get("FMRNET_CACHE") or platformdirs.user_cache_path("fmrnet"))
+
+
+def digest(path: str | Path) -> str:
+    """The SHA-256 of a file, in hexadecimal. OSError if it cannot be read."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

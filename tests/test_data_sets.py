@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -412,7 +412,6 @@ def test_runs_of_coco_are_read_as_pycocotools_writes_them():
 @given(
     points=st.lists(st.tuples(st.integers(-8, 50), st.integers(-8, 50)), min_size=3, max_size=9),
 )
-@settings(max_examples=40)
 def test_polygons_hold_the_pixels_whose_centres_are_inside(points):
     """By an even number of sides or an odd one, as matplotlib counts for a path of one piece; corners are whole."""
     path = pytest.importorskip("matplotlib.path")

@@ -61,6 +61,17 @@ def test_a_surprise_passes_the_threshold_where_its_p_value_is_at_most_the_rate(g
             assert (one > threshold) == (good.p_value(one) <= rate)
 
 
+@given(good=good_scores(), rate=st.floats(1e-4, 0.999), seed=st.integers(0, 10**6))
+def test_readings_pass_their_own_thresholds_where_their_surprise_passes_the_one(good, rate, seed):
+    generator = np.random.default_rng(seed)
+    thresholds = np.array(good.thresholds(rate))
+    assert (thresholds > 0).all()
+    for factors in generator.choice([0.1, 0.999, 1.001, 10.0], (20, len(thresholds))):
+        readings = thresholds * factors
+        if readings.min() > 1e-11 and readings.max() < 1e30:
+            assert (good.surprise(readings) > good.threshold(rate)) == (factors > 1).any()
+
+
 @given(good=good_scores(), surprises=st.lists(SURPRISE, min_size=2, max_size=20).map(sorted))
 def test_more_surprise_never_has_a_higher_p_value(good, surprises):
     values = good.p_values(np.array(surprises))

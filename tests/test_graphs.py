@@ -4,17 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
-from tiny import CONFIG, ground
+from tiny import ground, make_general_inspector
 
 import fmrnet
 from fmrnet import artifact
 from fmrnet.engines.onnx_bytes import with_weights
-from fmrnet.engines.torch_engine import TorchEngine, with_graphs
+from fmrnet.engines.torch_engine import with_graphs
 from fmrnet.errors import ArtifactError, ConfigError
-from fmrnet.inspection.calibration import calibrate
-from fmrnet.inspection.inspector import Inspector
-from fmrnet.network.model import FMRNet
 
 for module in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(module, reason="graphs need pip install 'fmrnet[train]'")
@@ -39,26 +35,6 @@ def test_weights_are_appended_to_a_template():
     assert np.array_equal(total, w + w[::-1])
 
 
-def made(channels: int, **settings) -> Inspector:
-    torch.manual_seed(0)
-    config = dataclasses.replace(
-        CONFIG, image_channels=channels, general=True, tile="picture", overlap=0.5, **settings
-    )
-    model = FMRNet(config).eval()
-    model.mean.fill_(0.5)
-    model.std.fill_(0.1)
-    if config.generator:
-        torch.nn.init.normal_(model.memory)
-        assert model.fusion is not None
-        model.fusion.good_std.fill_(0.01)  # else the untrained fusion says the same of everything
-    assert model.general is not None
-    levels = model.general.surprise.levels
-    levels.copy_(torch.linspace(0, 30, levels.shape[1]).expand_as(levels))
-    good = ground(channels=channels).astype(np.float32).reshape(96, 112, channels) / 255
-    engine = TorchEngine(model)
-    return Inspector(engine, calibrate(engine, [("good.png", good.transpose(2, 0, 1))]), {})
-
-
 def test_models_of_patches_have_none(model):
     with pytest.raises(ConfigError, match="tile"):
         with_graphs(artifact.load(model))
@@ -73,7 +49,7 @@ def test_models_of_patches_have_none(model):
 )
 def test_a_runtime_says_what_the_network_says(tmp_path, monkeypatch, channels, settings):
     monkeypatch.setenv("FMRNET_CACHE", str(tmp_path / "cache"))
-    own = made(channels, **settings)
+    own = make_general_inspector(channels, **settings)
     own.add_graphs()
     own.save(tmp_path / "a.fmr")
     asked = fmrnet.load(tmp_path / "a.fmr", "cpu", engine="onnxruntime")

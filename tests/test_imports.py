@@ -164,6 +164,7 @@ WITHOUT_TORCH = [
         for path in sorted((ROOT / "fmrnet" / folder).glob("*.py"))
         if path.stem != "__init__"
     ),
+    *(f"fmrnet.evaluation.{name}" for name in ("evaluate", "compare", "page", "table", "drawn")),
     *(f"fmrnet.engines.{name}" for name in ("engine", "choice", "graph_engine", "onnx_bytes", "runtimes")),
     *("fmrnet.artifact", "fmrnet.pictures", "fmrnet.listing", "fmrnet.progress", "fmrnet.cli"),
 ]

@@ -1,11 +1,15 @@
 """The wheel: it holds the three packages and nothing else, and works outside the repository."""
 
+import json
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from tiny import ground, make_general_inspector
+
+from fmrnet.pictures import write_picture
 
 ROOT = Path(__file__).parents[1]
 SOURCES = {"fmrnet": "fmrnet", "reference": "fmrnet/reference", "fast": "fmrnet/fast"}
@@ -80,3 +84,63 @@ assert fmrnet.Config and fmrnet.train and fmrnet.load
     )
     assert console.returncode == 0, console.stderr
     assert "0.1.0" in console.stdout
+
+
+MEGABYTES = (
+    450  # of what an inspection needs, as pip installs it; 80 of them are bytecode, which uv leaves out
+)
+
+
+@pytest.fixture(scope="module")
+def inspecting(wheel, tmp_path_factory):
+    """The programs of an environment with the wheel and what it needs by default, from the package index."""
+    folder = tmp_path_factory.mktemp("inspecting")
+    subprocess.run([sys.executable, "-m", "venv", folder / "env"], check=True)
+    programs = folder / "env" / "bin"
+    pip = [programs / "pip", "--quiet", "--disable-pip-version-check"]
+    reached = subprocess.run(
+        [*pip, "download", "--no-deps", "--dest", folder, "filelock"], capture_output=True, text=True
+    )
+    if reached.returncode:
+        pytest.skip(f"no package index is reached: {reached.stderr.strip().splitlines()[-1]}")
+    subprocess.run([*pip, "install", "--constraint", ROOT / "constraints.txt", wheel], check=True)
+    return programs
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_default_install_is_small_and_gives_the_verdicts_of_torch(inspecting, tmp_path, monkeypatch):
+    monkeypatch.setenv("FMRNET_CACHE", str(tmp_path / "cache"))
+    inspector = make_general_inspector(1, iterations=(0, 0, 0))
+    inspector.add_graphs()
+    inspector.save(tmp_path / "a.fmr")
+    (tmp_path / "in").mkdir()
+    for seed in range(6):
+        picture = ground(100, 130, seed=seed)
+        picture[40 : 40 + 4 * seed, 50:80] = 255
+        write_picture(tmp_path / "in" / f"{seed}.png", picture)
+    environment = {"PATH": "", "HOME": str(tmp_path)}
+    command = [inspecting / "fmrnet", "inspect", "a.fmr", "in", "--out", "out"]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    lines = json.loads((tmp_path / "out" / "report.json").read_text())["pictures"]
+    assert len(lines) == 6
+    for line in lines:
+        expected = inspector.inspect(tmp_path / line["picture"])
+        assert line["defective"] == expected.defective
+        assert line["score"] == pytest.approx(expected.score, rel=1e-3)
+    assert {line["defective"] for line in lines} == {True, False}
+
+    code = "import importlib.util as u; print([n for n in ('torch', 'triton', 'numba', 'sklearn') if u.find_spec(n)])"
+    ended = subprocess.run(
+        [inspecting / "python", "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert ended.stdout == "[]\n"
+    (packages,) = inspecting.parent.glob("lib/python*/site-packages")
+    of_pip = {"pip", "setuptools", "pkg_resources", "_distutils_hack"}
+    sizes = [
+        file.stat().st_size
+        for file in packages.rglob("*")
+        if file.is_file() and file.relative_to(packages).parts[0].partition("-")[0] not in of_pip
+    ]
+    assert sum(sizes) < MEGABYTES * 1e6

@@ -109,6 +109,7 @@ TWINS = {
     "good_scores.p_value": ("good_scores.GoodScores", PROMISES),
     "scoring.roc_auc": ("evaluation.metrics.PixelCounts", COUNTS),
     "scoring.au_pro": ("evaluation.metrics.PixelCounts", COUNTS),
+    "scoring.aupimo": ("evaluation.metrics.PixelCounts", "test_evaluation::test_aupimo_is_the_oracles"),
     "scoring.precision_recall_f1": ("evaluation.metrics.Confusion", COUNTS),
     "scoring.patch_alarms": (
         "background.patch_alarms",

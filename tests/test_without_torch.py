@@ -49,7 +49,7 @@ def place(tmp_path_factory):
     commands = {
         "info": ["info", model],
         "calibrate": ["calibrate", model, good, "--out", str(folder / "b.fmr")],
-        "inspect": ["inspect", str(folder / "b.fmr"), str(folder / "set/test"), "--out", out],
+        "inspect": ["inspect", str(folder / "b.fmr"), good, str(folder / "set/test/hole"), "--out", out],
         "evaluate": ["evaluate", model, str(folder / "set"), "--out", str(folder / "figures.json")],
         "train": ["train", good, "--out", str(folder / "c.fmr")],
         "demo": ["demo", "--out", str(folder / "demo")],
@@ -85,15 +85,8 @@ def test_nothing_of_the_extra_was_loaded(place):
 
 
 def test_verdicts_and_figures_are_those_of_an_environment_with_everything(place, tmp_path):
-    seen = run(
-        "inspect",
-        place.folder / "b.fmr",
-        place.folder / "set/test",
-        "--out",
-        tmp_path,
-        "--engine",
-        "onnxruntime",
-    )
+    pictures = (place.folder / "set/test" / name for name in ("good", "hole"))
+    seen = run("inspect", place.folder / "b.fmr", *pictures, "--out", tmp_path, "--engine", "onnxruntime")
     assert seen.exit_code == 0
     expected, found = (
         json.loads((folder / "report.json").read_text())["pictures"]

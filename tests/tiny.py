@@ -88,6 +88,27 @@ def make_sensitive_inspector() -> Inspector:
     return inspector
 
 
+def make_general_inspector(channels: int, **settings: Any) -> Inspector:
+    """One with witnesses on general features, that passes pictures at once: it can be written as graphs."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(
+        CONFIG, image_channels=channels, general=True, tile="picture", overlap=0.5, **settings
+    )
+    model = FMRNet(config).eval()
+    model.mean.fill_(0.5)
+    model.std.fill_(0.1)
+    if config.generator:
+        torch.nn.init.normal_(model.memory)
+        assert model.fusion is not None
+        model.fusion.good_std.fill_(0.01)  # else the untrained fusion says the same of everything
+    assert model.general is not None
+    levels = model.general.surprise.levels
+    levels.copy_(torch.linspace(0, 30, levels.shape[1]).expand_as(levels))
+    good = ground(channels=channels).astype(np.float32).reshape(96, 112, channels) / 255
+    engine = TorchEngine(model)
+    return Inspector(engine, calibrate(engine, [("good.png", good.transpose(2, 0, 1))]), {})
+
+
 def without_names(calibration: Calibration) -> Calibration:
     """The same whatever the pictures are called, say in another folder."""
     loudest = tuple(dataclasses.replace(one, picture="") for one in calibration.loudest)

@@ -2,18 +2,21 @@
 
     python bench/experiments/evaluation.py [--pictures 1000] [--side 1024]
 
-Half of the maps have a defect, and scores span eight powers of two; inspection itself is left out. Prints one line of
-JSON: the greatest memory of the process, without that which the libraries take, and seconds.
+Half of the maps have a defect, and scores span eight powers of two; inspection itself is left out. Writes
+evaluation-memory.json to bench/results/: how far the greatest memory of the process grew, and seconds.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import time
+from pathlib import Path
 
+import common
 import numpy as np
+import record
+import rows
 
 from fmrnet.evaluation.figures import pixel_figures
 from fmrnet.evaluation.metrics import Histogram, PixelCounts
@@ -26,6 +29,7 @@ def main() -> None:
     )
     parser.add_argument("--pictures", type=int, default=1000)
     parser.add_argument("--side", type=int, default=1024)
+    parser.add_argument("--out", type=Path, default=common.RESULTS, help="where results are written")
     given = parser.parse_args()
     rng, before = np.random.default_rng(0), peak()
     counts, started = PixelCounts(), time.perf_counter()
@@ -41,19 +45,18 @@ def main() -> None:
         (defective if number % 2 else good).append(counts.add(scores, scores > 0.5, truth))
     counted = time.perf_counter() - started
     figures, _ = pixel_figures(counts, good, defective)
-    print(
-        json.dumps(
-            {
-                "pictures": given.pictures,
-                "side": given.side,
-                "megabytes": round(peak() - before, 1),
-                "seconds_of_counting": round(counted, 1),
-                "seconds_of_resampling": round(time.perf_counter() - started - counted, 1),
-                "figures": {name: figures[name] for name in figures["doubt"]},
-                "doubt": figures["doubt"],
-            }
-        )
-    )
+    found = {
+        "pictures": given.pictures,
+        "side": given.side,
+        "megabytes": round(peak() - before, 1),
+        "counting_seconds": counted,
+        "resampling_seconds": time.perf_counter() - started - counted,
+        "figures": {name: figures[name] for name in figures["doubt"]},
+        "doubt": figures["doubt"],
+        "record": record.record(),
+    }
+    rows.write(given.out / "evaluation-memory.json", found)
+    print(rows.text(found))
 
 
 def peak() -> float:

@@ -49,6 +49,7 @@ def measure(run: common.Run, inspector: Inspector, bar: Bar) -> dict[str, Any]:
     }
     found["figures"]["dataset"] = run.dataset.name
     found["figures"]["each"] = rows.rounded(found["figures"]["each"])
+    del found["figures"]["resampling"]  # for comparisons of two results, and long
     del found["figures"]["model"]  # its settings, thresholds and training stand above
     del found["training"]["command"]  # the record above has it without the folders of one machine
     rows.write(run.out / f"{run.stem}.json", found)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fmrnet.commands.options import Model
-from fmrnet.terminal import show
+from fmrnet.commands.options import Model, PathOption
+from fmrnet.terminal import note, show
 
 if TYPE_CHECKING:
     from fmrnet.inspection.calibration import Calibration
@@ -21,14 +22,26 @@ __all__ = ["info"]
 def info(
     model: Model,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    html: Annotated[Path | None, PathOption(help="HTML file for a page to look at.")] = None,
 ) -> None:
     """Show what a model file holds: settings, thresholds, where it comes from, which engines agree on it."""
     import fmrnet
-    from fmrnet import artifact
     from fmrnet.errors import shown
+    from fmrnet.files import check_writable
+    from fmrnet.inspection.folder import check_replaceable
 
+    if html is not None:
+        check_writable(html)
+        check_replaceable(html, "name another file")
     inspector = fmrnet.load(model, "cpu")
-    weights = artifact.load(model).weights.values()
+    weights, operations = inspector.content.weights.values(), _operations(inspector)
+    if html is not None:
+        from fmrnet.pages.info import write_info
+
+        count = sum(tensor.size for tensor in weights)
+        graphs = bool(inspector.content.graphs)
+        write_info(html, model, inspector, graphs=graphs, weights=count, operations=operations)
+        note(f"wrote {html}")
     sections: dict[str, dict[str, Any]] = {
         "settings": inspector.config.to_dict(),
         "verdicts": _verdicts(inspector.calibration),
@@ -39,7 +52,7 @@ def info(
             "values": sum(tensor.size for tensor in weights),
             "megabytes": round(model.stat().st_size / 1e6, 2),
         },
-        "billion multiply-adds for a picture of 512x512": _operations(inspector),
+        "billion multiply-adds for a picture of 512x512": operations,
     }
     if as_json:
         print(json.dumps(sections, indent=2))

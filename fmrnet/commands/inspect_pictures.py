@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import functools
 import json
 import os
 import sys
@@ -124,9 +123,20 @@ def inspect(
             progress=fetched,
         )
         paths = found.paths
-        page = None if report == Form.none else functools.partial(write_report, model=model, form=report)
+
+        def page(closed: Report) -> None:
+            if write_report(closed, model, report) == Form.folder and report == Form.single:
+                note(f"{out / PAGE} would be larger than browsers open; its pictures stay in files beside it")
+
         with open_report(
-            out, inspector, model, level.value, paths, sources=found.sources, resume=resume, page=page
+            out,
+            inspector,
+            model,
+            level.value,
+            paths,
+            sources=found.sources,
+            resume=resume,
+            page=None if report == Form.none else page,
         ) as written:
             clear(out, kinds)
             if not quiet:
@@ -172,7 +182,11 @@ def _given(pictures: list[str], from_list: str | None) -> list[str]:
             raise fail("standard input is a picture or a list; give - once", MISTAKE)
         given += read_list(sys.stdin.buffer.read())
     elif from_list is not None:
-        given += read_list(Path(os.path.expanduser(from_list)).read_bytes())
+        try:
+            given += read_list(Path(os.path.expanduser(from_list)).read_bytes())
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+            reason = getattr(error, "strerror", None) or error
+            raise fail(f"--from-list {from_list}: {reason}; name a file of a path a line", MISTAKE) from None
     if given.count(STANDARD_INPUT) > 1:
         raise fail("standard input holds one picture; give - once", MISTAKE)
     if not given:

@@ -66,7 +66,7 @@ def make_app(
     in_hand : int
         Bytes of all bodies at once.
     """
-    queue, room = Queue(waiting), Room(in_hand)
+    queue, room = Queue(waiting, models.workers), Room(in_hand)
     journal = Journal(models, queue, room)
 
     def watch(stop: threading.Event) -> None:

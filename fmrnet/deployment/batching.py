@@ -1,4 +1,4 @@
-"""A bounded queue before the one thread that computes: who finds it full is told when to come again."""
+"""A bounded queue before the threads that compute: who finds it full is told when to come again."""
 
 from __future__ import annotations
 
@@ -45,21 +45,26 @@ class _Job:
 
 
 class Queue:
-    """Jobs, done one after the other by a thread of its own.
+    """Jobs, done in their order by threads of its own.
 
     Parameters
     ----------
     capacity : int
         Jobs that may wait.
+    workers : int
+        Jobs that are done at once.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, workers: int = 1) -> None:
         self.capacity = capacity
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._usual = USUAL_SECONDS
-        self._thread = threading.Thread(target=self._work, name="inspection", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._work, name=f"inspection {number}", daemon=True)
+            for number in range(workers)
+        ]
 
     @property
     def waiting(self) -> int:
@@ -69,18 +74,20 @@ class Queue:
     @property
     def retry_after(self) -> int:
         """Whole seconds until what waits now may be done."""
-        return max(1, ceil(self._usual * (1 + self.waiting)))
+        return max(1, ceil(self._usual * (1 + self.waiting) / len(self._threads)))
 
     def start(self) -> None:
         """Begin to work."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
         """Do what waits, and end."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def check(self) -> None:
         """Raise Busy if there is no room for another job."""

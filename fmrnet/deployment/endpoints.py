@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import copy
 import io
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ from fmrnet.pictures import as_picture, decode_picture, decode_size
 __all__ = ["Answer", "Asked", "Decoding", "Endpoint", "Inspection", "texts"]
 
 Arrays = dict[str, NDArray[Any]]
+Read = TypeVar("Read")
+_decoding = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -160,12 +163,14 @@ class Inspection:
         (given,) = inputs.values()
         file: bytes | None = given.item() if "file" in inputs else None
         try:
-            height, width = given.shape[:2] if file is None else decode_size(file)
+            height, width = given.shape[:2] if file is None else _one_at_a_time(decode_size, file)
             if height * width > self._most_pixels:
                 raise PictureError(
                     f"is {width}x{height} pixels, more than {self._most_pixels}; cut it into pieces"
                 )
-            return as_picture(given, bits) if file is None else decode_picture(file, bits)
+            if file is None:
+                return as_picture(given, bits)
+            return _one_at_a_time(lambda data: decode_picture(data, bits), file)
         except PictureError as error:
             raise PictureError(
                 str(error) if str(error).startswith("array") else f"the picture {error}"
@@ -255,6 +260,12 @@ class Decoding:
 
     def _shape(self, name: str) -> str:
         return str(list(self.inputs[name].shape))
+
+
+def _one_at_a_time(read: Callable[[bytes], Read], data: bytes) -> Read:
+    """Decoders hold warnings back, which they cannot do in two threads at once."""
+    with _decoding:
+        return read(data)
 
 
 def _wanted(request: Request, outputs: Mapping[str, TensorOf]) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from PIL import Image
 
 from fmrnet.deployment.compress import lossless
 from fmrnet.deployment.uplink import Uplink
-from fmrnet.engines.engine import Engine, Found, Seen, filled
+from fmrnet.engines.engine import Found, Seen, filled
 from fmrnet.errors import ConfigError
 from fmrnet.inspection.inspector import Inspector, Result
 from fmrnet.pictures import decode_picture

@@ -233,11 +233,13 @@ def _of_rows(alarm_map: Tensor, size: int, statistic: Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
-def glance(model: FMRNet, picture: Tensor, inside: Tensor | None = None) -> Glance:
+def glance(
+    model: FMRNet, picture: Tensor, inside: Tensor | None = None, evidence: list[Tensor] | None = None
+) -> Glance:
     """What the early exit makes of a picture (C, H, W) in [0, 1], filled.
 
     Where `inside`, (H, W), is 0, no surprise counts. A distance is that of a whole patch: it counts where half of the
-    patch or more is inside.
+    patch or more is inside. `evidence` is that of `General`, where it is known.
     """
     if model.general is None:
         encoded = encode(model, picture)
@@ -249,7 +251,8 @@ def glance(model: FMRNet, picture: Tensor, inside: Tensor | None = None) -> Glan
             typical = _median(distances[counts])
             distances = distances * counts
         return Glance(picture, distances[None], typical, encoded, None, inside)
-    evidence = model.general.evidence(picture[None])
+    if evidence is None:
+        evidence = model.general.evidence(picture[None])
     each = model.general.surprises(evidence)
     surprise = model.general.joined(each)[0]
     typical = _median(evidence[COARSE])
@@ -279,10 +282,9 @@ def _median(values: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def compare(model: FMRNet, seen: Glance) -> Comparison:
-    """The anomaly map of a picture, after the early exit has looked at it."""
-    restored = None
-    if model.config.generator:
+def compare(model: FMRNet, seen: Glance, restored: Tensor | None = None) -> Comparison:
+    """The anomaly map of a picture, after the early exit has looked at it; `restored` is its background, if known."""
+    if model.config.generator and restored is None:
         restored = restore(model, encode(model, seen.picture) if seen.encoded is None else seen.encoded)
     return replace(fuse(model, seen.picture, restored, seen.surprise, seen.inside), background=restored)
 

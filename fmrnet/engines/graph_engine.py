@@ -22,9 +22,14 @@ from fmrnet.engines.onnx_bytes import with_weights
 from fmrnet.engines.runtimes import ANEW, RUNTIMES, Graph
 from fmrnet.errors import ArtifactError, ConfigError, shown
 
-__all__ = ["GraphEngine", "can_be_graphs", "inputs_of"]
+__all__ = ["OPSET", "OUTPUTS", "GraphEngine", "can_be_graphs", "inputs_of", "whole"]
 
-OUTPUTS = {"glance": 3, "restore": 1, "fuse": 3}  # how many each graph gives
+OPSET = 18  # of the operators in the graphs
+OUTPUTS = {
+    "glance": ("readings", "typical", "surprise"),
+    "restore": ("background",),
+    "fuse": ("anomaly_map", "evidence", "readings"),
+}
 
 
 def inputs_of(config: Config) -> dict[str, tuple[str, ...]]:
@@ -32,6 +37,12 @@ def inputs_of(config: Config) -> dict[str, tuple[str, ...]]:
     if not config.generator:
         return {"glance": ("picture",), "fuse": ("surprise",)}
     return {"glance": ("picture",), "restore": ("picture",), "fuse": ("picture", "background", "surprise")}
+
+
+def whole(content: Artifact, name: str) -> bytes:
+    """A graph of a model file with its weights, in the ONNX format."""
+    graph = content.graphs[name]
+    return with_weights(graph.template, graph.weights, content.weights)
 
 
 def can_be_graphs(config: Config) -> bool:
@@ -101,18 +112,14 @@ class GraphEngine:
     def _run(self, name: str, known: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         given = {key: known[key] for key in inputs_of(self.config)[name]}
         found = self._graph(name)(given)
-        if len(found) != OUTPUTS[name]:
-            raise ArtifactError(
-                f"the graph {name} gives {len(found)} arrays: expected {OUTPUTS[name]}; {ANEW}"
-            )
+        if len(found) != (expected := len(OUTPUTS[name])):
+            raise ArtifactError(f"the graph {name} gives {len(found)} arrays: expected {expected}; {ANEW}")
         return found
 
     def _graph(self, name: str) -> Graph:
         """A graph, made when it is first needed: the early exit is not to wait for the others."""
         if name not in self._graphs:
-            graph = self._content.graphs[name]
-            whole = with_weights(graph.template, graph.weights, self._content.weights)
-            self._graphs[name] = self._make(whole, inputs_of(self.config)[name])
+            self._graphs[name] = self._make(whole(self._content, name), inputs_of(self.config)[name])
         return self._graphs[name]
 
     def _filled(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -24,15 +24,14 @@ from fmrnet import artifact, fast, network
 from fmrnet.artifact import Graph
 from fmrnet.config import Config
 from fmrnet.engines import background
-from fmrnet.engines.graph_engine import inputs_of
+from fmrnet.engines.graph_engine import OPSET, OUTPUTS, inputs_of
 from fmrnet.engines.onnx_bytes import PREFIX
 from fmrnet.errors import ArtifactError
 from fmrnet.files import cache_folder
 from fmrnet.network.model import FMRNet
 
-__all__ = ["OPSET", "graphs"]
+__all__ = ["graphs"]
 
-OPSET = 18
 MOST_SIDE = 2**15  # pixels of a picture that passes at once
 OF_GRAPHS = {  # settings
     *{
@@ -140,7 +139,10 @@ def _made(model: FMRNet) -> dict[str, Graph]:
     }
     return {
         name: _graph(
-            made[name].eval(), {key: examples[key] for key in names}, {key: dynamic[key] for key in names}
+            made[name].eval(),
+            {key: examples[key] for key in names},
+            {key: dynamic[key] for key in names},
+            OUTPUTS[name],
         )
         for name, names in inputs_of(config).items()
     }
@@ -154,7 +156,12 @@ def _examples(model: FMRNet) -> dict[str, Tensor]:
     return {"picture": picture, "background": picture.clone(), "surprise": picture[0, 0].clone()}
 
 
-def _graph(module: nn.Module, inputs: dict[str, Tensor], shapes: dict[str, dict[int, Any]]) -> Graph:
+def _graph(
+    module: nn.Module,
+    inputs: dict[str, Tensor],
+    shapes: dict[str, dict[int, Any]],
+    outputs: tuple[str, ...],
+) -> Graph:
     with _quiet():
         program = torch.onnx.export(
             module,
@@ -163,6 +170,7 @@ def _graph(module: nn.Module, inputs: dict[str, Tensor], shapes: dict[str, dict[
             verbose=False,
             optimize=False,
             input_names=list(inputs),
+            output_names=list(outputs),
             # Those of *tensors count as one argument.
             dynamic_shapes=(tuple(shapes.values()),) if isinstance(module, _Fuse) else tuple(shapes.values()),
             opset_version=OPSET,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -16,7 +17,8 @@ from fmrnet.artifact import Artifact
 from fmrnet.config import Config
 from fmrnet.engines import background
 from fmrnet.engines.engine import Engine, Found, Seen, all_readings
-from fmrnet.engines.graph_engine import GraphEngine, can_be_graphs
+from fmrnet.engines.graph_engine import OPSET, GraphEngine, can_be_graphs
+from fmrnet.engines.meeting import Meeting
 from fmrnet.errors import ArtifactError, ConfigError
 from fmrnet.extras import explained
 from fmrnet.network import weights
@@ -35,6 +37,7 @@ __all__ = [
 
 COUNTED = 512  # pixels of a side of the picture whose operations are counted
 CHECKED = ((96, 128), (101, 150))  # sizes of pictures on which graphs are held against the network
+GATHERED = 2**23  # pixels of pictures that pass at once
 TOLERANCE = 1e-3  # of readings, which are surprises or distances of 1 to 100
 
 
@@ -49,6 +52,20 @@ class TorchEngine:
 
     def __init__(self, model: FMRNet) -> None:
         self.model = model.eval().requires_grad_(False)
+        self._evidence: Meeting | None = None
+        self._restored: Meeting | None = None
+
+    def gather(self) -> bool:
+        """From now on, pictures of several threads pass the network at once, where the model can; whether it can.
+
+        What is computed of a picture then depends on those beside it in the last bits.
+        """
+        if self.model.general is not None:
+            turn = threading.Lock()
+            self._evidence = Meeting(self.model.general.evidence, GATHERED, turn)
+            if self.config.generator and self.config.tile == "picture":
+                self._restored = Meeting(lambda pictures: [self.model(pictures)], GATHERED, turn)
+        return self._evidence is not None
 
     @property
     def name(self) -> str:
@@ -69,13 +86,17 @@ class TorchEngine:
         """As `fmrnet.engines.engine.Engine`."""
         filled = self._filled(picture)
         seen = background.glance(
-            self.model, filled, None if inside is None else self._counting(inside, filled)
+            self.model,
+            filled,
+            None if inside is None else self._counting(inside, filled),
+            self._evidence(filled) if self._evidence else None,
         )
         return Seen(picture, _array(seen.readings), seen.typical.item(), seen, inside)
 
     def compare(self, seen: Seen) -> Found:
         """As `fmrnet.engines.engine.Engine`."""
-        return self._found(seen, background.compare(self.model, seen.kept))
+        restored = self._restored(seen.kept.picture)[0][0] if self._restored else None
+        return self._found(seen, background.compare(self.model, seen.kept, restored))
 
     def compare_with(self, seen: Seen, restored: NDArray[np.float32]) -> Found:
         """`compare` with a background (C, H, W), filled, that another engine has painted from `features`."""
@@ -195,7 +216,6 @@ def with_graphs(content: Artifact) -> Artifact:
 
 def about_graphs(model: FMRNet) -> dict[str, Any]:
     """What is noted of graphs when they are made, JSON-ready: operator set, versions, operations of a picture."""
-    from fmrnet.engines.graphs import OPSET
     from fmrnet.engines.operations import operations
 
     return {

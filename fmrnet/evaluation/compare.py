@@ -8,7 +8,7 @@ from typing import Any
 
 from fmrnet.errors import DatasetError
 from fmrnet.evaluation import resampling
-from fmrnet.evaluation.examples import few
+from fmrnet.evaluation.examples import GOOD, few
 
 __all__ = ["compare"]
 
@@ -117,7 +117,7 @@ def _verdicts(one: Result, other: Result) -> dict[str, list[str]]:
     """Pictures whose verdict one of the two has right alone."""
     also = {entry["picture"]: entry["defective"] for entry in other["each"]}
     changed = [entry for entry in one["each"] if entry["defective"] != also[entry["picture"]]]
-    right = {entry["picture"]: entry["defective"] == (entry["class"] != "good") for entry in changed}
+    right = {entry["picture"]: entry["defective"] == (entry["class"] != GOOD) for entry in changed}
     return {
         "only_first_right": sorted(name for name, first in right.items() if first),
         "only_second_right": sorted(name for name, first in right.items() if not first),

@@ -188,15 +188,20 @@ class Evaluation:
         truth = example.truth(result.anomaly_map.shape)
         with open(example.picture, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        picture = read_picture(example.picture, self.inspector.bits)
         measured: dict[str, float] = {}
-        if truth is not None:
-            if not example.good:
+        shown = None
+        if self.gallery is not None or not example.good:
+            picture = read_picture(example.picture, self.inspector.bits)
+            if truth is not None and not example.good:
                 measured = {"area": largest_area(truth), "contrast": largest_contrast(picture, truth)}
+            if self.gallery is not None:
+                score = float(result.score)
+                shown = self.gallery.shown(name, score, example.good, picture, result.mask, truth)
+        if truth is not None:
             counts = self._pixels.setdefault(example.defect, PixelCounts())
             self._histograms[name] = counts.add(result.anomaly_map, result.mask, truth)
-        if self.gallery is not None:
-            self.gallery.add(name, float(result.score), example.good, picture, result.mask, truth)
+        if self.gallery is not None and shown is not None:
+            self.gallery.keep(shown)
         self.each.append(
             {
                 "picture": name,
@@ -294,8 +299,8 @@ class Evaluation:
             cautions.append("of one good or one defective picture alone no interval can be given")
         elif sure := [name for name, (low, high) in picture["intervals"].items() if low == high]:
             cautions.append(
-                f"the intervals of {', '.join(sure)} of pictures have no width: these pictures show no error that "
-                "a resample could hold more or fewer of, and others may"
+                f"{', '.join(name.replace('_', ' ') for name in sure)} of pictures: the interval has no width, for "
+                "every draw of these pictures gives the same; others may not"
             )
         good = sum(one.good.sum() for one in self._of(GOOD))
         if pixel["aupimo"] is not None and good * AUPIMO_RATES[0] < 1:

@@ -24,10 +24,11 @@ TRUTH = np.array([0.10, 0.55, 1.0], np.float32)
 
 @dataclass(frozen=True, order=True)
 class Shown:
-    """A picture in the gallery: its name, score and the source of an image, a data URI."""
+    """A picture in the gallery: how bad it is, its name, whether it is good, its score and an image as a data URI."""
 
     rank: float
     picture: str
+    good: bool
     score: float = field(compare=False)
     image: str = field(compare=False)
 
@@ -42,7 +43,7 @@ class Gallery:
         self._misses: list[Shown] = []
         self._alarms: list[Shown] = []
 
-    def add(
+    def shown(
         self,
         name: str,
         score: float,
@@ -50,30 +51,38 @@ class Gallery:
         picture: NDArray[np.float32],
         mask: NDArray[np.bool_],
         truth: NDArray[np.bool_] | None,
-    ) -> None:
-        """Keep a picture if it is among the worst.
+    ) -> Shown | None:
+        """What `keep` is to keep of a picture; None if it is not among the worst.
 
         Parameters
         ----------
         picture : (H, W) or (H, W, C) in [0, 1]
         mask, truth : (H, W), what was found and what is marked
         """
-        heap, rank = (self._alarms, score) if good else (self._misses, -score)
+        rank = score if good else -score
+        heap = self._alarms if good else self._misses
         if len(heap) == WORST and rank <= heap[0].rank:
-            return
-        (heapq.heappush if len(heap) < WORST else heapq.heapreplace)(
-            heap, Shown(rank, name, score, _image(picture, mask, truth))
-        )
+            return None
+        return Shown(rank, name, good, score, _image(picture, mask, truth))
+
+    def keep(self, shown: Shown) -> None:
+        """Keep a picture, in the place of the least bad one if there are enough."""
+        heap = self._alarms if shown.good else self._misses
+        (heapq.heappush if len(heap) < WORST else heapq.heapreplace)(heap, shown)
 
     @property
     def misses(self) -> list[Shown]:
         """Defective pictures, the lowest score first."""
-        return sorted(self._misses, reverse=True)
+        return sorted(self._misses, key=_order)
 
     @property
     def false_alarms(self) -> list[Shown]:
         """Good pictures, the highest score first."""
-        return sorted(self._alarms, reverse=True)
+        return sorted(self._alarms, key=_order)
+
+
+def _order(shown: Shown) -> tuple[float, str]:
+    return -shown.rank, shown.picture
 
 
 def _image(picture: NDArray[np.float32], mask: NDArray[np.bool_], truth: NDArray[np.bool_] | None) -> str:

@@ -102,28 +102,28 @@ class PixelCounts:
         good = np.bincount(outside, minlength=self.BINS)
         defective = np.bincount(inside, minlength=self.BINS)
         overlap = np.bincount(inside, weights=inverse_sizes[labels[truth]], minlength=self.BINS)
-        self.good += good
-        self.defective += defective
-        self.overlap += overlap
+        used = np.flatnonzero(good + defective)
+        good, defective, overlap = good[used], defective[used], overlap[used]
+        self.good[used] += good
+        self.defective[used] += defective
+        self.overlap[used] += overlap
         self.regions += regions
         if regions:
-            used = np.flatnonzero(defective)
-            self.insides.append((used.astype(np.uint32), defective[used].astype(np.uint32)))
+            self.insides.append(
+                (used[defective > 0].astype(np.uint32), defective[defective > 0].astype(np.uint32))
+            )
         else:
-            self.rates += good / truth.size
+            self.rates[used] += good / truth.size
             self.good_pictures += 1
         decided = Confusion()
         decided.add(decision, truth)
         self.confusion += decided
-        good, defective, overlap = (
-            part.reshape(-1, 2**_COARSER).sum(1) for part in (good, defective, overlap)
-        )
-        used = np.flatnonzero(good + defective)
+        wide, starts = np.unique(used >> _COARSER, return_index=True)
         return Histogram(
-            used.astype(np.uint32),
-            good[used].astype(np.uint32),
-            defective[used].astype(np.uint32),
-            overlap[used].astype(np.float32),
+            wide.astype(np.uint32),
+            np.add.reduceat(good, starts).astype(np.uint32),
+            np.add.reduceat(defective, starts).astype(np.uint32),
+            np.add.reduceat(overlap, starts).astype(np.float32),
             regions,
             tuple(vars(decided).values()),
         )

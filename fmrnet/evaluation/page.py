@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fmrnet.evaluation.examples import GOOD
 from fmrnet.evaluation.gallery import Gallery, Shown
 from fmrnet.evaluation.table import FIGURES, PARTS
 from fmrnet.pages.render import fill, plural, strings, write_page
@@ -113,7 +114,7 @@ def _histogram(each: list[dict[str, Any]]) -> dict[str, Any]:
     if not each:
         return {"x": [], "good": [], "defective": []}
     scores = np.log10(np.maximum([entry["score"] for entry in each], 1e-3))
-    good = np.array([entry["class"] == "good" for entry in each])
+    good = np.array([entry["class"] == GOOD for entry in each])
     edges = np.linspace(min(scores.min(), 0.0) - 0.01, max(scores.max(), 0.0) + 0.01, BARS + 1)
     middles = (edges[:-1] + edges[1:]) / 2
     return {

@@ -8,7 +8,6 @@ their replicates are those of a paired bootstrap. Intervals are percentiles.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,7 +55,7 @@ def replicates(recorded: Mapping[str, Any]) -> Replicates:
     for name, text in recorded["replicates"].items():
         try:
             values = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
-        except (binascii.Error, TypeError):
+        except (TypeError, ValueError):  # no base64, or not of whole numbers
             raise ValueError(f"its replicates of {name} are damaged") from None
         if values.shape != (RESAMPLES,) or not np.isfinite(values).all():
             raise ValueError(f"its replicates of {name} are damaged")

@@ -26,16 +26,16 @@ FIGURES = {
     "precision": "precision",
     "recall": "recall",
     "f1": "F1",
-    "false_positive_rate": "false positive rate",
+    "false_positive_rate": "false positives",
 }
-PARTS = {"pixel": "pixels", "picture": "pictures", "patch_level": "pictures, patch level"}
+PARTS = {"pixel": "pixels", "picture": "pictures", "patch_level": "patch level"}
 
 
 def print_figures(figures: dict[str, Any]) -> None:
     """The figures of an evaluation as small tables, with the sentences that belong to them."""
     count = figures["pictures"]
     table = Table(
-        title=f"{count['defective']} defective and {count['good']} good pictures, with 95 % intervals",
+        title=f"{count['defective']} defective and {count['good']} good pictures",
         title_justify="left",
     )
     table.add_column("")
@@ -51,7 +51,7 @@ def print_figures(figures: dict[str, Any]) -> None:
     seconds = figures["seconds"]
     if seconds["median"] is not None:
         print(
-            "precision, recall and F1 at the calibrated thresholds; "
+            "beside each figure its 95 % interval; below the line at the calibrated thresholds; "
             f"{seconds['median']:.2f} s per picture, {seconds['patch_level_median']:.2f} s at patch level"
         )
     _print_detection(figures)
@@ -99,7 +99,15 @@ def _classes(classes: dict[str, Any]) -> Table:
 
 def _with_interval(part: dict[str, Any], name: str) -> str:
     span = part["intervals"].get(name)
-    return _number(part[name]) + ("" if span is None else " [{:.3f}, {:.3f}]".format(*span))
+    return _number(part[name]) + ("" if span is None else f" {_short(span[0])}–{_short(span[1])}")
+
+
+def _short(share: float) -> str:
+    """
+    >>> _short(0.9532), _short(1.0)
+    ('.953', '1.0')
+    """
+    return "1.0" if share == 1 else f"{share:.3f}".removeprefix("0")
 
 
 def _number(value: float | None) -> str:

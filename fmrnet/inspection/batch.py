@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +69,7 @@ def _in_order(
             yield path, lambda path=path: work(path)  # type: ignore[misc]
         return
     waiting: deque[tuple[Path, Future[Inspected]]] = deque()
-    with ThreadPoolExecutor(jobs) as pool:
+    with _cores_shared(jobs), ThreadPoolExecutor(jobs) as pool:
         try:
             for path in paths:
                 waiting.append((path, pool.submit(work, path)))
@@ -79,6 +81,21 @@ def _in_order(
                 yield first, future.result
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _cores_shared(jobs: int) -> Iterator[None]:
+    """Let so many threads that use PyTorch have an even share of its threads each; more than cores only wait."""
+    torch = sys.modules.get("torch")  # not loaded where graphs are run
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before // jobs))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _written(report: Report, path: Path, found: Callable[[], Inspected]) -> Line:

@@ -26,7 +26,7 @@ from fmrnet.inspection.suspects import FEWEST, Suspect, loud, odd
 
 __all__ = ["Calibration", "calibrate"]
 
-LOUDEST = 3  # good pictures that are named, with their place, as those that rule the threshold
+NAMED = 3  # good pictures that score highest, and as many that score lowest, are named with their place
 EDGE = 1e-6  # how near to 0 and 1 a probability's logit is taken
 LEAST = 1e-12  # a perfectly flat surface gives thresholds of 0, and scores are multiples of a threshold
 GREATEST_MAP = 2.0  # of Eq 23, where 1 - SSIM is; a learned map ends at 1
@@ -62,6 +62,8 @@ class Calibration:
         Good pictures that were left out, for they are unlike the others.
     loudest : tuple of Suspect
         The good pictures that score highest, and where: these rule the threshold.
+    quietest : tuple of Suspect
+        Those that score lowest, the lowest first, and where they score most.
     """
 
     false_alarms: float
@@ -75,6 +77,7 @@ class Calibration:
     looks: tuple[Look, ...]
     suspects: tuple[Suspect, ...] = ()
     loudest: tuple[Suspect, ...] = ()
+    quietest: tuple[Suspect, ...] = ()
 
     @property
     def pictures(self) -> int:
@@ -176,6 +179,8 @@ class Calibration:
         ArtifactError
             If a field is missing, unknown, of another type, not finite, or in no range that good pictures give.
         """
+        if isinstance(values, dict):
+            values = {"quietest": [], **values}  # which models have not had from the beginning
         stored = Stored("calibration", values, cls)
         limits = Limits.from_dict(stored.values["limits"])
         looks = tuple(map(Look.from_dict, stored.items("looks")))
@@ -193,6 +198,7 @@ class Calibration:
             looks=looks,
             suspects=tuple(map(Suspect.from_dict, stored.items("suspects"))),
             loudest=tuple(map(Suspect.from_dict, stored.items("loudest"))),
+            quietest=tuple(map(Suspect.from_dict, stored.items("quietest"))),
         )
 
 
@@ -274,7 +280,8 @@ def calibrate(
         limits=limits,
         looks=tuple(one for name, one in seen if name not in suspects),
         suspects=tuple(suspects.values()),
-        loudest=_loudest(every, picture, config.patch_size, corner),
+        loudest=_named(every, picture, config.patch_size, corner, loud=True),
+        quietest=_named(every, picture, config.patch_size, corner, loud=False),
     )
 
 
@@ -358,13 +365,13 @@ def _loud(groups: Iterable[Sequence[_Evidence]], size: int, corner: tuple[int, i
     }
 
 
-def _loudest(
-    every: Sequence[_Evidence], good: GoodScores, size: int, corner: tuple[int, int]
+def _named(
+    every: Sequence[_Evidence], good: GoodScores, size: int, corner: tuple[int, int], *, loud: bool
 ) -> tuple[Suspect, ...]:
-    """The pictures that surprise the others most, and where, the first one most."""
+    """The pictures that surprise the others most, or least, and where they do most; the first one most, or least."""
     surprises = good.held_out_surprises
     found = []
-    for number in np.argsort(-surprises, kind="stable")[:LOUDEST]:
+    for number in np.argsort(-surprises if loud else surprises, kind="stable")[:NAMED]:
         surprise = good.surprise(every[number].readings)
         found.append(_place(every[number], surprise, f"surprise {surprises[number]:.2f}", size, corner))
     return tuple(found)

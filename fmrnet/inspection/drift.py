@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from fmrnet.errors import ConfigError
 from fmrnet.inspection.limits import LEAST_CONTRAST, LEAST_LIGHT, Look
@@ -222,6 +221,8 @@ def _kept(count: int, left_out: float) -> int:
 
 def _greater(seen: NDArray[np.float64], good: NDArray[np.float64]) -> NDArray[np.float64]:
     """The p-value of `seen` being greater, of each row; of values alike the good one counts as greater, to be safe."""
+    from scipy import stats  # which takes longer to import than a picture to inspect
+
     count, pairs = seen.shape[1], seen.shape[1] * good.shape[1]
     order = np.argsort(np.hstack([seen, good]), axis=1, kind="stable")
     ranks = np.argsort(order, axis=1).astype(np.float64)

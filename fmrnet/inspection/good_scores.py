@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from fmrnet.errors import ArtifactError
 from fmrnet.inspection.stored import Stored
@@ -31,6 +31,7 @@ __all__ = ["GoodScores"]
 
 LEAST, GREATEST = 1e-12, 1e9  # of readings; a perfectly flat surface has 0, which has no logarithm
 MOST = 16  # readings of a picture
+MOST_LOG = 80.0  # of a threshold of readings, which float32 holds
 PRIOR_SPREAD = 0.2  # of the logarithm of one surface's readings: 0.05 to 0.35 on the surfaces measured
 PRIOR_WEIGHT = 3.0  # observations that this counts for
 FIRST = 0.5  # share of the false alarms that the first reading may cause
@@ -110,6 +111,13 @@ class GoodScores:
         estimate = max(-math.log10(FIRST * each), LEAST)
         return max(estimate, float(self.surprises[-1])) if self.parts == 1 else estimate
 
+    def thresholds(self, rate: float) -> tuple[float, ...]:
+        """`threshold` in each reading's own unit, (K,): a picture passes it if one of its readings passes its own."""
+        location, scale, freedom = self._law
+        shared = _shared(len(location))
+        logs = location - scale * special.stdtrit(freedom, 10.0 ** (shared - self.threshold(rate)))
+        return tuple(np.exp(np.minimum(logs, MOST_LOG)).tolist())
+
     @cached_property
     def surprises(self) -> Floats:
         """Of the held-out pictures, in rising order: each as the others see it."""
@@ -148,11 +156,17 @@ class GoodScores:
 def _most(deviations: Floats, freedom: float) -> Floats:
     """The surprise of the most surprising of several readings (K, ...), given in scales beyond their locations."""
     with np.errstate(divide="ignore"):  # beyond all numbers
-        each = -stats.t.logsf(deviations, freedom) / math.log(10)
-    if len(each) > 1:
-        each[1:] += math.log10((1 - FIRST) / (len(each) - 1) / FIRST)
+        each = -np.log10(special.stdtr(freedom, -deviations))
+    each = (each.T + _shared(len(each))).T
     most: Floats = np.clip(each.max(0), 0.0, MOST_SURPRISE)
     return most
+
+
+def _shared(count: int) -> Floats:
+    """What is added to the surprise of each reading, for the share of the false alarms that it may cause."""
+    added = np.zeros(count)
+    added[1:] = math.log10((1 - FIRST) / max(count - 1, 1) / FIRST)
+    return added
 
 
 def _log(readings: NDArray[np.floating[Any]]) -> Floats:

@@ -393,12 +393,17 @@ class Inspector:
 
         Raises as `fmrnet.engines.choice.choose`.
         """
-        content = self._content
-        if content is None:
+        content = self.content
+        return Inspector(choose(content, "cpu", engine), self._calibration, self.provenance, content)
+
+    @property
+    def content(self) -> artifact.Artifact:
+        """Settings, weights and graphs, as they were loaded or made; its calibration is not the one in force."""
+        if self._content is None:
             from fmrnet.engines.torch_engine import content_of
 
-            content = content_of(self.engine)
-        return Inspector(choose(content, "cpu", engine), self._calibration, self.provenance, content)
+            return content_of(self.engine)
+        return self._content
 
     def save(self, path: str | Path) -> None:
         """Write the model, its calibration and its provenance to one file.

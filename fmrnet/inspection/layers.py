@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +13,13 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from fmrnet.files import replacing
 from fmrnet.inspection.defects import Defect
-from fmrnet.inspection.overlay import RED, outline, overlay
+from fmrnet.inspection.overlay import RED, breadth, outline, overlay
 from fmrnet.pictures import SOFTWARE, to_channels
 
 if TYPE_CHECKING:
     from fmrnet.inspection.inspector import Inspector, Result
 
-__all__ = ["layers", "write_layer"]
+__all__ = ["as_data", "layers", "thumb", "write_layer"]
 
 Pixels = NDArray[np.float32]
 
@@ -45,9 +46,11 @@ def layers(
     mask : (H, W) bool, what is outlined; patches at patch level.
     surest : the most surprising defect, if there is one.
     """
-    found = {"picture": _image(picture), "thumb": _thumb(picture, mask, surest)}
+    found = {"picture": _image(picture), "thumb": thumb(picture, mask, surest)}
     if mask.any():
-        found["outline"] = _outline(mask)
+        found["outline"] = _outline(mask, breadth(mask.shape))
+        if breadth(mask.shape) > 1:
+            found["edge"] = _outline(mask, 1)
     if result.anomaly_map is not None:
         threshold = inspector.calibration.pixel_threshold
         top = 1.0 if inspector.config.standard_map else 4 * threshold
@@ -74,6 +77,13 @@ def write_layer(path: Path, image: Image.Image) -> None:
         file.write(encoded.getbuffer())
 
 
+def as_data(image: Image.Image) -> str:
+    """A small picture as a URL that holds it."""
+    encoded = io.BytesIO()
+    image.save(encoded, "JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded.getvalue()).decode()}"
+
+
 def _modalities(inspector: Inspector, picture: Pixels, background: Pixels) -> dict[str, Pixels]:
     """Each modality's map (H, W); where PyTorch does not compute, the residual alone."""
     given, restored = (
@@ -86,8 +96,11 @@ def _modalities(inspector: Inspector, picture: Pixels, background: Pixels) -> di
     return modality_maps(given, restored, inspector.config.median)
 
 
-def _thumb(picture: Pixels, mask: NDArray[np.bool_], surest: Defect | None) -> Image.Image:
-    """Small and outlined; of a slender picture the part about the surest defect, or in the middle."""
+def thumb(picture: Pixels, mask: NDArray[np.bool_], surest: Defect | None) -> Image.Image:
+    """A picture (H, W) or (H, W, C) in [0, 1], small, and its mask (H, W) outlined.
+
+    Of a slender picture the part about the surest defect, or in the middle.
+    """
     height, width = picture.shape[:2]
     long = SLENDEREST * min(height, width)
     middle = (height // 2, width // 2)
@@ -113,9 +126,9 @@ def _image(values: Pixels) -> Image.Image:
     return Image.fromarray(np.round(squeezed * 255).astype(np.uint8))
 
 
-def _outline(mask: NDArray[np.bool_]) -> Image.Image:
+def _outline(mask: NDArray[np.bool_], reach: int) -> Image.Image:
     """Line and rim on clear ground."""
-    line, rim = outline(mask)
+    line, rim = outline(mask, reach)
     image = Image.fromarray(line.view(np.uint8) + np.uint8(2) * rim.view(np.uint8))
     image.putpalette([0, 0, 0, *np.round(RED * 255).astype(int).tolist(), 255, 255, 255])
     return image

@@ -26,7 +26,7 @@ KINDS = ("overlay.png", "mask.png", "map.tiff")  # a picture `cut/0.png` gives c
 REPORT, RECORD, LOCK = "report.json", "report.jsonl", ".fmrnet.lock"
 PAGE, PAGE_FILES = "report.html", "report_files"  # to look at, and the folder of its pictures
 PAGE_KINDS = (  # of each picture: report_files/cut/0.picture.jpg and so on
-    *("picture.jpg", "outline.png", "background.jpg", "heat.jpg"),
+    *("picture.jpg", "outline.png", "edge.png", "background.jpg", "heat.jpg"),
     *("gms.jpg", "ssim.jpg", "residual.jpg", "thumb.jpg"),
 )
 RECEIVED = "received"  # folder of pictures that came as bytes: from standard input, from a URL

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from fmrnet.pictures import to_channels
 
-__all__ = ["RED", "marked", "outline", "overlay"]
+__all__ = ["RED", "breadth", "marked", "outline", "overlay"]
 
 RED = np.array([1.0, 0.23, 0.19], dtype=np.float32)
 WHITE = np.float32(1)
@@ -31,7 +31,7 @@ def overlay(
     """
     painted = to_channels(picture, 3).copy()
     whole = marked((picture.shape[0], picture.shape[1]), mask, boxes)
-    line, rim = outline(whole)
+    line, rim = outline(whole, breadth(whole.shape))
     painted[whole] = 0.7 * painted[whole] + 0.3 * RED
     painted[line] = RED
     painted[rim] = WHITE
@@ -50,11 +50,18 @@ def marked(
     return whole
 
 
-def outline(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """The line around the defects of a mask (H, W), a little apart from them, and its rim, by which grey shows it."""
+def breadth(size: tuple[int, int]) -> int:
+    """Of an outline on a picture (H, W), in pixels, so that it stays visible when a large one is seen whole."""
+    return max(1, round(min(size) / 256))
+
+
+def outline(mask: NDArray[np.bool_], reach: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The line around the defects of a mask (H, W) and its rim, by which grey shows it, `reach` pixels broad each.
+
+    The line lies as far from the defects.
+    """
     if not mask.any():
         return np.zeros_like(mask), np.zeros_like(mask)
-    reach = max(1, round(min(mask.shape) / 256))  # it stays visible on a large picture
     near, line, rim = (_grown(mask, reach * times) for times in (1, 2, 3))
     return line & ~near, rim & ~line
 

@@ -5,6 +5,7 @@ The first line says which model, level and release the others are of.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -14,11 +15,18 @@ from typing import Any
 
 from fmrnet.errors import ArtifactError, ConfigError
 from fmrnet.files import replacing
+from fmrnet.inspection.defects import Defect
 from fmrnet.inspection.limits import Look
 
 __all__ = ["Line", "Record", "read_record"]
 
 Line = dict[str, Any]
+
+NUMBERS = (
+    *("score", "p_value", "patch_p_value", "largest_patch_distance"),
+    *("defect_count", "width", "height", "seconds"),
+)
+DEFECT = tuple(field.name for field in dataclasses.fields(Defect))
 
 
 class Record:
@@ -102,9 +110,11 @@ def _is_line(line: object) -> bool:
     files = line.get("files")
     return (
         isinstance(line.get("defective"), bool)
-        and isinstance(line.get("largest_patch_distance"), int | float)
+        and all(isinstance(line.get(name), int | float) for name in NUMBERS)
+        and isinstance(line.get("reasons"), list)
+        and isinstance(line.get("level"), str)
+        and _are_defects(line.get("defects"))
         and _is_look(line.get("look"))
-        and isinstance(line.get("seconds"), int | float)
         and isinstance(files, dict)
         and "overlay" in files
         and all(
@@ -113,6 +123,13 @@ def _is_line(line: object) -> bool:
             and ".." not in PurePosixPath(name).parts
             for name in files.values()
         )
+    )
+
+
+def _are_defects(values: object) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(one, dict) and all(isinstance(one.get(name), int | float) for name in DEFECT)
+        for one in values
     )
 
 

@@ -7,7 +7,6 @@ report.json. A run that is killed leaves report.jsonl alone; every file is whole
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 import fmrnet
 from fmrnet.errors import ConfigError, printable
-from fmrnet.files import write_json
+from fmrnet.files import digest, write_json
 from fmrnet.inspection.defects import defects
 from fmrnet.inspection.drift import Drift, drift
 from fmrnet.inspection.folder import check_replaceable, claimed, is_ours
@@ -130,7 +129,7 @@ class Report:
             },
             "model": {
                 "file": str(model),
-                "sha256": _digest(model),
+                "sha256": digest(model),
                 "config": inspector.config.to_dict(),
                 "calibration": calibration.to_dict(),
                 "provenance": {k: v for k, v in inspector.provenance.items() if k != "loss_curve"},
@@ -184,6 +183,7 @@ class Report:
             "reasons": list(result.reasons),
             "level": result.level,
             "defective_pixels": None if result.mask is None else int(result.mask.sum()),
+            "defect_count": len(found),
             "defects": [dataclasses.asdict(one) for one in found[:MOST_DEFECTS]],
             "largest_patch_distance": float(result.patch_scores.max()),
             "look": dataclasses.asdict(result.look),
@@ -349,11 +349,6 @@ def _made_by(head: Line) -> tuple[object, ...]:
 
 def _name(line: Line) -> str:
     return str(line["files"]["overlay"]).removesuffix(".overlay.png")
-
-
-def _digest(path: str | Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _remove(file: Path) -> None:

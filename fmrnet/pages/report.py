@@ -28,7 +28,7 @@ __all__ = ["write_report"]
 
 LARGEST_SINGLE = 30e6  # bytes of a page that mail takes and every browser opens at once
 LARGEST_FORCED = 400e6  # bytes of a page that browsers open at all
-RATES = np.geomspace(1e-4, 0.5, 121)  # between which the page's sliders go
+RATES = np.geomspace(1e-4, 0.5, 121)  # among which the page's sliders move
 SCRIPTS = ("vendor/panzoom-4.6.2.min.js", "static/viewer.js", "static/report.js")
 
 
@@ -54,7 +54,8 @@ def write_report(report: Report, model: str | Path, form: Form = Form.auto) -> F
     largest = {Form.auto: LARGEST_SINGLE, Form.single: LARGEST_FORCED, Form.folder: 0}[form]
     single = size <= largest
     calibration = report.inspector.calibration
-    names = _shortest([line["picture"] for line in lines])
+    rates = _rates(calibration)
+    names = _shortest([line.get("source", line["picture"]) for line in lines])
     rows = [
         _row(line, name, list(found), single) for line, name, found in zip(lines, names, files, strict=True)
     ]
@@ -68,15 +69,15 @@ def write_report(report: Report, model: str | Path, form: Form = Form.auto) -> F
             "level": content["level"],
             "rows": rows,
             "good": {
-                "pixel": _good(calibration.picture, calibration),
-                "patch": _good(calibration.patch, calibration),
+                "pixel": _good(calibration.picture, calibration.false_alarms, rates),
+                "patch": _good(calibration.patch, calibration.false_alarms, rates),
             },
             "exit": {
                 "pixel": calibration.early_exit.pixel,
                 "patch": calibration.early_exit.patch,
                 "lost": LOST,
             },
-            "rates": RATES.tolist(),
+            "rates": rates,
         },
         scripts=SCRIPTS,
         embedded=_embedded(report.folder, files) if single else (),
@@ -107,6 +108,7 @@ def _row(line: Line, name: str, kinds: list[str], single: bool) -> dict[str, Any
         "level": line["level"],
         "reasons": [printable(reason) for reason in line["reasons"]],
         "defects": line["defects"],
+        "count": line["defect_count"],
         "width": line["width"],
         "height": line["height"],
         "seconds": line["seconds"],
@@ -127,13 +129,20 @@ def _embedded(folder: Path, files: Iterable[dict[str, str]]) -> Iterator[tuple[s
             yield f"file-{number}-{kind}", Markup(base64.b64encode((folder / name).read_bytes()).decode())
 
 
-def _good(good: GoodScores, calibration: Calibration) -> dict[str, Any]:
-    """What the good pictures of the calibration say at one level, and its threshold at RATES, as scores are given."""
-    threshold = good.threshold(calibration.false_alarms)
+def _rates(calibration: Calibration) -> list[float]:
+    """Rates of false alarms at which the page knows the thresholds: RATES, and both sides of where these jump."""
+    ends = {good.promised for good in (calibration.picture, calibration.patch)}
+    rates = {*RATES.tolist(), calibration.false_alarms, *ends, *(end * (1 - 1e-6) for end in ends)}
+    return sorted(rate for rate in rates if rate <= max(RATES[-1], calibration.false_alarms))
+
+
+def _good(good: GoodScores, rate: float, rates: list[float]) -> dict[str, Any]:
+    """What the good pictures of the calibration say at one level, and its thresholds, as scores are given."""
+    threshold = good.threshold(rate)
     return {
         "scores": (good.surprises / threshold).tolist(),
         "p": good.p_values(good.surprises).tolist(),
-        "thresholds": [good.threshold(rate) / threshold for rate in RATES.tolist()],
+        "thresholds": [good.threshold(one) / threshold for one in rates],
         "promised": good.promised,
         "parts": good.parts != 1,
     }
@@ -157,12 +166,7 @@ def _facts(content: dict[str, Any], text: dict[str, Any]) -> list[tuple[str, str
 def _shortest(paths: list[str]) -> list[str]:
     """The paths below the folder that they share."""
     parents = [PurePath(path).parent for path in paths]
-    shared = (
-        next(
-            (one for one in (parents[0], *parents[0].parents) if all(p.is_relative_to(one) for p in parents)),
-            None,
-        )
-        if parents
-        else None
-    )
-    return [str(PurePath(path).relative_to(shared)) if shared is not None else path for path in paths]
+    for shared in (parents[0], *parents[0].parents) if paths else ():
+        if all(parent.is_relative_to(shared) for parent in parents):
+            return [str(PurePath(path).relative_to(shared)) for path in paths]
+    return paths

@@ -17,6 +17,7 @@ function chart(id, spec) {
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(`--${name}`).trim();
     const axis = { stroke: colour("ink"), grid: { stroke: colour("line"), width: 1 }, ticks: { stroke: colour("line") } };
+    const whole = (_, ticks) => ticks.map((tick) => (Number.isInteger(Math.log10(tick)) ? tick : null)); // powers of ten
     const dashes = [[], [8, 4], [2, 3], [12, 3, 2, 3]];
     return {
       width: Math.max(plot.clientWidth, 240),
@@ -24,7 +25,7 @@ function chart(id, spec) {
       scales: { x: { time: false, range: spec.xRange }, y: { distr: spec.log ? 3 : 1, range: spec.yRange } },
       axes: [
         { ...axis, label: spec.xLabel, values: (_, ticks) => ticks.map(spec.tickText ?? xText) },
-        { ...axis, label: spec.yLabel, size: 64, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : yText(tick))) },
+        { ...axis, grid: { ...axis.grid, ...(spec.log ? { filter: whole } : {}) }, label: spec.yLabel, size: 64, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : yText(tick))) },
       ],
       series: [
         { label: spec.xLabel, value: (_, value) => (value === null ? "–" : xText(value)) },

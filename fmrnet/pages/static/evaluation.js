@@ -6,8 +6,10 @@
   const { each, scores } = page.data;
   const shown = (value) => (value === null ? "–" : number(value));
 
+  const half = (scores.x[1] - scores.x[0]) / 2;
   chart("scores", {
     x: scores.x,
+    xRange: scores.x.length ? [scores.x[0] - half, scores.x.at(-1) + half] : undefined,
     xLabel: words.axis_score,
     yLabel: words.axis_pictures,
     xText: (value) => number(10 ** value, 2),

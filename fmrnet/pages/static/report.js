@@ -81,9 +81,9 @@ function size({ width, height }) {
 function thumb(row) {
   if (!row.kinds.includes("thumb.jpg")) return "";
   const [width, height] = size(row);
-  const image = element("img", { alt: fill(t.look_at, { name: row.name }), width, height, row });
+  const image = element("img", { alt: "", width, height, row });
   seen.observe(image);
-  return element("button", { type: "button", className: "thumb", tabIndex: -1, onclick: () => look.open(row) }, image);
+  return element("button", { type: "button", className: "thumb", tabIndex: -1, "aria-label": fill(t.look_at, { name: row.name }), onclick: () => look.open(row) }, image);
 }
 
 const largest = (row) => Math.max(0, ...row.defects.map((defect) => defect.pixels));
@@ -96,7 +96,7 @@ const pictures = table(
     { title: t.columns.verdict, value: (row) => String(order[now[row.index]]), cell: verdict, live: true },
     { title: t.columns.score, value: (row) => row.score, cell: (row) => number(row.score), numeric: true },
     { title: t.columns.p_value, value: (row) => row.p, cell: (row) => number(row.p, 2), numeric: true },
-    { title: t.columns.defects, value: (row) => row.defects.length, numeric: true },
+    { title: t.columns.defects, value: (row) => row.count, numeric: true },
     { title: t.columns.largest, value: (row) => largest(row), cell: (row) => (row.defects.length ? number(largest(row)) : "–"), numeric: true },
     { title: t.columns.notes, value: (row) => row.reasons.join("; ") },
   ],
@@ -132,7 +132,7 @@ addEventListener("beforeprint", () => document.querySelectorAll(".thumb img:not(
 // --- the decision ---
 
 const counted = (verdicts, verdict) => verdicts.filter((one) => one === verdict).length;
-const flaggedGood = (rate) => data.good[main].p.filter((p) => p < rate - slack).length;
+const flaggedGood = (rate) => data.good[main].p.filter((p) => p <= rate + slack).length;
 
 function promise(rate) {
   const { promised, parts, p } = data.good[main];

@@ -25,7 +25,7 @@ function viewer({ url, verdict, neighbour }) {
       ),
     );
     const image = (kind) => (row.kinds.includes(kind) ? element("img", { src: url(row, kind), alt: "", draggable: false }) : null);
-    images = { below: image("picture.jpg"), above: null, edge: element("div", { className: "edge" }), outline: image("outline.png") };
+    images = { below: image("picture.jpg"), above: null, edge: element("div", { className: "edge" }), outline: image("outline.png"), thin: image("edge.png") };
     at("outline").disabled = !images.outline;
     choose(layer);
     at("viewer-defects").replaceChildren(...listed());
@@ -37,7 +37,7 @@ function viewer({ url, verdict, neighbour }) {
   function choose(name) {
     layer = name;
     images.above = name === "none" ? null : element("img", { src: url(row, names[name]), alt: "", draggable: false });
-    canvas.replaceChildren(...[images.below, images.above, images.above && images.edge, images.outline].filter(Boolean));
+    canvas.replaceChildren(...[images.below, images.above, images.above && images.edge, images.outline, images.thin].filter(Boolean));
     wipe.disabled = !images.above;
     wiped();
   }
@@ -50,7 +50,10 @@ function viewer({ url, verdict, neighbour }) {
     const place = `${100 * Math.min(Math.max(share, 0), 1)}%`;
     if (images.above) images.above.style.clipPath = `inset(0 0 0 ${place})`;
     images.edge.style.left = place;
-    if (images.outline) images.outline.hidden = at("outline").getAttribute("aria-pressed") !== "true";
+    const wanted = at("outline").getAttribute("aria-pressed") === "true";
+    const near = images.thin && (scale * canvas.clientWidth) / row.width >= 1; // where the broad one covers much
+    if (images.outline) images.outline.hidden = !wanted || near;
+    if (images.thin) images.thin.hidden = !wanted || !near;
   }
 
   // The whole picture in the stage; the picture's own pixels are at most 8 pixels of the screen large.
@@ -69,7 +72,7 @@ function viewer({ url, verdict, neighbour }) {
     const scale = (moved.getScale() * canvas.clientWidth) / row.width;
     at("zoom").textContent = percent(Math.round(100 * scale) / 100);
     canvas.classList.toggle("near", scale >= 2);
-    images.edge.style.borderLeftWidth = `${1 / moved.getScale()}px`;
+    images.edge.style.transform = `scaleX(${1 / moved.getScale()})`;
     wiped();
   }
 
@@ -98,7 +101,8 @@ function viewer({ url, verdict, neighbour }) {
     };
     const head = Object.values(text.columns).map((title) => cell("th", title));
     const lines = element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...row.defects.map(line)));
-    const title = plural(text.defects, row.defects.length);
+    const all = row.count === row.defects.length;
+    const title = all ? plural(text.defects, row.count) : fill(text.some, { n: number(row.count), listed: number(row.defects.length) });
     return [element("h3", {}, title), element("div", { className: "defects", tabIndex: 0, role: "region", "aria-label": title }, lines)];
   }
 

@@ -1,0 +1,159 @@
+"""A model's graphs as files for other people's runtimes, and beside them what they leave out: the thresholds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fmrnet
+from fmrnet.artifact import Artifact
+from fmrnet.engines.graph_engine import OPSET, OUTPUTS, inputs_of, whole
+from fmrnet.errors import ConfigError
+from fmrnet.inspection.calibration import PEAK, Calibration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fmrnet.inspection.inspector import Inspector
+
+__all__ = ["ABOUT", "FORMATS", "export"]
+
+ABOUT = "model.json"
+
+
+def _onnx(graph: bytes, path: Path) -> None:
+    path.with_suffix(".onnx").write_bytes(graph)
+
+
+def _openvino(graph: bytes, path: Path) -> None:
+    import openvino
+
+    openvino.save_model(openvino.Core().read_model(graph), path.with_suffix(".xml"), compress_to_fp16=False)
+
+
+FORMATS: dict[str, tuple[Callable[[bytes, Path], None], str]] = {
+    "onnx": (_onnx, ".onnx"),
+    "openvino": (_openvino, ".xml"),
+}
+
+
+def export(inspector: Inspector, to: str, folder: Path) -> list[Path]:
+    """Write a model's graphs, weights included, and ABOUT into a folder that is made for them, or is empty.
+
+    Parameters
+    ----------
+    inspector : a calibrated model with graphs.
+    to : one of FORMATS.
+    folder : appears when everything in it is written.
+
+    Returns
+    -------
+    The files.
+
+    Raises
+    ------
+    ConfigError : the folder is a file or holds something, or what the format needs is not installed.
+    OSError : it cannot be written.
+    """
+    write, suffix = FORMATS[to]
+    content = inspector.content
+    with _made(folder) as made:
+        for name in content.graphs:
+            write(whole(content, name), made / name)
+        about = _about(content, inspector.calibration, inspector.bits, to, suffix)
+        (made / ABOUT).write_text(json.dumps(about, indent=2, allow_nan=False) + "\n")
+    return sorted(folder.iterdir())
+
+
+def _about(
+    content: Artifact, calibration: Calibration, bits: int | None, to: str, suffix: str
+) -> dict[str, Any]:
+    """What a program needs to give the verdicts of this model, JSON-ready."""
+    config, rate = content.config, calibration.false_alarms
+    level = calibration.early_exit.level(rate)
+    return {
+        "fmrnet": fmrnet.__version__,
+        "format": to,
+        "opset": OPSET,
+        "picture": {
+            "shape": [1, config.image_channels, "height", "width"],
+            "order": "red, green, blue" if config.image_channels == 3 else "grey",
+            "range": [0, 1],
+            "bits": bits,
+            "multiple": config.multiple,
+            "least_side": config.patch_size,
+        },
+        "graphs": {
+            name: {"file": name + suffix, "inputs": list(names), "outputs": list(OUTPUTS[name])}
+            for name, names in inputs_of(config).items()
+        },
+        "verdict": {
+            "false_alarms": rate,
+            "pixels": None if calibration.picture.parts == 1 else calibration.pixels,
+            "patch": calibration.patch.thresholds(rate),
+            "pixel": calibration.picture.thresholds(rate),
+            "settled": None if level == 1 else calibration.patch.thresholds(max(level, rate)),
+            "anomaly_map": calibration.pixel_threshold,
+            "evidence": 0.0 if calibration.k else PEAK,
+        },
+        "how": _how(content),
+    }
+
+
+def _how(content: Artifact) -> list[str]:
+    """The use of all this, a sentence a step."""
+    readings = "those of the graph fuse"
+    if not content.config.generator:
+        readings = "those of the graph glance again"
+    elif content.config.general:
+        readings = (
+            "the first of the graph fuse, then all but the first of the graph glance, then the second of fuse"
+        )
+    return [
+        "Fill the picture up: mirror it at its lower and right border, without repeating the border itself, until both "
+        "sides are multiples of picture.multiple; what lies beyond the border is cut off the maps.",
+        "Outputs come in the order given here, whatever the file calls them. Readings are (K, rows, columns), one of "
+        "each patch of the picture, and each of the K has a threshold of its own.",
+        "Level patch: the picture is defective if a reading of the graph glance is above its threshold in "
+        "verdict.patch.",
+        "Level auto: go on to level pixel unless verdict.settled is given and no reading of the graph glance is above "
+        "its number there.",
+        f"Level pixel: the readings are {readings}; the picture is defective if one is above its threshold in "
+        "verdict.pixel.",
+        "The mask of a defective picture: where the anomaly map is above verdict.anomaly_map, and the evidence above "
+        "verdict.evidence times its greatest value.",
+        "verdict.pixels: the thresholds are of pictures of about so many pixels, or of any size if it is null.",
+        "The limits of brightness, contrast and distance that a picture as a whole has to keep are left out.",
+    ]
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` that takes its place when the block ends well."""
+    target = Path(os.path.realpath(folder))
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise ConfigError(f"{folder} is a file or not empty; name a folder that is to be made")
+    if not target.parent.is_dir():
+        raise ConfigError(f"{folder}: there is no folder {target.parent}; create it first")
+    made = Path(tempfile.mkdtemp(prefix=".fmrnet-", dir=target.parent))
+    try:
+        yield made
+        made.chmod(0o777 & ~_umask())
+        if target.exists():
+            target.rmdir()
+        os.replace(made, target)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

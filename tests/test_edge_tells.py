@@ -260,13 +260,17 @@ def test_the_line_as_programs(line_model, tmp_path):
     """`fmrnet serve` and `fmrnet edge`, with a token, a broker, and each of them killed once."""
 
     def fmrnet(*arguments: object) -> subprocess.Popen[bytes]:
-        log = open(tmp_path / "log", "ab")  # noqa: SIM115
-        return subprocess.Popen(
-            [sys.executable, "-m", "fmrnet", *map(str, arguments)],
-            stdout=log,
-            stderr=log,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
+        with open(tmp_path / "log", "ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "fmrnet", *map(str, arguments)],
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
+
+    def kill(process: subprocess.Popen[bytes]) -> None:
+        process.kill()
+        process.wait()
 
     (tmp_path / "in").mkdir()
     (tmp_path / "token").write_text("a token of sixteen or more".replace(" ", "-") + "\n")
@@ -284,22 +288,20 @@ def test_the_line_as_programs(line_model, tmp_path):
             for seed in range(4):
                 write(tmp_path / "in" / f"{seed}.png", seed)
             until(lambda: len(subscriber.heard["verdict"]) == 4, 60)
-            cloud.kill()
-            edge.kill()
+            kill(cloud)
+            kill(edge)
             until(lambda: subscriber.heard["state"][-1] == "offline", 30)  # the last will
             write(tmp_path / "in" / "4.png", 5)
             edge = fmrnet(*beside)
             until(lambda: 5 in subscriber.numbers("first"), 60)
             assert written(tmp_path / "out")[4]["decided_by"] is None
-            cloud.wait()
             cloud = fmrnet(*serving)
             until(lambda: 5 in subscriber.numbers("verdict"), 90)
             edge.send_signal(signal.SIGTERM)
             assert edge.wait(30) == 143
         finally:
-            for process in (cloud, edge):
-                process.kill()
-                process.wait()
+            kill(cloud)
+            kill(edge)
         assert list(dict.fromkeys(subscriber.numbers("verdict"))) == [1, 2, 3, 4, 5]
         decided = [one["decided_by"] for one in written(tmp_path / "out")]
         assert decided == ["early exit", "cloud", "early exit", "cloud", "cloud"]

@@ -73,7 +73,9 @@ class Subscriber:
         from paho.mqtt import client as paho
 
         self.heard: dict[str, list[str]] = {"verdict": [], "first": [], "state": []}
-        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="line", clean_session=False)
+        self.client = paho.Client(
+            paho.CallbackAPIVersion.VERSION2, client_id=f"line {id(self)}", clean_session=False
+        )
         self.client.on_connect = lambda *told: self.client.subscribe(f"fmrnet/{line}/#", qos=1)
         self.client.on_message = lambda client, data, message: self.heard[
             message.topic.split("/")[-1]

@@ -147,7 +147,7 @@ class Server:
         kind = await self._server.create_custom_event_type(
             space, "ResultReadyEventType", ObjectIds.BaseEventType, list(result.items())
         )
-        self._events = await self._server.get_event_generator(kind.nodeid, system)
+        self._events = await self._server.get_event_generator(kind, system.nodeid)
         await self._set("VisionStateMachine.AutomaticModeStateMachine.CurrentState", "ContinuousExecution")
         await self._set("ConfigurationManagement.ActiveConfiguration", self._node.model)
         await self._server.start()

@@ -99,7 +99,7 @@ class Plan:
     @property
     def best(self) -> Row:
         """The quickest way on which no verdict changes; what `fmrnet edge` does if there is none."""
-        sent = [row for row in self.rows if row.up and max(row.up) and not row.changed]
+        sent = [row for row in self.rows if any(row.up) and not row.changed]
         return min(sent, key=lambda row: row.seconds(self.megabits), default=self.default)
 
     @property

@@ -22,6 +22,9 @@ EXTRAS = dict.fromkeys(TRAIN, "train") | {
     "matplotlib": "demo",
     "skimage": "demo",
     **dict.fromkeys(("fastapi", "pydantic", "prometheus_client", "uvicorn"), "serve"),
+    **dict.fromkeys(("urllib3", "watchdog", "zstandard"), "edge"),
+    "paho": "mqtt",
+    "asyncua": "opcua",
 }
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fmrnet.commands.options import Device, Engine, FalseAlarms, Model, PathOption
-from fmrnet.terminal import exit_code, fail, note, show
+from fmrnet.terminal import MACHINE, exit_code, fail, note, show
 
 __all__ = ["edge"]
 
@@ -58,10 +59,10 @@ def edge(
 
     Runs until it is stopped; started again, it goes on where it was.
     """
-    from fmrnet.deployment.node import EdgeNode
+    from fmrnet.deployment.node import EdgeNode, Listener
     from fmrnet.deployment.uplink import read_token
 
-    listeners = []
+    listeners: list[Callable[[EdgeNode], Listener]] = []
     if mqtt is not None:
         from fmrnet.deployment.mqtt import publisher
 
@@ -99,4 +100,4 @@ def edge(
             raise fail(f"{left}: the same command goes on", exit_code(error)) from None
     if node.failure is not None:
         traceback.print_exception(node.failure)
-    raise fail("the node cannot go on; the same command starts it again where it was", 1)
+    raise fail("the node cannot go on; the same command starts it again where it was", MACHINE)

@@ -12,7 +12,10 @@ from fmrnet.pictures import decode_picture
 __all__ = ["lossless"]
 
 LONGEST_SIDE = 16383  # pixels, of WebP
-METHOD = 2  # of WebP, 0 to 6: a third of the time of the default, and 2 % more bytes
+EFFORT = {
+    "method": 1,
+    "quality": 0,
+}  # of WebP: 2 to 9 times quicker than its default, and up to 3 % more bytes
 
 
 def lossless(data: bytes, bits: int | None = None) -> bytes:
@@ -26,5 +29,5 @@ def lossless(data: bytes, bits: int | None = None) -> bytes:
     if max(picture.shape) > LONGEST_SIDE or not np.array_equal(pixels / np.float32(255), picture):
         return data
     encoded = io.BytesIO()
-    Image.fromarray(pixels).save(encoded, format="WEBP", lossless=True, method=METHOD, exact=True)
+    Image.fromarray(pixels).save(encoded, format="WEBP", lossless=True, exact=True, **EFFORT)
     return min(data, encoded.getvalue(), key=len)

@@ -39,12 +39,13 @@ class Publisher:
 
     def __init__(self, host: str, port: int, line: str) -> None:
         from paho.mqtt import client as paho
+        from paho.mqtt.enums import CallbackAPIVersion
 
         self.name = f"mqtt {host}:{port}"
         self._topic = f"fmrnet/{line}"
         self._connected = threading.Event()
         self._success = paho.MQTT_ERR_SUCCESS
-        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        self._client = paho.Client(CallbackAPIVersion.VERSION2)
         self._client.will_set(f"{self._topic}/state", "offline", qos=1, retain=True)
         self._client.reconnect_delay_set(1, LONGEST_PAUSE)
         self._client.on_connect = self._on_connect
@@ -88,7 +89,9 @@ def publisher(address: str) -> Callable[[EdgeNode], Publisher]:
     Raises
     ------
     ConfigError
-        If the address is none, or paho-mqtt is not installed.
+        If the address is none.
+    ModuleNotFoundError
+        If paho-mqtt is not installed.
     """
     host, _, port = address.rpartition(":") if ":" in address else (address, "", str(PORT))
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:

@@ -101,8 +101,9 @@ class Server:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(seconds)
 
     async def _start(self, port: int) -> int:
-        from asyncua import Server as UaServer
         from asyncua import ua
+        from asyncua.server.server import Server as UaServer
+        from asyncua.ua.object_ids import ObjectIds
 
         self._server = UaServer()
         await self._server.init()
@@ -144,14 +145,14 @@ class Server:
 
         await grow(system, tree, "")
         kind = await self._server.create_custom_event_type(
-            space, "ResultReadyEventType", ua.ObjectIds.BaseEventType, list(result.items())
+            space, "ResultReadyEventType", ObjectIds.BaseEventType, list(result.items())
         )
-        self._events = await self._server.get_event_generator(kind, system)
+        self._events = await self._server.get_event_generator(kind, system.nodeid)
         await self._set("VisionStateMachine.AutomaticModeStateMachine.CurrentState", "ContinuousExecution")
         await self._set("ConfigurationManagement.ActiveConfiguration", self._node.model)
         await self._server.start()
-        listening = self._server.bserver._server.sockets[0]
-        return int(listening.getsockname()[1])
+        serving: Any = self._server.bserver
+        return int(serving._server.sockets[0].getsockname()[1])
 
     async def _follow(self) -> None:
         """Keep state and counters as they are."""
@@ -190,18 +191,8 @@ class Server:
 
 
 def server(port: int) -> Callable[[EdgeNode], Server]:
-    """What makes a Server for a node.
+    """What makes a Server for a node; ModuleNotFoundError if asyncua is not installed."""
+    import asyncua  # noqa: F401  (whether it is installed is said before a node starts)
 
-    Raises
-    ------
-    ConfigError
-        If asyncua is not installed.
-    """
-    try:
-        import asyncua  # noqa: F401
-    except ModuleNotFoundError:
-        raise ConfigError(
-            "--opcua needs asyncua, which is not installed; run pip install 'fmrnet[opcua]'"
-        ) from None
     logging.getLogger("asyncua").setLevel(logging.ERROR)  # it warns that there is no encryption
     return lambda node: Server(node, port)

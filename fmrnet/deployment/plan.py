@@ -6,7 +6,7 @@
     features, suspect     EL_5 and the two skips of that part, in float16 or in 8 bits per channel, and Zstandard; the
                           decoder's background comes back, and the edge compares
 
-A window is suspect if its p-value is no better than the one at which a picture may leave early. What is suspect is taken
+A window is suspect if its p-value is no better than that with which a picture may leave early. What is suspect is taken
 together in one rectangle of whole cells of 32 pixels, a cell more on each side, which the network's windows reach over.
 Only a whole picture without loss is decided up there as here by construction; of the other ways the plan counts the
 verdicts that change on these pictures.
@@ -99,7 +99,7 @@ class Plan:
     @property
     def best(self) -> Row:
         """The quickest way on which no verdict changes; what `fmrnet edge` does if there is none."""
-        sent = [row for row in self.rows if row.up and max(row.up) and not row.changed]
+        sent = [row for row in self.rows if any(row.up) and not row.changed]
         return min(sent, key=lambda row: row.seconds(self.megabits), default=self.default)
 
     @property
@@ -127,7 +127,7 @@ def plan(
     megabits : float
         Per second, of the link.
     uplink : Uplink, optional
-        Whole pictures are asked there, the round trip is what serving takes. Default: the pixel level here stands for it.
+        Pictures are asked there, and the round trip is what serving takes. Default: the pixel level here stands for it.
     done : function
         Told the count after each picture.
 

@@ -126,6 +126,7 @@ class Store:
                     "UPDATE open SET boot = ?, due = ? WHERE boot != ? OR due > ?",
                     (self._boot, due, self._boot, due),
                 )
+        self._count: int
         (self._count,) = self._db.execute("SELECT count(*) FROM pictures").fetchone()
         self.write_files()
 
@@ -288,7 +289,7 @@ class Store:
     def used(self) -> int:
         """Bytes that verdicts and open pictures take."""
         with self._lock:
-            return self._pages("page_count") - self._pages("freelist_count") + self._count * ROW // 2
+            return self._pages("page_count") - self._pages("freelist_count") + self._count * (ROW // 2)
 
     def write_files(self) -> None:
         """Write the files of verdicts that a killed process or a full disk has left out."""

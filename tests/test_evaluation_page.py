@@ -122,7 +122,7 @@ def test_two_results_are_compared_on_the_same_draws(results, tmp_path):
     one, other = (json.loads(path.read_text()) for path in results)
     rates = [result["picture"]["false_positive_rate"] for result in (one, other)]
     assert found["figures"]["picture.false_positive_rate"]["difference"] == rates[1] - rates[0]
-    assert "second less first" in seen.stdout
+    assert f"second: {results[1]}" in seen.stdout
     back = json.loads(run("evaluate", "--compare", *results[::-1], "--out", out) and out.read_text())
     assert (
         back["figures"]["picture.recall"]["difference"] == -found["figures"]["picture.recall"]["difference"]

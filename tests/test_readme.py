@@ -89,7 +89,13 @@ def test_commands_run(factory, command):
 
 @pytest.mark.parametrize(
     "page",
-    [*PAGES, *(ROOT / name for name in ("bench/README.md", "bench/decisions.md", "reference/README.md"))],
+    [
+        *PAGES,
+        *(
+            ROOT / name
+            for name in ("bench/README.md", "bench/decisions.md", "reference/README.md", "docs/evaluate.md")
+        ),
+    ],
     ids=lambda page: page.relative_to(ROOT).as_posix(),
 )
 def test_links_lead_somewhere(page):

@@ -386,6 +386,8 @@ def test_visa(tmp_path):
     (tmp_path / "split_csv/1cls.csv").write_text(table.replace("candle/Data/Masks", "../candle"))
     with pytest.raises(DatasetError, match="lies outside its folder"):
         load_dataset(tmp_path / "candle")
+    with pytest.raises(DatasetError, match="it holds VisA, whose objects are sets of their own"):
+        load_dataset(tmp_path)
     (tmp_path / "split_csv/1cls.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DatasetError, match="expected the columns object, split"):
         load_dataset(tmp_path / "candle")

@@ -188,6 +188,25 @@ def test_no_figure_is_further_from_the_scores_than_it_says(seed, spread):
         assert abs(figures[name] - value) <= figures["doubt"][name] + 1e-12, name
 
 
+def test_one_good_pixel_above_many_of_one_bin_is_within_the_doubt():
+    """Average precision loses more than it could win: the order within the bin is the worst."""
+    scores = np.full((1, 201), 1.0, np.float32)
+    scores[0, 0] = np.nextafter(np.float32(1), np.float32(2))
+    truth = np.arange(201)[None] > 0
+    counts = PixelCounts()
+    counts.add(scores, truth, truth)
+    figures = counts.figures()
+    exact = average_precision_score(truth.ravel(), scores.ravel())
+    assert exact == pytest.approx(figures["average_precision"])  # the others are equal, and found together
+    falling = scores - np.arange(201, dtype=np.float32) * np.float32(2e-7)
+    counts = PixelCounts()
+    counts.add(falling + np.float32(1e-4), truth, truth)
+    figures = counts.figures()
+    exact = average_precision_score(truth.ravel(), falling.ravel())
+    assert figures["average_precision"] - exact > 0.01
+    assert figures["average_precision"] - exact <= figures["doubt"]["average_precision"]
+
+
 def test_replicates_are_the_oracles_of_pictures_drawn_again():
     """Each resample as a set of its own, pictures as often as they are drawn, scored without any bins."""
     rng = np.random.default_rng(3)

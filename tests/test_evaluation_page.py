@@ -14,7 +14,7 @@ from PIL import Image
 from tiny import ground
 
 from fmrnet.evaluation.compare import compare
-from fmrnet.evaluation.gallery import WORST, Gallery
+from fmrnet.evaluation.gallery import WORST, Gallery, _part
 from fmrnet.evaluation.layouts import LAYOUTS
 
 MASK = np.zeros((96, 112), bool)
@@ -103,6 +103,17 @@ def test_the_gallery_holds_the_worst_alone():
         assert [one.score for one in shown] == expected[:WORST].tolist()
 
 
+@pytest.mark.parametrize("upright", [False, True])
+@pytest.mark.parametrize(("place", "expected"), [(0, (0, 60)), (500, (470, 530)), (999, (940, 1000))])
+def test_of_a_slender_picture_the_part_around_the_defect_is_shown(upright, place, expected):
+    truth = np.zeros((20, 1000), bool)
+    truth[3:5, place] = True
+    part = _part(truth.T if upright else truth)
+    assert (part[1 - upright].start, part[1 - upright].stop) == expected
+    assert part[int(upright)] == slice(None)
+    assert _part(truth[:, :60]) == (slice(None), slice(None))
+
+
 def test_a_page_of_nothing_is_written(tmp_path, model, dataset):
     shutil.copytree(dataset / "test" / "good", tmp_path / "set" / "test" / "good")
     for path in (tmp_path / "set/test/good").iterdir():
@@ -122,7 +133,7 @@ def test_two_results_are_compared_on_the_same_draws(results, tmp_path):
     one, other = (json.loads(path.read_text()) for path in results)
     rates = [result["picture"]["false_positive_rate"] for result in (one, other)]
     assert found["figures"]["picture.false_positive_rate"]["difference"] == rates[1] - rates[0]
-    assert "second less first" in seen.stdout
+    assert f"second: {results[1]}" in seen.stdout
     back = json.loads(run("evaluate", "--compare", *results[::-1], "--out", out) and out.read_text())
     assert (
         back["figures"]["picture.recall"]["difference"] == -found["figures"]["picture.recall"]["difference"]

@@ -57,9 +57,8 @@ def area_under(x: Numbers, y: Numbers, low: float, high: float) -> Area:
 
 
 def log_rates(rates: Numbers, low: float) -> Numbers:
-    """Logarithms of rates (..., T) that rise from 0, for an area from `low` on; 0 becomes `low`, if that is less."""
-    least = np.where(rates > 0, rates, np.inf).min(-1, keepdims=True)
-    found: Numbers = np.log(np.where(rates > 0, rates, np.minimum(low, least)))
+    """Logarithms of rates, for an area from `low` on: 0, which has none, counts as `low`."""
+    found: Numbers = np.log(np.where(rates > 0, rates, low))
     return found
 
 

@@ -18,6 +18,7 @@ __all__ = ["Gallery", "Shown"]
 
 WORST = 12  # of each sort
 SIDE = 640  # pixels at most
+SLENDER = 3  # times as long as wide; of a longer picture a part is shown
 FOUND = np.array([1.0, 0.23, 0.19], np.float32)
 TRUTH = np.array([0.10, 0.55, 1.0], np.float32)
 
@@ -81,12 +82,31 @@ class Gallery:
         return sorted(self._alarms, key=_order)
 
 
+def _part(marked: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """The whole picture, or of a slender one as many of its shorter sides as SLENDER says."""
+    sides = marked.shape
+    long = int(np.argmax(sides))
+    reach = SLENDER * min(sides)
+    if sides[long] <= reach:
+        return slice(None), slice(None)
+    places = np.flatnonzero(marked.any(1 - long))
+    middle = int(np.median(places)) if len(places) else sides[long] // 2
+    start = min(max(middle - reach // 2, 0), sides[long] - reach)
+    cut = slice(start, start + reach)
+    return (cut, slice(None)) if long == 0 else (slice(None), cut)
+
+
 def _order(shown: Shown) -> tuple[float, str]:
     return -shown.rank, shown.picture
 
 
 def _image(picture: NDArray[np.float32], mask: NDArray[np.bool_], truth: NDArray[np.bool_] | None) -> str:
-    """The picture with outlines, as a data URI; what is marked goes over what was found."""
+    """The picture with outlines, as a data URI; what is marked goes over what was found.
+
+    Of a slender picture it is the part around what is marked, or else around what was found.
+    """
+    part = _part(mask if truth is None or not truth.any() else truth)
+    picture, mask, truth = picture[part], mask[part], None if truth is None else truth[part]
     shrink = max(1.0, max(picture.shape[:2]) / SIDE)
     size = tuple(max(1, round(side / shrink)) for side in picture.shape[1::-1])
     grey = np.round(to_channels(picture, 3) * 255).astype(np.uint8)

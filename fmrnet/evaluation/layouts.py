@@ -365,6 +365,8 @@ def _inside(folder: Path, name: str, source: Path) -> Path:
 
 
 def _hint(root: Path) -> str:
+    if (root / "split_csv").is_dir():
+        return f"; it holds VisA, whose objects are sets of their own: name one, such as {root / 'candle'}"
     sets = [
         path.name for path in visible(root) if (path / "test").is_dir() or (path / "test_public").is_dir()
     ]

@@ -147,8 +147,7 @@ def _curves(
         shares = [part / part.sum(1, keepdims=True) for part in (good[:number], defective[number:])]
         drawn = [weights[:, :number], weights[:, number:]]
         x, y = (
-            curves.cumulative(times @ share / times.sum(1, keepdims=True))
-            for times, share in zip(drawn, shares, strict=True)
+            curves.cumulative(times @ share / len(share)) for times, share in zip(drawn, shares, strict=True)
         )
         low, high = np.log(AUPIMO_RATES)
         found["aupimo"] = curves.area_under(curves.log_rates(x, AUPIMO_RATES[0]), y, low, high).value

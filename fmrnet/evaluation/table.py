@@ -61,20 +61,26 @@ def print_figures(figures: dict[str, Any]) -> None:
 
 def print_comparison(found: dict[str, Any]) -> None:
     """What differs between two results."""
-    table = Table(title="second less first, with 95 % intervals", title_justify="left")
-    for title in ("", *map(printable, found["results"]), "difference", ""):
-        table.add_column(title, justify="left" if not title else "right")
-    for key, one in found["figures"].items():
-        part, _, name = key.partition(".")
-        if name in FIGURES:
-            span = "" if one["interval"] is None else " [{:+.3f}, {:+.3f}]".format(*one["interval"])
+    for name, path in zip(("first", "second"), found["results"], strict=True):
+        show(f"{name}: {path}")
+    table = Table()
+    for title in ("", "first", "second", "difference", "95 % interval", ""):
+        table.add_column(title, justify="right" if title else "left")
+    for part, title in PARTS.items():
+        table.add_row(f"{title}:")
+        for name, label in FIGURES.items():
+            if (one := found["figures"].get(f"{part}.{name}")) is None:
+                continue
+            span = "-" if one["interval"] is None else "{:+.3f} to {:+.3f}".format(*one["interval"])
             table.add_row(
-                f"{FIGURES[name]}, {PARTS[part]}",
+                f"  {label}",
                 _number(one["first"]),
                 _number(one["second"]),
-                f"{one['difference']:+.3f}{span}",
+                f"{one['difference']:+.3f}",
+                span,
                 "differs" if one["differs"] else "",
             )
+        table.add_section()
     Console(markup=False, emoji=False).print(table)
     print(
         "a difference whose interval holds 0 may be chance; of many figures one in twenty differs by chance alone"

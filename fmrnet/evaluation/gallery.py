@@ -115,7 +115,7 @@ def _image(picture: NDArray[np.float32], mask: NDArray[np.bool_], truth: NDArray
         if marked is not None and marked.any():
             share = Image.fromarray(marked.astype(np.float32)).resize(size, Image.Resampling.BOX)
             inside = np.asarray(share) > 0
-            small[ndimage.binary_dilation(inside, np.ones((3, 3)), iterations=2) & ~inside] = colour
+            small[ndimage.binary_dilation(inside, np.ones((3, 3), np.bool_), iterations=2) & ~inside] = colour
     encoded = io.BytesIO()
     Image.fromarray(np.round(small * 255).astype(np.uint8)).save(encoded, "WEBP", quality=80)
     return f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}"

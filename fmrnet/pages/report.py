@@ -55,7 +55,7 @@ def write_report(report: Report, model: str | Path, form: Form = Form.auto) -> F
     single = size <= largest
     calibration = report.inspector.calibration
     rates = _rates(calibration)
-    names = _shortest([line.get("source", line["picture"]) for line in lines])
+    names = _shortest([str(line.get("source", line["picture"])) for line in lines])
     rows = [
         _row(line, name, list(found), single) for line, name, found in zip(lines, names, files, strict=True)
     ]

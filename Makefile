@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 PYTEST := $(BIN)/pytest -q -n 2 --dist loadfile
 
-.PHONY: demo test test-all fuzz check bench mutants wheel clean help
+.PHONY: demo test test-all fuzz check docs bench mutants wheel clean help
 
 help:
 	@echo "make demo      train on a real texture, find drawn defects, write a picture sheet to demo/"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-all  run the tests, the slow ones too"
 	@echo "make fuzz      look for inputs that break it, for hours"
 	@echo "make check     lint, format and type checks"
+	@echo "make docs      build the pages into build/site/; a broken link is an error"
 	@echo "make bench     CPU microbenchmarks, written to bench/results/"
 	@echo "make mutants   break kernels and training line by line and see the tests fail"
 	@echo "make wheel     build the wheel into dist/"
@@ -41,6 +42,9 @@ check: $(READY)
 	rm -rf build/check
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/check .
 	cd build/check && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p fmrnet
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[bench]'

@@ -167,7 +167,7 @@ def test_evaluate(model, tmp_path):
     assert seen.exit_code == 0, seen.output
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert (figures["pictures"]["good"], figures["pictures"]["defective"]) == (1, 1)
-    for word in ("ROC-AUC", "AU-PRO", "precision", "pixels of hole", f"{figures['pixel']['roc_auc']:.3f}"):
+    for word in ("ROC-AUC", "AU-PRO", "precision", "hole", f"{figures['pixel']['roc_auc']:.3f}"):
         assert word in seen.output
 
 

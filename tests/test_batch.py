@@ -343,6 +343,7 @@ def many(tmp_path):
     return tmp_path / "many"
 
 
+@pytest.mark.slow
 def test_killed_it_leaves_whole_lines_and_goes_on(model, many, folder, tmp_path):
     out = tmp_path / "out"
     assert run("inspect", model, folder, "--out", out).exit_code == 0

@@ -342,7 +342,13 @@ def test_a_reader_that_stops_reading_is_told_nothing(model):
     assert (seen.returncode, seen.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full"])
+@pytest.mark.parametrize(
+    "redirection",
+    [
+        "<&- >&- 2>&-",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in (">&-", "2>&-", ">&- 2>&-", "2>/dev/full")),
+    ],
+)
 def test_streams_that_are_closed_are_no_error(model, redirection):
     command = f"{sys.executable} -m fmrnet info '{model}' {redirection}"
     seen = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120)

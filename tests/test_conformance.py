@@ -352,6 +352,7 @@ def test_every_function_has_a_check():
         assert [p for p, _ in conformance.properties_of(name) if "oracle" in p.name], name
 
 
+@pytest.mark.slow
 def test_pytest_plugin(author):
     command = [sys.executable, "-m", "pytest", "-p", "fmrnet.conformance", "-p", "no:cacheprovider", "-rs"]
     both = ["--fmrnet-kernel", "theirs:recall", "--fmrnet-kernel", "recall=theirs:transposed"]

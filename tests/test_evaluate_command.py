@@ -108,6 +108,7 @@ def test_ctrl_c_gives_the_figures_of_what_is_done_and_keeps_earlier_ones(
     assert (f"wrote {out}" in seen.stdout) == (not earlier)
 
 
+@pytest.mark.slow
 def test_termination_is_as_ctrl_c(model, dataset, tmp_path):
     for number in range(4, 60):
         save(dataset / f"test/ok/{number}.bmp", ground(seed=number))
@@ -167,6 +168,7 @@ def test_the_demo_leaves_other_peoples_folders_alone(tmp_path, quick_demo, name)
     assert (tmp_path / name).read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 def test_the_demo_takes_its_own_folder_again(tmp_path, quick_demo):
     (tmp_path / "empty").mkdir()
     for _ in range(2):

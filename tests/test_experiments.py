@@ -176,6 +176,7 @@ def test_a_stopped_training_goes_on(call, dataset, monkeypatch, capsys):
     assert resumed == [True]
 
 
+@pytest.mark.slow
 def test_components_switch_off_what_they_say(monkeypatch):
     torch.manual_seed(0)
     seen = []

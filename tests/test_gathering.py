@@ -174,6 +174,7 @@ def program(*arguments: object, given: bytes = b"") -> subprocess.CompletedProce
     return subprocess.run(command, input=given, capture_output=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_picture_on_standard_input_is_a_json_line_and_nothing_else(sensitive, picture, tmp_path):
     """In a process of its own, with real pipes."""
     ended = program(

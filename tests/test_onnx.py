@@ -65,7 +65,7 @@ SHAPES: dict[Callable[..., tuple[Tensor, ...]], list[tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("function", SHAPES)
+@pytest.mark.parametrize("function", [pytest.param(maps, marks=pytest.mark.slow), textons, memory])
 def test_functions(function: Callable[..., tuple[Tensor, ...]]) -> None:
     inputs = [uniform(*shape, seed=seed) for seed, shape in enumerate(SHAPES[function])]
     for found, expected in zip(run_as_onnx(Call(function), *inputs), function(*inputs), strict=True):

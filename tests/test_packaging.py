@@ -49,6 +49,7 @@ def test_holds_every_module_and_nothing_else(wheel):
     assert names == expected | pages | {"fmrnet/py.typed"}
 
 
+@pytest.mark.slow
 def test_works_outside_the_repository(wheel, tmp_path):
     subprocess.run(
         [

@@ -306,6 +306,7 @@ def test_metrics_log_and_status_tell_what_happened(server: Process) -> None:
     assert {model["name"] for model in shown["models"]} == {"carpet", "tile.v2"}
 
 
+@pytest.mark.slow
 def test_a_replaced_model_is_taken_up_without_a_dropped_request(server: Process, folder: Path) -> None:
     versions: list[str] = []
     stop = threading.Event()
@@ -341,6 +342,7 @@ def test_a_replaced_model_is_taken_up_without_a_dropped_request(server: Process,
     (folder / "carpet.fmr").write_bytes(before)
 
 
+@pytest.mark.slow
 def test_sigterm_finishes_what_is_in_hand(server: Process) -> None:
     """The last test of this file, for it ends the server."""
     answers: list[int] = []

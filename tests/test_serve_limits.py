@@ -165,6 +165,7 @@ def test_who_does_not_read_is_ended(server: Thread) -> None:
     connection.close()
 
 
+@pytest.mark.slow
 def test_thousands_of_idle_connections_keep_nobody_out(
     server: Thread, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -207,7 +207,9 @@ class Evaluation:
                 "picture": name,
                 "class": example.defect,
                 "sha256": digest,
-                "truth_sha256": None if truth is None else hashlib.sha256(np.packbits(truth).tobytes()).hexdigest(),
+                "truth_sha256": None
+                if truth is None
+                else hashlib.sha256(np.packbits(truth).tobytes()).hexdigest(),
                 "masks": len(example.masks),
                 "score": float(result.score),
                 "defective": bool(result.defective),

@@ -90,6 +90,15 @@ def test_without_a_cloud_the_node_decides(line_model, tmp_path):
     assert (one["decided_by"], one["level"], one["p_value"]) == ("node", "pixel", expected.p_value)
 
 
+def test_a_name_that_is_no_text_is_a_picture_as_any_other(line_model, watched, tmp_path):
+    for _ in range(2):  # after a new start, too, it is the one that was there
+        with edge(line_model, tmp_path / "out", watch=watched) as node:
+            write(watched / os.fsdecode(b"bad\xff.png"), 0)
+            write(watched / "two\nlines.png", 2)
+            until(lambda node=node: node.verdict(2) and settled(node))
+    assert {one["picture"] for one in written(tmp_path / "out")} == {"bad\\udcff.png", "two\nlines.png"}
+
+
 def test_half_written_files_are_waited_for(line_model, watched, tmp_path, monkeypatch):
     monkeypatch.setattr("fmrnet.deployment.watch.PATIENCE", 1.5)
     data = file_of(0)

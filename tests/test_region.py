@@ -105,8 +105,13 @@ def test_a_region_that_no_picture_or_patch_fits_is_refused(inspector, tmp_path, 
     write_picture(tmp_path / "none.png", np.zeros((9, 9), np.bool_))
     with pytest.raises(ConfigError, match=r"none.png marks nothing"):
         Region.parse(str(tmp_path / "none.png"))
+    for text in ("1,2,3", "-5,0,200,200", "0.5,0,64,64", "999999999,0,64,64"):
+        with pytest.raises(
+            ConfigError, match="expected x,y,width,height in whole pixels, or the file of a mask"
+        ):
+            Region.parse(text)
     with pytest.raises(PictureError, match="does not exist"):
-        Region.parse("1,2,3")
+        Region.parse("none_there.png")
     with pytest.raises(ConfigError, match="holds no square of 64x64, a patch"):
         inspector.region = Region.parse("0,0,63,100")
     checkers = np.indices((200, 200)).sum(0) % 2 > 0

@@ -28,7 +28,7 @@ from fmrnet.deployment.models import version_of
 from fmrnet.deployment.store import Store
 from fmrnet.deployment.uplink import Answer, Backoff, Refused, Unreachable, Uplink
 from fmrnet.deployment.verdict import DecidedBy, Verdict
-from fmrnet.deployment.watch import Found, Watch
+from fmrnet.deployment.watch import Found, Watch, in_text
 from fmrnet.errors import ConfigError, FmrnetError, PictureError, is_out_of_memory, printable
 from fmrnet.pictures import decode_picture
 
@@ -372,7 +372,7 @@ class EdgeNode:
             return  # it is being written, and will be found again
         if not self.store.is_same(found.source, data):
             with suppress(PictureError):  # until its writer is done, or nobody has changed it for long enough
-                self.take(data, found.path.name, found.source, whole=found.last)
+                self.take(data, in_text(found.path.name), found.source, whole=found.last)
 
     def _meet_deadlines(self) -> None:
         for number in self.store.overdue():

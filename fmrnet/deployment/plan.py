@@ -28,7 +28,7 @@ from PIL import Image
 from fmrnet.deployment.compress import lossless
 from fmrnet.deployment.uplink import Uplink
 from fmrnet.engines.engine import Found, Seen, filled
-from fmrnet.errors import ConfigError
+from fmrnet.errors import ConfigError, PictureError
 from fmrnet.inspection.inspector import Inspector, Result
 from fmrnet.pictures import decode_picture
 
@@ -145,9 +145,12 @@ def plan(
     ways, notes = _ways(inspector, uplink)
     rows, left = [Row(name) for name in ways], 0
     for number, path in enumerate(paths):
-        data = path.read_bytes()
-        picture = decode_picture(data, inspector.bits)
-        first = inspector.inspect(picture, "patch")
+        try:
+            data = path.read_bytes()
+            picture = decode_picture(data, inspector.bits)
+            first = inspector.inspect(picture, "patch")
+        except PictureError as error:
+            raise PictureError(f"{path} {error}") from None
         if not first.settled:
             left += 1
             started = time.perf_counter()

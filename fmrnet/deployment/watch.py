@@ -150,7 +150,7 @@ class Watch:
             return entry.name, None
         if not entry.is_file():
             return entry.name, None
-        source = f"{entry.name}/{state.st_size}/{state.st_mtime_ns}"
+        source = f"{in_text(entry.name)}/{state.st_size}/{state.st_mtime_ns}"
         return entry.name, Found(Path(entry.path), source, state.st_mtime_ns, last=False)
 
     def _note_closed(self, name: str) -> None:
@@ -195,3 +195,8 @@ class Watch:
 
 def _is_listed(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def in_text(name: str) -> str:
+    r"""A file's name as SQLite, MQTT and OPC UA take it: bytes that are no UTF-8 stand as \udc80 to \udcff in it."""
+    return name.encode("utf-8", "backslashreplace").decode()

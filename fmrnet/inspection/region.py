@@ -23,6 +23,7 @@ from fmrnet.pictures import read_mask
 __all__ = ["Region"]
 
 RECTANGLE = re.compile(r"\s*(\d{1,8})\s*,\s*(\d{1,8})\s*,\s*(\d{1,8})\s*,\s*(\d{1,8})\s*")
+NUMBERS = re.compile(r"[-+.\s\d]*(,[-+.\s\d]*)+")  # of what was meant as a rectangle
 GREATEST = 2**24  # pixels of a side
 MOST_RUNS = 100_000  # of a mask: it goes into the header of the model file
 
@@ -64,6 +65,10 @@ class Region:
                     f"--roi {shown(text)}: expected x,y,width,height of a rectangle with pixels"
                 )
             return cls(x, y, width, height)
+        if NUMBERS.fullmatch(text):
+            raise ConfigError(
+                f"--roi {shown(text)}: expected x,y,width,height in whole pixels, or the file of a mask"
+            )
         return cls.around(read_mask(Path(text)), f"--roi {text}")
 
     @classmethod

@@ -22,8 +22,8 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [README, *(ROOT / name for name in ("CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md")), *DOCS]
-# Commands on these pages are only parsed, as they need a server, a broker, larger pictures or other data; the tests of their
-# rooms run the like. Examples for programs that are not installed, or that ask a server, are not run.
+# Commands on these pages are only parsed, as they need a server, a broker, larger pictures or other data; the tests of
+# their rooms run the like. Examples for programs that are not installed, or that ask a server, are not run.
 PARSED = ("a-day-on-a-line", "commands", "edge", "evaluate", "inspect", "report", "serve")
 FOREIGN = ("fiftyone", "label_studio_sdk", "mlflow", "tritonclient", "wandb")
 RUN = [page for page in (README, *DOCS) if page.stem not in PARSED]

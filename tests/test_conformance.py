@@ -25,7 +25,7 @@ from fmrnet.conformance.kernel import find
 from fmrnet.errors import ConfigError
 
 wheel = test_packaging.wheel
-README = (Path(__file__).parent.parent / "README.md").read_text()
+PAGE = (Path(__file__).parent.parent / "docs" / "kernels.md").read_text()
 
 # --- kernels as somebody else would write them, each with a fault that can be planted -----------------------
 
@@ -410,12 +410,12 @@ def test_time_only_after_the_check(author):
 
 
 @pytest.mark.slow
-def test_the_ci_file_of_the_readme(wheel, author):
+def test_the_ci_file_of_the_page(wheel, author):
     """Its steps, one after the other, in a folder with a kernel and the wheel; offline, dependencies are there."""
-    yaml = re.search(r"```yaml\n(.*?)```", README, re.DOTALL)
+    yaml = re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     steps = re.findall(r"- run: (.*)", yaml[1])
     assert len(steps) == 2
-    kernel = re.search(r"```python\n(import torch\nimport torch.nn.*?)```", README, re.DOTALL)
+    kernel = re.search(r"```python\n(import torch\nimport torch.nn.*?)```", PAGE, re.DOTALL)
     (author / "mykernels.py").write_text(kernel[1])
     (author / "wheels").mkdir()
     (author / "wheels" / wheel.name).write_bytes(wheel.read_bytes())

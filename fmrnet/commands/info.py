@@ -61,8 +61,12 @@ def info(
     for title, fields in sections.items():
         print(title)
         for name, value in fields.items():  # provenance is whatever the file's author wrote
-            short = name == "loss_curve" and isinstance(value, list)
-            text = f"{len(value)} entries, see --json" if short else shown(value, 500)
+            if name == "loss_curve" and isinstance(value, list):
+                text = f"{len(value)} entries, see --json"
+            elif name == "region" and inspector.region is not None:
+                text = str(inspector.region)
+            else:
+                text = shown(value, 500)
             show(f"  {shown(name)[1:-1]:18} {text}")
 
 

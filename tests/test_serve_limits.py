@@ -25,6 +25,7 @@ from fmrnet.deployment import admission, batching, connections
 from fmrnet.deployment.admission import Tokens
 from fmrnet.deployment.endpoints import Inspection
 from fmrnet.deployment.protocol import Request, encode_request
+from fmrnet.deployment.server import listen
 from fmrnet.errors import ConfigError
 
 BODY, HEADERS = encode_request(Request({"picture": ground(64, 64)}))
@@ -322,3 +323,10 @@ def test_arrays_of_any_layout_are_sent(server: Thread) -> None:
     picture = np.asfortranarray(ground(80, 96))[::-1, ::1]
     body, headers = encode_request(Request({"picture": picture}))
     assert ask(server.address, PATCH, body, headers)[0] == 200
+
+
+def test_a_port_that_is_taken_is_a_mistake_that_names_it() -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"^127\.0\.0\.1:{port}: Address already in use"):
+            listen("127.0.0.1", port)

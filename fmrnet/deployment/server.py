@@ -24,13 +24,13 @@ FINISH_SECONDS = 60  # for what is in hand at the end
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens at an address; port 0 is any that is free. OSError names the address."""
+    """A socket that listens at an address; port 0 is any that is free. ConfigError names one that is not to be had."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=WAITING)
     except (OSError, OverflowError) as error:
-        number = error.errno if isinstance(error, OSError) else None
-        raise OSError(number, getattr(error, "strerror", None) or str(error), f"{host}:{port}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{host}:{port}: {reason}; name another address or port") from None
 
 
 def server(app: FastAPI, *, certificate: Path | None = None, key: Path | None = None) -> uvicorn.Server:

@@ -194,8 +194,8 @@ def joined(device: str) -> Iterator[torch.device]:
         yield where
     except BaseException as error:
         if not _tells(store):
-            time.sleep(HEAD_START)
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # until this process ends
+            time.sleep(HEAD_START)  # torchrun may end this process meanwhile; it says nothing of that either
         if _is_loss(error):
             reason = "another process of this training has ended; repeat the command with --resume to go on"
             raise ConnectionResetError(errno.ECONNRESET, reason) from error

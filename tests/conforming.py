@@ -25,8 +25,10 @@ LONG = {  # with a kernel that is interpreted, and has a quicker one beside it
     "median_matches_the_oracle",
     "matches_the_oracle_on_large_pictures",
     "gradients_agree_on_large_pictures",
+    "nearest_of_many_is_never_swapped",
     "repeats_to_the_last_bit",  # and an interpreter has no threads that could come in another order
 }
+COMPILED = ("anomaly_map", "modality_maps", "without_light", "fusion_inputs")  # at length
 SEED = 0 if os.environ.get("CI") else random.randrange(2**16)  # other inputs each time; a failure shows which
 
 
@@ -43,11 +45,15 @@ def conforming(name: str, backends: dict[str, tuple[str, ...]] = EVERY) -> pytes
 
 
 def _slow(name: str, backend: str, dtype: str, prop: Property) -> list[pytest.MarkDecorator]:
-    """Without a GPU Triton's interpreter takes minutes over some: it computes in float32 whatever the dtype, and the
-    modality maps are those of the anomaly map's kernel."""
+    """What takes long: kernels that numba compiles once more for float64, and Triton's interpreter without a GPU.
+
+    The interpreter computes in float32 whatever the dtype; the modality maps are those of the anomaly map's kernel, and
+    the light is taken away in that of the fusion's inputs.
+    """
     interpreted = backend == "triton" and not torch.cuda.is_available()
-    long = dtype != "float32" or name == "modality_maps" or prop.name in LONG
-    return [pytest.mark.slow] if interpreted and long else []
+    long = dtype != "float32" or name in ("modality_maps", "without_light") or prop.name in LONG
+    compiled = backend == "numba" and dtype == "float64" and name in COMPILED
+    return [pytest.mark.slow] if (interpreted and long) or compiled else []
 
 
 def kernel_of(name: str, backend: str, dtype: str, *, gradients: bool | None = True) -> Kernel:

@@ -50,6 +50,7 @@ def blocks(kind: str, shape: tuple[int, ...], seed: int, dtype: torch.dtype) -> 
     return skip, memory
 
 
+@pytest.mark.slow  # numba compiles the kernels for each of these
 @given(data=st.data(), temperature=temperatures, kind=st.sampled_from(KINDS), seed=seeds)
 @settings(max_examples=15)
 def test_textons_at_every_temperature(backend, data, temperature, kind, seed):
@@ -64,6 +65,7 @@ def test_textons_at_every_temperature(backend, data, temperature, kind, seed):
     assert_close(found, expected, dtype=dtype, scale=np.abs(memory).max() * max(1, 0.1 / temperature))
 
 
+@pytest.mark.slow  # numba compiles the kernels for each of these
 @pytest.mark.parametrize("temperature", [0.01, 100])
 @pytest.mark.parametrize("kind", ["opposite", "ones and zeros"])
 @pytest.mark.parametrize("places", [(2, 3), (9, 8)])
@@ -174,6 +176,7 @@ def flat_pictures(kind, shape, rng):
     return image, other
 
 
+@pytest.mark.slow  # numba compiles the kernels for each of these
 @given(
     seed=seeds,
     kind=st.sampled_from(FLAT),

@@ -71,6 +71,7 @@ def test_errors_name_what_was_given():
         fast.without_light(x.half(), y.half(), std.half(), backend="numba")
 
 
+@pytest.mark.slow
 def test_the_operators_are_registered_in_full():
     x, y, mean, std = (t.requires_grad_() for t in drawn(1, 2, 9, 8, dtype=torch.float64))
     torch.library.opcheck(learned_fusion._without_light, (x, y, std, "numba"))

@@ -124,7 +124,7 @@ def test_faults_at_random_moments(seed, line_model, tmp_path):
             if expected.settled and one["level"] == "patch"
             else (DecidedBy.cloud, DecidedBy.deadline)
         ), one
-        # Processes may differ in a score's last bit, and the p-values of this model's early exit change by 125 times as much.
+        # Processes may differ in a score's last bit; the early exit's p-values change by 125 times as much.
         assert one["defective"] == expected.defective
         assert one["score"] == pytest.approx(expected.score, rel=1e-6)
         assert one["p_value"] == pytest.approx(expected.p_value, abs=125 * 1e-6 * 3)

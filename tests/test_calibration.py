@@ -247,6 +247,24 @@ def test_one_defective_picture_is_named_with_its_place_and_hardly_moves_a_thresh
         assert getattr(found, threshold) == pytest.approx(getattr(clean, threshold), rel=0.35)
 
 
+def test_of_several_that_stand_out_one_is_left_out_and_all_are_named():
+    """As on parts whose edge shows in three of the good pictures: only a person can say whether they are good."""
+    spoilt = list(alarms(17, 1))
+    for number in (3, 11, 12):
+        spoilt[number][0, 100:112, 200:216] = 0.7 + number / 100
+    names = [f"{number}.png" for number in range(17)]
+    found = calibrate(Alarming(), named(spoilt[:9], names[:9]), learnt=named(spoilt[9:], names[9:]))
+    assert [one.picture for one in found.suspects] == ["12.png"]
+    assert {one.picture for one in found.loudest[:2]} == {"3.png", "11.png"}
+    assert len(found.loudest) == 3
+    others = [name for name in names if name not in ("3.png", "12.png")]
+    assert found.loudest[2].picture in others
+    without = replace(found.picture, held_out=found.picture.held_out[:3] + found.picture.held_out[4:])
+    relief = found.picture.relief(0.05)
+    assert relief == pytest.approx(without.thresholds(0.05)[0] / found.picture.thresholds(0.05)[0])
+    assert relief < 0.9
+
+
 def test_of_four_pictures_none_is_named():
     spoilt = list(alarms(4, 0))
     spoilt[3][0, 100:112, 200:216] = 0.9

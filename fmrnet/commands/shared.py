@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["end_with_errors", "load", "name_errors", "print_calibration"]
 
+WORTH = 0.9  # of a threshold; what lowers it less is not told
+
 
 def load(
     model: Path,
@@ -44,9 +46,13 @@ def print_calibration(calibration: Calibration) -> None:
 
     print(calibration.promise)
     print(calibration.exit_promise)
-    show("the good pictures that score highest; is one defective, take it out and calibrate again:")
+    show(
+        "the good pictures that score highest; take out what is not as a good picture should be, and begin again:"
+    )
     for loudest in calibration.loudest:
         show(f"  {loudest}")
+    if (relief := calibration.picture.relief(calibration.false_alarms)) < WORTH:
+        show(f"  without the highest held-out one of them the threshold would be {1 - relief:.0%} lower")
     if calibration.suspects:
         show(
             "look at these, which are unlike the others and were left out (--keep-suspects counts them as good):"

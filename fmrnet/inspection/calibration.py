@@ -22,11 +22,12 @@ from fmrnet.inspection.early_exit import LOST, EarlyExit
 from fmrnet.inspection.good_scores import GoodScores
 from fmrnet.inspection.limits import Limits, Look, look
 from fmrnet.inspection.stored import Stored
-from fmrnet.inspection.suspects import FEWEST, Suspect, loud, odd
+from fmrnet.inspection.suspects import FEWEST, Suspect, loud, most, odd
 
 __all__ = ["Calibration", "calibrate"]
 
 NAMED = 3  # good pictures that score highest, and as many that score lowest, are named with their place
+MOST_NAMED = 10  # if more of them stand out
 EDGE = 1e-6  # how near to 0 and 1 a probability's logit is taken
 LEAST = 1e-12  # a perfectly flat surface gives thresholds of 0, and scores are multiples of a threshold
 GREATEST_MAP = 2.0  # of Eq 23, where 1 - SSIM is; a learned map ends at 1
@@ -61,7 +62,8 @@ class Calibration:
     suspects : tuple of Suspect
         Good pictures that were left out, for they are unlike the others.
     loudest : tuple of Suspect
-        The good pictures that score highest, and where: these rule the threshold.
+        The good pictures that score highest, and where: the held-out ones of these rule the threshold. Those that stand
+        out and were not left out come first, for one in twenty is the most that is left out.
     quietest : tuple of Suspect
         Those that score lowest, the lowest first, and where they score most.
     """
@@ -254,7 +256,9 @@ def calibrate(
         raise DatasetError("no good pictures to calibrate on")
     known = [_evidence(engine, name, picture, inside) for name, picture in learnt]
     seen = [*((one.name, one.look) for one in every), *looks]
-    suspects = {} if keep_suspects else _odd(seen, corner) | _loud((every, known), config.patch_size, corner)
+    standing_out = _loud((every, known), config.patch_size, corner)
+    left_out = dict(list(standing_out.items())[: most(len(every) + len(known))])
+    suspects = {} if keep_suspects else _odd(seen, corner) | left_out
     if all(one.name in suspects for one in every):  # a single one, say: there is nothing else to go by
         suspects = {name: one for name, one in suspects.items() if name not in {held.name for held in every}}
     every, known = ([one for one in group if one.name not in suspects] for group in (every, known))
@@ -280,7 +284,9 @@ def calibrate(
         limits=limits,
         looks=tuple(one for name, one in seen if name not in suspects),
         suspects=tuple(suspects.values()),
-        loudest=_named(every, picture, config.patch_size, corner, loud=True),
+        loudest=_loudest(
+            standing_out, suspects, _named(every, picture, config.patch_size, corner, loud=True)
+        ),
         quietest=_named(every, picture, config.patch_size, corner, loud=False),
     )
 
@@ -375,6 +381,15 @@ def _named(
         surprise = good.surprise(every[number].readings)
         found.append(_place(every[number], surprise, f"surprise {surprises[number]:.2f}", size, corner))
     return tuple(found)
+
+
+def _loudest(
+    standing_out: dict[str, Suspect], left_out: dict[str, Suspect], highest: tuple[Suspect, ...]
+) -> tuple[Suspect, ...]:
+    """What stands out and was not left out, then those that score highest, each once."""
+    first = [one for name, one in standing_out.items() if name not in left_out]
+    others = [one for one in highest if one.picture not in standing_out]
+    return tuple([*first, *others][: max(NAMED, min(len(first), MOST_NAMED))])
 
 
 def _place(

@@ -16,7 +16,7 @@ surprise it is an estimate, by the law.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -117,6 +117,14 @@ class GoodScores:
         shared = _shared(len(location))
         logs = location - scale * special.stdtrit(freedom, 10.0 ** (shared - self.threshold(rate)))
         return tuple(np.exp(np.minimum(logs, MOST_LOG)).tolist())
+
+    def relief(self, rate: float) -> float:
+        """What share the first threshold would be of itself without the most surprising held-out picture."""
+        if len(self.held_out) == 1:
+            return 1.0
+        loudest = int(self.held_out_surprises.argmax())
+        others = replace(self, held_out=self.held_out[:loudest] + self.held_out[loudest + 1 :])
+        return others.thresholds(rate)[0] / self.thresholds(rate)[0]
 
     @cached_property
     def surprises(self) -> Floats:

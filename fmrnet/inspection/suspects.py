@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fmrnet.inspection.limits import Limits, Look
 from fmrnet.inspection.stored import Stored
 
-__all__ = ["FEWEST", "Suspect", "loud", "odd"]
+__all__ = ["FEWEST", "Suspect", "loud", "most", "odd"]
 
 FEWEST = 5  # of fewer pictures none can be said to be unlike the others
 SHARE = 20  # no more than one picture in so many, or one, is left out: more of a kind are a kind of good ones
@@ -54,9 +54,8 @@ class Suspect:
 def loud(alarms: Sequence[float]) -> dict[int, float]:
     """Which of the pictures' greatest alarms stand out, loudest first, and how many times the typical one they are.
 
-    Those more than DEVIATIONS robust standard deviations and LEAST_TIMES above the median, on a logarithmic scale; no
-    more than one, or one in SHARE of all, and none of fewer than FEWEST. What a few are moves neither median nor
-    deviation.
+    Those more than DEVIATIONS robust standard deviations and LEAST_TIMES above the median, on a logarithmic scale; none
+    of fewer than FEWEST. What a few are moves neither median nor deviation.
     """
     if len(alarms) < FEWEST:
         return {}
@@ -64,8 +63,12 @@ def loud(alarms: Sequence[float]) -> dict[int, float]:
     above: NDArray[np.float64] = values - np.median(values)
     deviation = CONSISTENT * np.median(np.abs(above))
     least = max(DEVIATIONS * deviation, np.log(LEAST_TIMES))
-    loudest = np.argsort(-above, kind="stable")[: max(1, len(alarms) // SHARE)]
-    return {int(i): float(np.exp(above[i])) for i in loudest if above[i] > least}
+    return {int(i): float(np.exp(above[i])) for i in np.argsort(-above, kind="stable") if above[i] > least}
+
+
+def most(count: int) -> int:
+    """How many of so many pictures may be left out."""
+    return max(1, count // SHARE)
 
 
 def odd(looks: Sequence[Look]) -> dict[int, str]:
@@ -78,7 +81,7 @@ def odd(looks: Sequence[Look]) -> dict[int, str]:
         passed = Limits.around(others, distances=[0.0], shares=[0.0]).passed_by(looks[number])
         if passed:
             found[number] = max(passed, key=lambda limit: limit.times).reason
-    return found if len(found) <= max(1, len(looks) // SHARE) else {}
+    return found if len(found) <= most(len(looks)) else {}
 
 
 def _outermost(looks: Sequence[Look]) -> set[int]:

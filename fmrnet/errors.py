@@ -12,6 +12,7 @@ __all__ = [
     "DatasetError",
     "FmrnetError",
     "PictureError",
+    "in_text",
     "is_out_of_memory",
     "printable",
     "shown",
@@ -48,6 +49,15 @@ def is_out_of_memory(error: BaseException) -> bool:
         or type(error).__name__ == "OutOfMemoryError"
         or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
     )
+
+
+def in_text(name: str) -> str:
+    r"""A file's name as every output has it: bytes that are no UTF-8 stand as \udc80 to \udcff in it.
+
+    >>> print(in_text("caf\udce9.png"))
+    caf\udce9.png
+    """
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def printable(text: object, limit: int = LONGEST_LINE) -> str:

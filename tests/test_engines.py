@@ -244,8 +244,8 @@ def test_load_takes_an_engine_and_names_the_file(tmp_path, content):
 
 def test_inputs_of_graphs_are_what_the_settings_need():
     general = dataclasses.replace(INSTANT, iterations=(1, 1, 1))
-    assert inputs_of(INSTANT) == {"glance": ("picture",), "fuse": ("surprise",)}
-    assert inputs_of(general)["fuse"] == ("picture", "background", "surprise")
+    assert inputs_of(INSTANT) == {"glance": ("picture", "inside"), "fuse": ("surprise",)}
+    assert inputs_of(general)["fuse"] == ("picture", "background", "surprise", "inside")
     assert inputs_of(general)["restore"] == ("picture",)
 
 
@@ -307,12 +307,15 @@ def test_an_engine_on_graphs_fills_passes_on_what_it_keeps_and_cuts(content, mon
         return [arrays_["surprise"] / 2, arrays_["surprise"], np.zeros((0,), np.float32)]
 
     monkeypatch.setattr(graph_engine, "with_weights", lambda template, names, weights: template)
-    monkeypatch.setitem(runtimes.RUNTIMES, "onnxruntime", double({("picture",): glance, ("surprise",): fuse}))
+    monkeypatch.setitem(runtimes.RUNTIMES, "onnxruntime", double({("picture", "inside"): glance, ("surprise",): fuse}))
     engine = GraphEngine(with_graphs(instant, *inputs_of(INSTANT)), "onnxruntime")
     given = picture()
     seen = engine.glance(given)
     found = engine.compare(seen)
-    assert calls == [("glance", {"picture": (1, 1, 96, 96)}), ("fuse", {"surprise": (96, 96)})]
+    assert calls == [
+        ("glance", {"picture": (1, 1, 96, 96), "inside": (96, 96)}),
+        ("fuse", {"surprise": (96, 96)}),
+    ]
     assert seen.typical == 3.0
     assert np.array_equal(found.evidence, given[0])
     assert np.array_equal(found.anomaly_map, given[0] / 2)
@@ -343,7 +346,7 @@ def test_a_graph_is_made_when_it_is_first_needed(content, monkeypatch):
     )
     engine.glance(picture())
     engine.glance(picture())
-    assert made == [("picture",)]
+    assert made == [("picture", "inside")]
 
 
 @pytest.mark.parametrize(

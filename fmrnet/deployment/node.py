@@ -28,7 +28,7 @@ from fmrnet.deployment.models import version_of
 from fmrnet.deployment.store import Store
 from fmrnet.deployment.uplink import Answer, Backoff, Refused, Unreachable, Uplink
 from fmrnet.deployment.verdict import DecidedBy, Verdict
-from fmrnet.deployment.watch import Found, Watch, in_text
+from fmrnet.deployment.watch import Found, Watch
 from fmrnet.errors import ConfigError, FmrnetError, PictureError, is_out_of_memory, printable
 from fmrnet.pictures import decode_picture
 

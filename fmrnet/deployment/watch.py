@@ -195,8 +195,3 @@ class Watch:
 
 def _is_listed(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
-
-
-def in_text(name: str) -> str:
-    r"""A file's name as SQLite, MQTT and OPC UA take it: bytes that are no UTF-8 stand as \udc80 to \udcff in it."""
-    return name.encode("utf-8", "backslashreplace").decode()

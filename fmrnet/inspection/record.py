@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fmrnet.errors import ArtifactError, ConfigError
-from fmrnet.files import replacing
+from fmrnet.files import as_json, replacing
 from fmrnet.inspection.defects import Defect
 from fmrnet.inspection.limits import Look
 
@@ -94,7 +94,7 @@ def read_record(path: Path) -> tuple[Line, list[Line]] | None:
 
 
 def _encoded(line: Line) -> bytes:
-    return json.dumps(line, allow_nan=False).encode() + b"\n"  # in ASCII: file names may be no UTF-8
+    return as_json(line).encode() + b"\n"
 
 
 def _damaged(path: Path) -> ConfigError:

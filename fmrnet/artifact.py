@@ -251,11 +251,11 @@ def _read_header(file: BinaryIO, size: int, path: str | Path, largest: int) -> d
     """Our entry of the safetensors header of a file of `size` bytes; sizes are checked before they are believed."""
     if size > largest:
         raise ArtifactError(f"{path} has {size} bytes, and at most {largest} are read; no model is as large")
-    if size < 8:
-        raise ArtifactError(f"{path} is {'cut short' if size else 'empty'}; copy or train it again")
+    if size == 0:
+        raise ArtifactError(f"{path} is empty; copy or train it again")
     foreign = f"{path} is no FMR-Net model, or it is damaged; expected a file written by `fmrnet train`"
-    (length,) = struct.unpack("<Q", file.read(8))
-    if length == 0 or length > LARGEST_HEADER:
+    (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
+    if size < 8 or length == 0 or length > LARGEST_HEADER:
         raise ArtifactError(foreign)
     text = file.read(length)
     if len(text) < length:

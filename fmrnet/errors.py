@@ -12,6 +12,8 @@ __all__ = [
     "DatasetError",
     "FmrnetError",
     "PictureError",
+    "SizeError",
+    "fault_of",
     "in_text",
     "is_out_of_memory",
     "printable",
@@ -30,6 +32,10 @@ class PictureError(FmrnetError):
     """A picture that cannot be read or inspected."""
 
 
+class SizeError(PictureError):
+    """A picture that is whole, and of a size that does not do: it is smaller than a patch or the region of interest."""
+
+
 class DatasetError(FmrnetError):
     """A folder of pictures that training, calibration or evaluation cannot use."""
 
@@ -40,6 +46,13 @@ class ArtifactError(FmrnetError):
 
 class ConfigError(FmrnetError):
     """A setting outside its range, or settings that contradict each other."""
+
+
+def fault_of(error: BaseException) -> str:
+    """Whose fault it is that a picture is not inspected: of the "picture", of its "size", or of the "machine"."""
+    if isinstance(error, SizeError):
+        return "size"
+    return "picture" if isinstance(error, FmrnetError) else "machine"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -307,7 +307,9 @@ def test_an_engine_on_graphs_fills_passes_on_what_it_keeps_and_cuts(content, mon
         return [arrays_["surprise"] / 2, arrays_["surprise"], np.zeros((0,), np.float32)]
 
     monkeypatch.setattr(graph_engine, "with_weights", lambda template, names, weights: template)
-    monkeypatch.setitem(runtimes.RUNTIMES, "onnxruntime", double({("picture", "inside"): glance, ("surprise",): fuse}))
+    monkeypatch.setitem(
+        runtimes.RUNTIMES, "onnxruntime", double({("picture", "inside"): glance, ("surprise",): fuse})
+    )
     engine = GraphEngine(with_graphs(instant, *inputs_of(INSTANT)), "onnxruntime")
     given = picture()
     seen = engine.glance(given)

@@ -102,7 +102,7 @@ def test_a_list_names_its_paths(paths, separator):
 
 def test_a_url_is_fetched_once_and_kept_under_its_content(server, picture, tmp_path):
     out = tmp_path / "out"
-    found = gather([f"{server}/a%20b.png?size=1", f"{server}/moved.png", picture], out, allow_urls=True)
+    found = gather([f"{server}/a%20b.png?size=1", f"{server}/moved.png", picture], out, out, allow_urls=True)
     assert not found.unusable
     assert found.paths[2] == picture
     assert list(found.sources.values()) == [f"{server}/a%20b.png?size=1", f"{server}/moved.png"]
@@ -110,18 +110,19 @@ def test_a_url_is_fetched_once_and_kept_under_its_content(server, picture, tmp_p
         assert path.parent == out / "received"
         assert path.read_bytes() == picture.read_bytes()
     before = [path.stat().st_mtime_ns for path in found.paths]
-    again = gather([f"{server}/a%20b.png?size=1", f"{server}/moved.png", picture], out, allow_urls=True)
+    again = gather([f"{server}/a%20b.png?size=1", f"{server}/moved.png", picture], out, out, allow_urls=True)
     assert again.paths == found.paths
     assert [path.stat().st_mtime_ns for path in again.paths] == before
 
 
 def test_what_a_server_may_not_do(server, picture, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="is a URL; give --allow-urls"):
-        gather([f"{server}/7.png"], tmp_path)
+        gather([f"{server}/7.png"], tmp_path, tmp_path)
     closed = "http://127.0.0.1:9/a.png"
     monkeypatch.setattr(received, "LONGEST", 0.3)
     told = gather(
         [closed, *(f"{server}/{n}.png" for n in ("missing", "file", "ftp", "slow", "torn", "empty"))],
+        tmp_path,
         tmp_path,
         allow_urls=True,
     )
@@ -138,7 +139,7 @@ def test_what_a_server_may_not_do(server, picture, tmp_path, monkeypatch):
         (line,) = (why for given, why in told.unusable.items() if given.endswith(f"/{name}.png"))
         assert re.search(reason, line), line
     monkeypatch.setattr(received, "MOST_BYTES", 1000)
-    (line,) = gather([f"{server}/7.png"], tmp_path, allow_urls=True).unusable.values()
+    (line,) = gather([f"{server}/7.png"], tmp_path, tmp_path, allow_urls=True).unusable.values()
     assert "holds more than 0.00 GB" in line
 
 
@@ -146,10 +147,10 @@ def test_what_a_server_may_not_do(server, picture, tmp_path, monkeypatch):
 
 
 def test_standard_input_holds_a_picture_or_nothing(picture, tmp_path):
-    given = gather(["-"], tmp_path, standard_input=io.BytesIO(picture.read_bytes()))
+    given = gather(["-"], tmp_path, tmp_path, standard_input=io.BytesIO(picture.read_bytes()))
     assert given.sources == {given.paths[0]: "-"}
     assert (read_picture(given.paths[0]) == read_picture(picture)).all()
-    assert gather(["-"], tmp_path, standard_input=io.BytesIO()).unusable == {
+    assert gather(["-"], tmp_path, tmp_path, standard_input=io.BytesIO()).unusable == {
         "-": "standard input is empty (0 bytes); expected a picture"
     }
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fmrnet.errors import ConfigError
+from fmrnet.errors import ConfigError, in_text
 from fmrnet.listing import EXTENSIONS
 
 __all__ = ["Found", "Watch"]

@@ -156,7 +156,12 @@ def _examples(model: FMRNet) -> dict[str, Tensor]:
     picture = torch.zeros(1, model.config.image_channels, height, width)
     # Of one tensor given twice the tracer would make one input.
     plane = picture[0, 0]
-    return {"picture": picture, "background": picture.clone(), "surprise": plane.clone(), "inside": plane.clone()}
+    return {
+        "picture": picture,
+        "background": picture.clone(),
+        "surprise": plane.clone(),
+        "inside": plane.clone(),
+    }
 
 
 def _graph(

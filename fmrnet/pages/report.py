@@ -20,6 +20,7 @@ from fmrnet.inspection.good_scores import GoodScores
 from fmrnet.inspection.names import PAGE, PAGE_FILES, PAGE_KINDS
 from fmrnet.inspection.record import Line
 from fmrnet.inspection.report import Report
+from fmrnet.inspection.verdicts import LOOSEST
 from fmrnet.pages.form import Form
 from fmrnet.pages.model import model_facts, settings_facts
 from fmrnet.pages.render import fill, plural, strings, write_page
@@ -28,7 +29,7 @@ __all__ = ["write_report"]
 
 LARGEST_SINGLE = 30e6  # bytes of a page that mail takes and every browser opens at once
 LARGEST_FORCED = 400e6  # bytes of a page that browsers open at all
-RATES = np.geomspace(1e-4, 0.5, 121)  # among which the page's sliders move
+RATES = np.geomspace(1e-4, LOOSEST, 121)  # among which the page's sliders move
 SCRIPTS = ("vendor/panzoom-4.6.2.min.js", "static/viewer.js", "static/report.js")
 
 
@@ -109,6 +110,7 @@ def _row(line: Line, name: str, kinds: list[str], single: bool) -> dict[str, Any
         "reasons": [printable(reason) for reason in line["reasons"]],
         "defects": line["defects"],
         "count": line["defect_count"],
+        "wouldBe": line["would_be"],
         "width": line["width"],
         "height": line["height"],
         "seconds": line["seconds"],

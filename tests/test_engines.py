@@ -184,12 +184,18 @@ def test_what_cannot_be_chosen_is_said_with_the_remedy(content, monkeypatch, mad
         (graphs, "cuda", name, f"device 'cuda' with engine {name}: expected cpu, or engine torch"),
         (graphs, "tpu", name, "device 'tpu' with engine"),
         (
+            dataclasses.replace(content, config=INSTANT),
+            "cpu",
+            name,
+            f"engine {name} needs graphs, and this model file has no graphs; run `fmrnet graphs MODEL --out MODEL`, or",
+        ),
+        (graphs, "cpu", "tflite\n", r"engine 'tflite\n': expected auto, onnxruntime, openvino, torch"),
+        (
             content,
             "cpu",
             name,
-            f"engine {name} needs graphs, and this model file has none; make them with `fmrnet graphs`",
+            "this model runs in torch alone, for it cuts pictures into patches; use engine torch",
         ),
-        (graphs, "cpu", "tflite\n", r"engine 'tflite\n': expected auto, onnxruntime, openvino, torch"),
         (content, "tpu", "auto", "tpu"),
     ]
     for given, device, engine, expected in cases:
@@ -209,27 +215,33 @@ def test_without_pytorch_it_is_said_what_to_install_or_where_to_make_graphs(cont
     cases = [
         (content, "auto", "auto", "this model runs in torch alone", install),
         (content, "cuda", "auto", "device 'cuda' needs torch", install),
-        (content, "cpu", "torch", "engine torch is not installed", install),
+        (content, "cpu", "torch", "torch is not installed, and this model runs in torch alone", install),
         (graphs, "cpu", "auto", "neither onnxruntime nor torch", "run pip install onnxruntime"),
-        (
-            dataclasses.replace(content, config=INSTANT),
-            "auto",
-            "auto",
-            "run `fmrnet graphs MODEL --out MODEL` where 'fmrnet[train]' is installed",
-            "or pip install 'fmrnet[train]' here",
+        *(
+            (
+                dataclasses.replace(content, config=INSTANT),
+                "cpu",
+                engine,
+                "run `fmrnet graphs MODEL --out MODEL` where 'fmrnet[train]' is installed",
+                "or pip install 'fmrnet[train]' here",
+            )
+            for engine in ("auto", *choice.ENGINES)
         ),
     ]
     for given, device, engine, *expected in cases:
         with pytest.raises(ConfigError) as caught:
             choice.choose(given, device, engine)
         assert all(part in str(caught.value) for part in expected)
+    without(monkeypatch, "torch")
+    with pytest.raises(ConfigError, match="use engine onnxruntime, for this model has graphs"):
+        choice.choose(graphs, "cpu", "torch")
 
 
 def test_load_takes_an_engine_and_names_the_file(tmp_path, content):
     inspector = make_inspector()
     inspector.save(tmp_path / "a.fmr")
     assert fmrnet.load(tmp_path / "a.fmr", "cpu", engine="torch").engine.name == "torch cpu"
-    with pytest.raises(ConfigError, match="has none; make them with `fmrnet graphs`, or use engine torch"):
+    with pytest.raises(ConfigError, match="needs graphs, and this model runs in torch alone"):
         fmrnet.load(tmp_path / "a.fmr", engine=choice.ENGINES[0])
     broken = dataclasses.replace(
         with_graphs(content, "glance", "more"), calibration=inspector.calibration.to_dict()

@@ -60,6 +60,8 @@ def write_report(report: Report, model: str | Path, form: Form = Form.auto) -> F
     rows = [
         _row(line, name, list(found), single) for line, name, found in zip(lines, names, files, strict=True)
     ]
+    region = report.inspector.region
+    provenance = report.inspector.provenance | ({} if region is None else {"region": str(region)})
     drift, summary, text = report.drift(), content["summary"], strings()["report"]
     inspected = summary["defective"] + summary["good"]
     write_page(
@@ -90,7 +92,7 @@ def write_report(report: Report, model: str | Path, form: Form = Form.auto) -> F
         drift=list(drift.lines(model)),
         errors=[(printable(line["picture"]), line["error"]) for line in content["errors"]],
         not_reached=summary["not_reached"],
-        facts=model_facts(report.inspector.provenance, content["model"]["file"], content["model"]["sha256"])
+        facts=model_facts(provenance, content["model"]["file"], content["model"]["sha256"])
         + _facts(content, text),
         settings=settings_facts(report.inspector.config),
     )

@@ -110,8 +110,8 @@ def test_verdicts_and_figures_are_those_of_an_environment_with_everything(place,
 
 def test_info_shows_the_operations_that_were_counted_where_the_graphs_were_made(place):
     told = place.ended["info"][1]
-    assert "patch level        1.5" in told
-    assert "pixel level        2.5" in told
+    assert "patch level  1.5" in told
+    assert "pixel level  2.5" in told
 
 
 @pytest.mark.parametrize("name", ["train", "demo", "selfcheck", "bench", "graphs"])

@@ -219,10 +219,11 @@ class Report(Verdicts):
         if not resume:
             return [], lines
         given = set(paths)
-        if _made_by(head) != _made_by(self._head):
+        was, now = _made_by(head), _made_by(self._head)
+        if others := [name for name in now if was[name] != now[name]]:
             raise ConfigError(
-                f"{self.folder} holds a report of another model, level, rate of false alarms, number of bits, "
-                "region or release; leave out --resume to replace it, or name another folder"
+                f"{self.folder} holds a report of another {' and another '.join(others)}; leave out --resume to "
+                "replace it, or name another folder"
             )
         stays = [self._holds(line, path if (path := path_of(line)) in given else None) for line in lines]
         kept = [line for line, holds in zip(lines, stays, strict=True) if holds]
@@ -269,13 +270,15 @@ def identify(path: Path) -> Line:
     return {"bytes": state.st_size, "modified_ns": state.st_mtime_ns}
 
 
-def _made_by(head: Line) -> tuple[object, ...]:
-    """What every line of a report must have in common."""
+def _made_by(head: Line) -> dict[str, object]:
+    """What every line of a report must have in common, by its name."""
     model = head.get("model")
     digest = model.get("sha256") if isinstance(model, dict) else None
     thresholds = head.get("thresholds")
     rate = thresholds.get("false_alarms") if isinstance(thresholds, dict) else None
-    return (*(head.get(key) for key in ("fmrnet", "level", "bits", "region")), digest, rate)
+    names = {"release": "fmrnet", "level": "level", "number of bits": "bits", "region": "region"}
+    common = {name: head.get(key) for name, key in names.items()}
+    return {"model": digest, "rate of false alarms": rate, **common}
 
 
 def _name(line: Line) -> str:

@@ -147,7 +147,8 @@ const flaggedGood = (rate) => data.good[main].p.filter((p) => p <= rate + slack)
 function promise(rate) {
   const { promised, parts, p } = data.good[main];
   const values = { rate: percent(rate), n: number(p.length), best: percent(promised) };
-  return fill(parts ? t.promise.parts : promised <= rate + slack ? t.promise.kept : t.promise.estimate, values);
+  if (!parts && promised <= rate + slack) return fill(t.promise.kept, values);
+  return plural(parts ? t.promise.parts : t.promise.estimate, p.length, values);
 }
 
 function cost() {

@@ -102,7 +102,8 @@ class Calibration:
         counted = {0: "", 1: ", if the one left out is indeed defective"}
         left = counted.get(len(self.suspects), f", if the {len(self.suspects)} left out are indeed defective")
         if self.picture.promised <= self.false_alarms + 1e-12:
-            return f"at most {rate} of good pictures are called defective: {count} held-out ones promise it{left}"
+            ones = "one promises" if count == 1 else "ones promise"
+            return f"at most {rate} of good pictures are called defective: {count} held-out {ones} it{left}"
         alone = count == 1
         if self.picture.parts > 1:
             known = f"{count} held-out {'part of a picture promises' if alone else 'parts of pictures promise'} nothing"

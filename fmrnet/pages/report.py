@@ -86,7 +86,9 @@ def write_report(report: Report, model: str | Path, form: Form = Form.auto) -> F
         embedded=_embedded(report.folder, files) if single else (),
         when=datetime.datetime.now().astimezone().isoformat(" ", "minutes"),
         name=printable(report.folder.resolve().name),
-        sentence=plural(text["summary"], inspected, defective=summary["defective"]),
+        sentence=fill(text["single"], n=inspected)
+        if summary["defective"] == 1 < inspected
+        else plural(text["summary"], inspected, defective=summary["defective"]),
         promise=calibration.promise,
         drifted=drift.drifted,
         drift=list(drift.lines(model)),

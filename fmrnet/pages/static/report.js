@@ -147,8 +147,7 @@ const flaggedGood = (rate) => data.good[main].p.filter((p) => p <= rate + slack)
 function promise(rate) {
   const { promised, parts, p } = data.good[main];
   const values = { rate: percent(rate), n: number(p.length), best: percent(promised) };
-  if (!parts && promised <= rate + slack) return fill(t.promise.kept, values);
-  return plural(parts ? t.promise.parts : t.promise.estimate, p.length, values);
+  return plural(parts ? t.promise.parts : promised <= rate + slack ? t.promise.kept : t.promise.estimate, p.length, values);
 }
 
 function cost() {

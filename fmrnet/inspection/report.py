@@ -75,12 +75,12 @@ def open_report(
         except BaseException as error:
             try:
                 report.close()
-            except OSError:
+            except OSError:  # the same full disk, most likely
                 if not isinstance(error, OSError):
                     raise
-                error.add_note(
-                    f"what is done is in {folder / RECORD} alone"
-                )  # the same full disk, most likely
+            if isinstance(error, OSError):
+                whole = folder / (REPORT if (folder / REPORT).exists() else RECORD)
+                error.add_note(f"what is done is in {whole}, and --resume goes on from there")
             raise
         report.close()
 

@@ -102,10 +102,11 @@ def write_json(path: str | Path, content: dict[str, Any]) -> None:
 
 def as_json(content: Any, indent: int | None = None) -> str:
     """JSON in ASCII, with every text in it as `fmrnet.errors.in_text` has it; ValueError for NaN and infinity."""
-    text = json.dumps(content, indent=indent, allow_nan=False)
+    between = (",", ":") if indent is None else None
+    text = json.dumps(content, indent=indent, separators=between, allow_nan=False)
     if "\\ud" not in text:  # no half of a surrogate, then, and nothing to be gone through
         return text
-    return json.dumps(_in_text(content), indent=indent, allow_nan=False)
+    return json.dumps(_in_text(content), indent=indent, separators=between, allow_nan=False)
 
 
 def _in_text(content: Any) -> Any:

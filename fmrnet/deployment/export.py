@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -15,6 +14,7 @@ import fmrnet
 from fmrnet.config import Config
 from fmrnet.engines.graph_engine import OPSET, OUTPUTS, inputs_of, whole
 from fmrnet.errors import ConfigError
+from fmrnet.files import as_json
 from fmrnet.inspection.calibration import PEAK
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def export(inspector: Inspector, to: str, folder: Path) -> list[Path]:
         for name in content.graphs:
             write(whole(content, name), made / name)
         about = _about(inspector, to, suffix)
-        (made / ABOUT).write_text(json.dumps(about, indent=2, allow_nan=False) + "\n")
+        (made / ABOUT).write_text(as_json(about, indent=2) + "\n")
     return sorted(folder.iterdir())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 import struct
 import warnings
 from typing import Any
@@ -35,6 +36,7 @@ _FORMATS = [
 ]
 _LOSSY = {"JPEG", "MPO", "WEBP", "AVIF", "JPEG2000"}  # or may be; what their files do not all say
 _PNG = b"\x89PNG\r\n\x1a\n"
+_NETPBM = re.compile(rb"P[1-7fFy]\s+[#\d]")  # how PBM, PGM and PPM begin; a text may begin with P6, too
 _ORIENTATION = 0x0112
 
 
@@ -99,11 +101,14 @@ def _opened(data: bytes) -> ImageFile.ImageFile:
             raise PictureError(
                 f"is a JPEG of {frame.bits} bits, of which 8 are read; save it as 16-bit PNG or TIFF"
             )
+    known = ", ".join(name.replace("PPM", "PBM, PGM, PPM") for name in _FORMATS)
+    unknown = PictureError(f"is no picture of a known kind ({known}, TIFF)")
+    if data.startswith(b"P") and not _NETPBM.match(data):
+        raise unknown
     try:
         return Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError:
-        known = ", ".join(name.replace("PPM", "PBM, PGM, PPM") for name in _FORMATS)
-        raise PictureError(f"is no picture of a known kind ({known}, TIFF)") from None
+        raise unknown from None
     except Image.DecompressionBombError:
         raise PictureError(f"has more than {MAX_PIXELS:,} pixels; cut it into pieces") from None
 

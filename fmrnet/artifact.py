@@ -28,7 +28,7 @@ import safetensors.numpy
 from numpy.typing import ArrayLike, NDArray
 
 from fmrnet.config import MOST_WEIGHTS, Config
-from fmrnet.errors import ArtifactError, ConfigError, shown
+from fmrnet.errors import ArtifactError, ConfigError, in_text, shown
 from fmrnet.files import KINDS, replacing
 
 __all__ = [
@@ -91,8 +91,8 @@ def save(artifact: Artifact, path: str | Path) -> None:
         metadata = {
             "kind": "model",
             "config": artifact.config.to_dict(),
-            "calibration": artifact.calibration,
-            "provenance": _cut(artifact.provenance),
+            "calibration": _as_kept(artifact.calibration),
+            "provenance": _as_kept(artifact.provenance),
             "graphs": {name: list(one.weights) for name, one in artifact.graphs.items()},
         }
     graphs = {GRAPH + name: np.frombuffer(one.template, np.uint8) for name, one in artifact.graphs.items()}
@@ -251,11 +251,11 @@ def _read_header(file: BinaryIO, size: int, path: str | Path, largest: int) -> d
     """Our entry of the safetensors header of a file of `size` bytes; sizes are checked before they are believed."""
     if size > largest:
         raise ArtifactError(f"{path} has {size} bytes, and at most {largest} are read; no model is as large")
-    if size < 8:
-        raise ArtifactError(f"{path} is {'cut short' if size else 'empty'}; copy or train it again")
+    if size == 0:
+        raise ArtifactError(f"{path} is empty; copy or train it again")
     foreign = f"{path} is no FMR-Net model, or it is damaged; expected a file written by `fmrnet train`"
-    (length,) = struct.unpack("<Q", file.read(8))
-    if length == 0 or length > LARGEST_HEADER:
+    (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
+    if size < 8 or length == 0 or length > LARGEST_HEADER:
         raise ArtifactError(foreign)
     text = file.read(length)
     if len(text) < length:
@@ -348,13 +348,14 @@ def _parts(content: Any) -> Iterator[Any]:
         yield from content
 
 
-def _cut(content: Any) -> Any:
-    """The content with its texts cut to LONGEST_TEXT: a long command line is not to cost a training."""
+def _as_kept(content: Any) -> Any:
+    """The content with its texts in UTF-8 and cut to LONGEST_TEXT: a long command line is not to cost a training."""
     if isinstance(content, str):
-        return content if len(content) <= LONGEST_TEXT else content[: LONGEST_TEXT - 3] + "..."
+        text = in_text(content)
+        return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 3] + "..."
     if isinstance(content, dict):
-        return {name: _cut(part) for name, part in content.items()}
-    return [_cut(part) for part in content] if isinstance(content, list | tuple) else content
+        return {_as_kept(name): _as_kept(part) for name, part in content.items()}
+    return [_as_kept(part) for part in content] if isinstance(content, list | tuple) else content
 
 
 def _contiguous(tensor: ArrayLike) -> NDArray[Any]:

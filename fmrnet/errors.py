@@ -12,6 +12,9 @@ __all__ = [
     "DatasetError",
     "FmrnetError",
     "PictureError",
+    "SizeError",
+    "fault_of",
+    "in_text",
     "is_out_of_memory",
     "printable",
     "shown",
@@ -29,6 +32,10 @@ class PictureError(FmrnetError):
     """A picture that cannot be read or inspected."""
 
 
+class SizeError(PictureError):
+    """A picture that is whole, and of a size that does not do: it is smaller than a patch or the region of interest."""
+
+
 class DatasetError(FmrnetError):
     """A folder of pictures that training, calibration or evaluation cannot use."""
 
@@ -41,6 +48,13 @@ class ConfigError(FmrnetError):
     """A setting outside its range, or settings that contradict each other."""
 
 
+def fault_of(error: BaseException) -> str:
+    """Whose fault it is that a picture is not inspected: of the "picture", of its "size", or of the "machine"."""
+    if isinstance(error, SizeError):
+        return "size"
+    return "picture" if isinstance(error, FmrnetError) else "machine"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether this says that memory is exhausted: Python's, NumPy's, and torch's on each of its devices."""
     return (
@@ -48,6 +62,15 @@ def is_out_of_memory(error: BaseException) -> bool:
         or type(error).__name__ == "OutOfMemoryError"
         or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
     )
+
+
+def in_text(name: str) -> str:
+    r"""A file's name as every output has it: bytes that are no UTF-8 stand as \udc80 to \udcff in it.
+
+    >>> print(in_text("caf\udce9.png"))
+    caf\udce9.png
+    """
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def printable(text: object, limit: int = LONGEST_LINE) -> str:

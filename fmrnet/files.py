@@ -18,12 +18,12 @@ from typing import Any, BinaryIO
 
 import platformdirs
 
-from fmrnet.errors import ArtifactError
+from fmrnet.errors import ArtifactError, in_text
 
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["KINDS", "cache_folder", "check_writable", "digest", "replacing", "write_json"]
+__all__ = ["KINDS", "as_json", "cache_folder", "check_writable", "digest", "replacing", "write_json"]
 
 KINDS = {  # what is no regular file, by its type
     stat.S_IFDIR: "a folder",
@@ -95,9 +95,26 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 
 def write_json(path: str | Path, content: dict[str, Any]) -> None:
     """Write `content` as readable JSON in one step; NaN and infinity are refused (they are not JSON)."""
-    text = json.dumps(content, indent=2, allow_nan=False)  # in ASCII: file names may be no UTF-8
+    text = as_json(content, indent=2)
     with replacing(path) as file:
         file.write(text.encode() + b"\n")
+
+
+def as_json(content: Any, indent: int | None = None) -> str:
+    """JSON in ASCII, with every text in it as `fmrnet.errors.in_text` has it; ValueError for NaN and infinity."""
+    between = (",", ":") if indent is None else None
+    text = json.dumps(content, indent=indent, separators=between, allow_nan=False)
+    if "\\ud" not in text:  # no half of a surrogate, then, and nothing to be gone through
+        return text
+    return json.dumps(_in_text(content), indent=indent, separators=between, allow_nan=False)
+
+
+def _in_text(content: Any) -> Any:
+    if isinstance(content, str):
+        return in_text(content)
+    if isinstance(content, dict):
+        return {_in_text(name): _in_text(part) for name, part in content.items()}
+    return [_in_text(part) for part in content] if isinstance(content, list | tuple) else content
 
 
 def check_writable(path: str | Path) -> None:

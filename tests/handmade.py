@@ -25,12 +25,15 @@ def graphs() -> dict[str, Graph]:
     glance = [
         node("Sub", ["picture", "shade"], ["off"]),
         node("Abs", ["off"], ["far"]),
-        node("Div", ["far", "unit"], ["each"]),
+        node("Div", ["far", "unit"], ["all"]),
+        node("Mul", ["all", "inside"], ["each"]),
         node("Squeeze", ["each", "first_two"], ["surprise"]),
         node("MaxPool", ["each"], ["worst"], **patches),
         node("Concat", ["worst"] * 5, ["five"], axis=1),
         node("Squeeze", ["five", "first"], ["readings"]),
-        node("ReduceMean", ["each"], ["typical"], keepdims=0),
+        node("ReduceSum", ["each"], ["sum"], keepdims=0),
+        node("ReduceSum", ["inside"], ["count"], keepdims=0),
+        node("Div", ["sum", "count"], ["typical"]),
     ]
     fuse = [
         node("Identity", ["surprise"], ["evidence"]),
@@ -41,7 +44,8 @@ def graphs() -> dict[str, Graph]:
     axes = {"first": np.array([0]), "first_two": np.array([0, 1])}
     of_glance = axes | {"shade": np.float32(SHADE), "unit": np.float32(0.05)}
     of_fuse = {"half": np.float32(6), "none": np.zeros(0, np.float32)}
-    picture, surprise = {"picture": [1, 1, "height", "width"]}, {"surprise": ["height", "width"]}
+    picture = {"picture": [1, 1, "height", "width"], "inside": ["height", "width"]}
+    surprise = {"surprise": ["height", "width"]}
     maps = {"map": [None, None], "evidence": [None, None], "readings": [None]}
     seen = {"readings": [None] * 3, "typical": [], "surprise": [None, None]}
     return {

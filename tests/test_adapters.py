@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.base import clone, is_outlier_detector
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import NotFittedError, SkipTestWarning
+from sklearn.utils.estimator_checks import check_estimator
 from tiny import CONFIG, ground, make_inspector, make_sensitive_inspector
 
 import fmrnet
@@ -116,6 +120,31 @@ def test_the_detector_keeps_to_the_conventions():
     for method in (detector.predict, detector.decision_function, detector.score_samples):
         with pytest.raises(NotFittedError):
             method([ground()])
+
+
+def test_the_checks_of_scikit_learn_that_fit_no_matrix_pass():
+    """By its tags the detector takes no matrix, and so check_estimator makes no check. Forced, it makes them all."""
+    with pytest.warns(SkipTestWarning, match="Can't test estimator FMRNetDetector"):
+        check_estimator(FMRNetDetector("instant"))
+
+    class Forced(FMRNetDetector):
+        def __sklearn_tags__(self):
+            tags = super().__sklearn_tags__()
+            tags.input_tags.two_d_array = True
+            return tags
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = check_estimator(Forced("instant"), on_fail=None, on_skip=None)
+    text = (Path(__file__).parents[1] / "docs" / "from-elsewhere.md").read_text()
+    passed = {one["check_name"] for one in found if one["status"] == "passed"}
+    assert passed == set(re.findall(r"`(check_\w+)`", text)) - {"check_estimator"}
+    for one in found:
+        if one["status"] == "failed":  # what it was given is no picture, or no matrix may be taken for one
+            assert re.search(
+                "PictureError|expected .H, W.|not iterable|an empty data|NaN and inf|sparse",
+                repr(one["exception"]),
+            ), one
 
 
 @pytest.mark.parametrize(("make", "label"), [(make_inspector, 1), (make_sensitive_inspector, -1)])

@@ -7,6 +7,8 @@ import contextlib
 import csv
 import io
 import json
+import os
+import re
 from pathlib import Path
 from xml.etree import ElementTree as xml
 
@@ -26,6 +28,7 @@ from fmrnet.inspection.annotations.labelme import labelme
 from fmrnet.inspection.annotations.regions import filled, regions, run_lengths
 from fmrnet.inspection.annotations.table import table
 from fmrnet.inspection.annotations.write import FORMATS
+from fmrnet.inspection.record import path_of
 from fmrnet.pictures import read_mask, read_picture, write_picture
 
 pytestmark = pytest.mark.filterwarnings(
@@ -177,6 +180,35 @@ def defective(tmp_path_factory):
         (folder / name).parent.mkdir(exist_ok=True)
         write_picture(folder / name, picture)
     return folder
+
+
+def test_a_name_that_is_no_utf_8_is_in_no_output(sensitive, defective, tmp_path):
+    """Nor are files called so; the picture is found again all the same, though another is called as it is written."""
+    odd, alike = tmp_path / "in" / os.fsdecode(b"\xe9.png"), tmp_path / "in" / r"\udce9.png"
+    odd.parent.mkdir()
+    for path in (odd, alike):
+        path.write_bytes((defective / "b" / "0.png").read_bytes())
+    out = tmp_path / "out"
+    given = ("inspect", sensitive, odd.parent, "--out", out, "--format", ",".join(FORMATS))
+    seen = run(*given, "--json")
+    assert seen.exit_code == 0, seen.output
+    (tmp_path / "lines.json").write_text(seen.stdout)
+    for path in [*out.rglob("*"), tmp_path / "lines.json"]:
+        assert path.name.encode()
+        if path.suffix in (".json", ".jsonl", ".html", ".csv", ".xml"):
+            text = path.read_bytes().decode()
+            lines = text.splitlines() if path.suffix == ".jsonl" or path.name == "lines.json" else [text]
+            told = str(list(map(json.loads, lines))) if "json" in path.suffix else text
+            assert r"\udce9" in told or "labelme" in path.parts
+            told.encode()
+            assert "json" not in path.suffix or not re.search(r"(?<!\\)\\udce9", text), path
+    report = json.loads((out / "report.json").read_text())
+    assert [path_of(line) for line in report["pictures"]] == [alike, odd]
+    assert all((out / name).exists() for line in report["pictures"] for name in line["files"].values())
+    alike.unlink()
+    seen = run(*given, "--resume")
+    assert "1 of 1 pictures are in the report already" in seen.stderr
+    assert odd.exists()
 
 
 def test_all_formats_are_written_of_a_report_and_an_earlier_one_goes(sensitive, defective, tmp_path):

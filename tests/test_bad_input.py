@@ -187,7 +187,7 @@ def test_all_bad_pictures_of_a_batch_are_reported(model, tmp_path, fine):
     seen = run("inspect", model, tmp_path / "in", fine, "--out", tmp_path / "out")
     assert seen.exit_code == 2
     assert len(errors_of(seen)) == len(names)
-    assert f"1 good, {len(names)} unreadable" in seen.output.replace(
+    assert f"1 good, {len(names) - 1} unreadable, 1 of the wrong size, 0 failed" in seen.output.replace(
         "1 defective, 0 good", "0 defective, 1 good"
     )
 

@@ -184,12 +184,18 @@ def test_what_cannot_be_chosen_is_said_with_the_remedy(content, monkeypatch, mad
         (graphs, "cuda", name, f"device 'cuda' with engine {name}: expected cpu, or engine torch"),
         (graphs, "tpu", name, "device 'tpu' with engine"),
         (
+            dataclasses.replace(content, config=INSTANT),
+            "cpu",
+            name,
+            f"engine {name} needs graphs, and this model file has no graphs; run `fmrnet graphs MODEL --out MODEL`, or",
+        ),
+        (graphs, "cpu", "tflite\n", r"engine 'tflite\n': expected auto, onnxruntime, openvino, torch"),
+        (
             content,
             "cpu",
             name,
-            f"engine {name} needs graphs, and this model file has none; make them with `fmrnet graphs`",
+            "this model runs in torch alone, for it cuts pictures into patches; use engine torch",
         ),
-        (graphs, "cpu", "tflite\n", r"engine 'tflite\n': expected auto, onnxruntime, openvino, torch"),
         (content, "tpu", "auto", "tpu"),
     ]
     for given, device, engine, expected in cases:
@@ -209,27 +215,33 @@ def test_without_pytorch_it_is_said_what_to_install_or_where_to_make_graphs(cont
     cases = [
         (content, "auto", "auto", "this model runs in torch alone", install),
         (content, "cuda", "auto", "device 'cuda' needs torch", install),
-        (content, "cpu", "torch", "engine torch is not installed", install),
+        (content, "cpu", "torch", "torch is not installed, and this model runs in torch alone", install),
         (graphs, "cpu", "auto", "neither onnxruntime nor torch", "run pip install onnxruntime"),
-        (
-            dataclasses.replace(content, config=INSTANT),
-            "auto",
-            "auto",
-            "run `fmrnet graphs MODEL --out MODEL` where 'fmrnet[train]' is installed",
-            "or pip install 'fmrnet[train]' here",
+        *(
+            (
+                dataclasses.replace(content, config=INSTANT),
+                "cpu",
+                engine,
+                "run `fmrnet graphs MODEL --out MODEL` where 'fmrnet[train]' is installed",
+                "or pip install 'fmrnet[train]' here",
+            )
+            for engine in ("auto", *choice.ENGINES)
         ),
     ]
     for given, device, engine, *expected in cases:
         with pytest.raises(ConfigError) as caught:
             choice.choose(given, device, engine)
         assert all(part in str(caught.value) for part in expected)
+    without(monkeypatch, "torch")
+    with pytest.raises(ConfigError, match="use engine onnxruntime, for this model has graphs"):
+        choice.choose(graphs, "cpu", "torch")
 
 
 def test_load_takes_an_engine_and_names_the_file(tmp_path, content):
     inspector = make_inspector()
     inspector.save(tmp_path / "a.fmr")
     assert fmrnet.load(tmp_path / "a.fmr", "cpu", engine="torch").engine.name == "torch cpu"
-    with pytest.raises(ConfigError, match="has none; make them with `fmrnet graphs`, or use engine torch"):
+    with pytest.raises(ConfigError, match="needs graphs, and this model runs in torch alone"):
         fmrnet.load(tmp_path / "a.fmr", engine=choice.ENGINES[0])
     broken = dataclasses.replace(
         with_graphs(content, "glance", "more"), calibration=inspector.calibration.to_dict()
@@ -244,8 +256,8 @@ def test_load_takes_an_engine_and_names_the_file(tmp_path, content):
 
 def test_inputs_of_graphs_are_what_the_settings_need():
     general = dataclasses.replace(INSTANT, iterations=(1, 1, 1))
-    assert inputs_of(INSTANT) == {"glance": ("picture",), "fuse": ("surprise",)}
-    assert inputs_of(general)["fuse"] == ("picture", "background", "surprise")
+    assert inputs_of(INSTANT) == {"glance": ("picture", "inside"), "fuse": ("surprise",)}
+    assert inputs_of(general)["fuse"] == ("picture", "background", "surprise", "inside")
     assert inputs_of(general)["restore"] == ("picture",)
 
 
@@ -307,12 +319,17 @@ def test_an_engine_on_graphs_fills_passes_on_what_it_keeps_and_cuts(content, mon
         return [arrays_["surprise"] / 2, arrays_["surprise"], np.zeros((0,), np.float32)]
 
     monkeypatch.setattr(graph_engine, "with_weights", lambda template, names, weights: template)
-    monkeypatch.setitem(runtimes.RUNTIMES, "onnxruntime", double({("picture",): glance, ("surprise",): fuse}))
+    monkeypatch.setitem(
+        runtimes.RUNTIMES, "onnxruntime", double({("picture", "inside"): glance, ("surprise",): fuse})
+    )
     engine = GraphEngine(with_graphs(instant, *inputs_of(INSTANT)), "onnxruntime")
     given = picture()
     seen = engine.glance(given)
     found = engine.compare(seen)
-    assert calls == [("glance", {"picture": (1, 1, 96, 96)}), ("fuse", {"surprise": (96, 96)})]
+    assert calls == [
+        ("glance", {"picture": (1, 1, 96, 96), "inside": (96, 96)}),
+        ("fuse", {"surprise": (96, 96)}),
+    ]
     assert seen.typical == 3.0
     assert np.array_equal(found.evidence, given[0])
     assert np.array_equal(found.anomaly_map, given[0] / 2)
@@ -343,7 +360,7 @@ def test_a_graph_is_made_when_it_is_first_needed(content, monkeypatch):
     )
     engine.glance(picture())
     engine.glance(picture())
-    assert made == [("picture",)]
+    assert made == [("picture", "inside")]
 
 
 @pytest.mark.parametrize(

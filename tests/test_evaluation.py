@@ -375,6 +375,7 @@ def test_evaluate(dataset):
         "defective": 2,
         "without_mask": 0,
         "unreadable": 0,
+        "wrong_size": 0,
         "failed": 0,
         "not_reached": 0,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -28,10 +29,10 @@ def save(path, picture):
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    """Four good pictures, four with a hole, one of whose names is markup."""
+    """Four good pictures, four with a hole, one of whose names is markup, and one no UTF-8."""
     root = tmp_path_factory.mktemp("evaluated") / "set"
     for number in range(8):
-        name = "<b>&'7" if number == 7 else f"{number}"
+        name = {6: os.fsdecode(b"\xff6"), 7: "<b>&'7"}.get(number, f"{number}")
         good = number < 4
         picture = ground(seed=number)
         save(root / f"test/{'good' if good else 'hole'}/{name}.png", np.where(MASK & (not good), 0, picture))

@@ -66,7 +66,8 @@ def test_a_foreign_program_gives_the_same_verdicts(inspector, model, tmp_path, t
         filled = np.pad(
             picture / np.float32(255), [(0, -side % multiple) for side in picture.shape], mode="reflect"
         )
-        readings, _, surprise = glance(filled.astype(np.float32)[None, None])
+        given = filled.astype(np.float32)[None, None]
+        readings, _, surprise = glance(given, np.ones(filled.shape, np.float32))
         anomaly_map, evidence, _ = fuse(surprise)
         defective = bool((readings > thresholds["pixel"]).any())  # without a generator: those of glance again
         assert (

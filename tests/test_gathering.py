@@ -102,7 +102,9 @@ def test_a_list_names_its_paths(paths, separator):
 
 def test_a_url_is_fetched_once_and_kept_under_its_content(server, picture, tmp_path):
     out = tmp_path / "out"
-    found = gather([f"{server}/a%20b.png?size=1", f"{server}/moved.png", picture], out, allow_urls=True)
+    found = gather(
+        [f"{server}/a%20b.png?size=1", f"{server}/moved.png", picture], out, out / "received", allow_urls=True
+    )
     assert not found.unusable
     assert found.paths[2] == picture
     assert list(found.sources.values()) == [f"{server}/a%20b.png?size=1", f"{server}/moved.png"]
@@ -110,18 +112,21 @@ def test_a_url_is_fetched_once_and_kept_under_its_content(server, picture, tmp_p
         assert path.parent == out / "received"
         assert path.read_bytes() == picture.read_bytes()
     before = [path.stat().st_mtime_ns for path in found.paths]
-    again = gather([f"{server}/a%20b.png?size=1", f"{server}/moved.png", picture], out, allow_urls=True)
+    again = gather(
+        [f"{server}/a%20b.png?size=1", f"{server}/moved.png", picture], out, out / "received", allow_urls=True
+    )
     assert again.paths == found.paths
     assert [path.stat().st_mtime_ns for path in again.paths] == before
 
 
 def test_what_a_server_may_not_do(server, picture, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="is a URL; give --allow-urls"):
-        gather([f"{server}/7.png"], tmp_path)
+        gather([f"{server}/7.png"], tmp_path, tmp_path)
     closed = "http://127.0.0.1:9/a.png"
     monkeypatch.setattr(received, "LONGEST", 0.3)
     told = gather(
         [closed, *(f"{server}/{n}.png" for n in ("missing", "file", "ftp", "slow", "torn", "empty"))],
+        tmp_path,
         tmp_path,
         allow_urls=True,
     )
@@ -138,7 +143,7 @@ def test_what_a_server_may_not_do(server, picture, tmp_path, monkeypatch):
         (line,) = (why for given, why in told.unusable.items() if given.endswith(f"/{name}.png"))
         assert re.search(reason, line), line
     monkeypatch.setattr(received, "MOST_BYTES", 1000)
-    (line,) = gather([f"{server}/7.png"], tmp_path, allow_urls=True).unusable.values()
+    (line,) = gather([f"{server}/7.png"], tmp_path, tmp_path, allow_urls=True).unusable.values()
     assert "holds more than 0.00 GB" in line
 
 
@@ -146,10 +151,10 @@ def test_what_a_server_may_not_do(server, picture, tmp_path, monkeypatch):
 
 
 def test_standard_input_holds_a_picture_or_nothing(picture, tmp_path):
-    given = gather(["-"], tmp_path, standard_input=io.BytesIO(picture.read_bytes()))
+    given = gather(["-"], tmp_path, tmp_path, standard_input=io.BytesIO(picture.read_bytes()))
     assert given.sources == {given.paths[0]: "-"}
     assert (read_picture(given.paths[0]) == read_picture(picture)).all()
-    assert gather(["-"], tmp_path, standard_input=io.BytesIO()).unusable == {
+    assert gather(["-"], tmp_path, tmp_path, standard_input=io.BytesIO()).unusable == {
         "-": "standard input is empty (0 bytes); expected a picture"
     }
 
@@ -200,6 +205,53 @@ def test_a_picture_on_standard_input_is_a_json_line_and_nothing_else(sensitive, 
 
 def json_lines(seen):
     return [json.loads(line) for line in seen.stdout.splitlines()]
+
+
+def test_without_a_folder_verdicts_are_told_and_nothing_stays(sensitive, folder, tmp_path, monkeypatch):
+    """With the figures of a report; what comes as bytes is called as it was given."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scratch").mkdir()
+    (folder / "3.png").write_bytes(b"none")
+    before = set(tmp_path.rglob("*"))
+    seen = run("inspect", sensitive, folder, "--json", "--fail-on-defect")
+    assert seen.exit_code == 2
+    assert "3 defective, 0 good, 1 unreadable, 0 failed" in seen.stderr
+    one = (folder / "0.png").read_bytes()
+    for data, code in ((one, 1), (b"none", 2)):
+        piped = CliRunner().invoke(
+            app, ["inspect", str(sensitive), "-", "--json", "--quiet", "--fail-on-defect"], input=data
+        )
+        assert piped.exit_code == code, piped.output
+        (line,) = json_lines(piped)
+        assert line["picture"] == "-"
+        assert line.get("error", "").startswith("- is no picture" if code == 2 else "")
+    assert set(tmp_path.rglob("*")) == before
+    for option in (("--resume",), ("--format", "coco"), ("--report", "single")):
+        assert "needs a folder for it; name one with --out" in only_error(
+            run("inspect", sensitive, folder, *option)
+        )
+    run("inspect", sensitive, folder, "--out", tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "report.json").read_text())["pictures"]
+    for mine, theirs in zip(json_lines(seen), written, strict=False):
+        assert {**mine, "seconds": 0} == {**theirs, "seconds": 0, "files": {}}
+    assert run("inspect", sensitive, folder / "0.png").stdout.startswith("DEFECTIVE ")
+
+
+def test_a_picture_of_the_wrong_size_is_called_so(model, folder, tmp_path):
+    """It can be read, after all. It is smaller than a patch, than the region, or not of the mask's size."""
+    write_picture(folder / "1.png", ground(40, 200))
+    write_picture(folder / "2.png", ground(150, 200))
+    (folder / "3.png").write_bytes(b"none")
+    write_picture(tmp_path / "mask.png", ground(150, 200) | 255)
+    for roi, wrong in ((None, 1), ("0,0,150,120", 2), (tmp_path / "mask.png", 2)):
+        region = () if roi is None else ("--roi", roi)
+        seen = run("inspect", model, folder, "--out", tmp_path / "out", "--level", "patch", *region)
+        assert seen.exit_code == 2
+        assert f"1 unreadable, {wrong} of the wrong size, 0 failed" in seen.stdout
+        report = json.loads((tmp_path / "out" / "report.json").read_text())
+        assert (report["summary"]["unreadable"], report["summary"]["wrong_size"]) == (1, wrong)
+        assert sorted(error["fault"] for error in report["errors"]) == ["picture", *["size"] * wrong]
 
 
 def test_exit_codes_of_good_defective_unreadable_and_failed(model, sensitive, folder, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from fmrnet import artifact
 from fmrnet.engines.onnx_bytes import with_weights
 from fmrnet.engines.torch_engine import with_graphs
 from fmrnet.errors import ArtifactError, ConfigError
+from fmrnet.inspection.region import Region
 
 for module in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(module, reason="graphs need pip install 'fmrnet[train]'")
@@ -62,6 +63,17 @@ def test_a_runtime_says_what_the_network_says(tmp_path, monkeypatch, channels, s
             np.testing.assert_allclose(found.patch_scores, expected.patch_scores, rtol=1e-3, atol=1e-4)
             if level == "pixel":
                 np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, rtol=1e-3, atol=1e-4)
+    mask = np.hypot(*np.ogrid[-128:128, -65:65]) < 120  # the last picture's, but for its corners
+    for one in (asked, own):
+        one.region = Region.around(mask)
+    found, expected = (one.inspect(picture) for one in (asked, own))
+    assert found.score == pytest.approx(expected.score, rel=1e-3)
+    assert found.reasons == expected.reasons
+    np.testing.assert_allclose(found.pixel_p_values, expected.pixel_p_values, rtol=1e-3)
+    np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, rtol=1e-3, atol=1e-4)
+    assert not found.anomaly_map[~mask].any()
+    for one in (asked, own):
+        one.region = None
     if settings.get("head_iterations"):
         np.testing.assert_allclose(asked.reconstruct(picture), own.reconstruct(picture), atol=1e-4)
     asked.save(tmp_path / "b.fmr")

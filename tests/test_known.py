@@ -218,7 +218,7 @@ def test_good_pictures_that_are_called_defective_take_no_part(line, few_draws):
     figures = json.loads(Path("f.json").read_text())
     assert figures["flagged"] == ["held/white.png"]
     assert {entry["picture"] for entry in figures["each"]} == {"held/1.png"}
-    assert figures["pictures"] == {"good": 1, "flagged": 1, "unreadable": 1, "failed": 0}
+    assert figures["pictures"] == {"good": 1, "flagged": 1, "unreadable": 1, "wrong_size": 0, "failed": 0}
     Path("held/1.png").unlink()
     Path("held/text.png").unlink()
     assert "called defective as they are" in only_error(run("evaluate", "m.fmr", "held", "--drawn"))

@@ -181,6 +181,24 @@ def test_outside_of_a_mask_nothing_is_marked_and_nothing_counts(of_region, inspe
     assert found.patch_scores.any()
 
 
+def test_by_graphs_nothing_counts_outside_of_a_mask():
+    """As by the network, nor does what a picture is filled up with; that real graphs do so is for test_graphs."""
+    engine = handmade.make_inspector().engine
+    picture, mask = ground(70, 90)[None] / np.float32(255), np.zeros((70, 90), np.bool_)
+    mask[:66, :80] = True
+    loud = picture.copy()
+    loud[:, 66:] = 1
+    quiet, seen = (engine.glance(one, mask) for one in (picture, loud))
+    assert engine.glance(loud).readings.max() > 2 * quiet.readings.max()
+    assert np.array_equal(seen.readings, quiet.readings)
+    assert seen.typical == quiet.typical
+    found = engine.compare(seen)
+    assert found.anomaly_map.shape == mask.shape
+    assert not found.anomaly_map[~mask].any()
+    assert found.anomaly_map[mask].all()
+    assert not found.evidence[~mask].any()
+
+
 def test_outside_of_a_mask_no_alarm_is_read():
     """By Eq 23, whose alarms an untrained network gives, too."""
     torch.manual_seed(0)
@@ -201,8 +219,6 @@ def test_outside_of_a_mask_no_alarm_is_read():
         if counts.all():
             assert reading == free
     assert np.array_equal(found.evidence, whole.evidence * mask)
-    with pytest.raises(ConfigError, match="needs --engine torch"):
-        handmade.make_inspector().engine.glance(picture, mask)
 
 
 @settings(max_examples=6)
@@ -300,6 +316,6 @@ def test_calibrate_and_inspect_take_a_region(model, framed, tmp_path):
     assert "the thresholds are those of a mask of" in seen.stderr
     seen = run("inspect", own, framed / "good" / "0.png", "--out", out)
     assert "the thresholds are those of" not in seen.stderr
-    assert "region or release" in only_error(
+    assert "holds a report of another level and another region; leave out" in only_error(
         run("inspect", own, framed / "good", "--out", out, "--resume", "--roi", "52,40,100,90")
     )

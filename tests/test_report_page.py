@@ -16,6 +16,7 @@ from tiny import CONFIG, ground
 
 from fmrnet.engines.torch_engine import TorchEngine
 from fmrnet.errors import printable
+from fmrnet.inspection.annotations.regions import regions
 from fmrnet.inspection.batch import inspect_each
 from fmrnet.inspection.calibration import calibrate
 from fmrnet.inspection.early_exit import EarlyExit
@@ -149,6 +150,18 @@ def verdicts(page: Page) -> dict[str, str]:
     return found
 
 
+def outlined(page: Page) -> dict[str, set[tuple[int, ...]]]:
+    """What is outlined in each picture as the sliders are: row, column, height, width and pixels of each defect."""
+    script = """() => Object.fromEntries(data.rows.map((row) => [
+        row.name, marks(row).defects.map((one) => [one.row, one.column, one.height, one.width, one.pixels])]))"""
+    return {name: {tuple(one) for one in found} for name, found in page.evaluate(script).items()}
+
+
+def places(found: Any) -> set[tuple[int, ...]]:
+    """The same of regions of a mask."""
+    return {(one.y, one.x, one.height, one.width, one.area) for one in found}
+
+
 def move(page: Page, slider: str, value: float) -> None:
     page.locator(f"#{slider}").evaluate(
         "(one, value) => { one.value = value; one.dispatchEvent(new Event('input')) }", value
@@ -158,16 +171,19 @@ def move(page: Page, slider: str, value: float) -> None:
 def test_the_sliders_decide_as_python_does(opened, single, inspector, paths):
     page = opened(single)
     level = inspector.false_alarms
-    seen = set()
+    before = verdicts(page)
+    seen, only_by_the_slider = set(), 0
     try:
         for rate in RATES:
             page.evaluate("rate => set(rate)", rate)
             inspector.false_alarms = rate
-            expected = {
-                printable(path.name): "defective" if inspector.inspect(path).defective else "good"
-                for path in paths[:-1]
-            }
+            found = {printable(path.name): inspector.inspect(path) for path in paths[:-1]}
+            expected = {name: "defective" if one.defective else "good" for name, one in found.items()}
             assert verdicts(page) == expected, rate
+            marked = outlined(page)
+            for name, one in found.items():
+                assert marked[name] == places(regions(one.mask)), (name, rate)
+                only_by_the_slider += expected[name] == "defective" != before[name] and bool(marked[name])
             seen |= set(expected.items())
             good = inspector.calibration.picture
             flagged = int((good.surprises > good.threshold(rate)).sum())
@@ -178,6 +194,15 @@ def test_the_sliders_decide_as_python_does(opened, single, inspector, paths):
     finally:
         inspector.false_alarms = level
     assert len(seen) > len(paths), "the rates make a difference"
+    assert only_by_the_slider
+    page.evaluate("rate => set(rate)", RATES[-1])
+    for name, verdict in before.items():
+        if verdict == "good" and verdicts(page)[name] == "defective":
+            page.evaluate("name => look.open(data.rows.find(row => row.name === name))", name)
+            image = page.locator("#canvas img").last
+            image.evaluate("one => one.decode()")
+            assert image.get_attribute("src").startswith("data:image/png"), "the outline"
+            assert page.locator("#viewer-defects tbody tr").count() == len(outlined(page)[name])
 
 
 def test_a_slider_moves_the_other_and_says_what_changes(opened, single):
@@ -315,8 +340,31 @@ def test_a_page_with_files_beside_it_loads_them_as_they_are_seen(opened, tmp_pat
     content = report(out, inspector, model, paths, "patch", Form.folder)
     assert (out / PAGE).stat().st_size < 2**18
     page = opened(out / PAGE)
+    page.evaluate("set(0.4)")
+    stored, count = inspector.false_alarms, 0
+    try:
+        inspector.false_alarms = 0.4
+        for path in paths[:-1]:
+            found = inspector.inspect(path, "patch")
+            rows, columns = np.nonzero(found.patch_p_values <= (0.4 if found.defective else -1))
+            step, patch = inspector.config.stride, inspector.config.patch_size
+            beyond = {
+                (min(row * step, 96 - patch), min(column * step, 128 - patch))
+                for row, column in zip(rows, columns)
+            }
+            assert {one[:2] for one in outlined(page)[printable(path.name)]} == beyond
+            count += len(beyond)
+    finally:
+        inspector.false_alarms = stored
+    assert count
     page.locator("#pictures .name").first.click()
     page.locator("#canvas img").first.evaluate("one => one.decode()")
+    boxes = page.locator("#canvas .boxes div")
+    assert boxes.count() == page.evaluate(
+        "marks(data.rows.find(row => row.name === document.getElementById('viewer-name').textContent)).count"
+    )
+    page.locator("#outline").click()
+    assert not boxes.first.is_visible()
     listed = {name for line in content["pictures"] for name in line["files"].values()}
     assert listed >= {str(path.relative_to(out).as_posix()) for path in (out / PAGE_FILES).rglob("*.*")}
 

@@ -41,6 +41,7 @@ def place(tmp_path_factory):
         write_picture(folder / "set" / "test" / "good" / f"{seed}.png", ground(seed=seed))
     write_picture(folder / "set" / "test" / "hole" / "0.png", np.where(mask, 0, ground()).astype(np.uint8))
     write_picture(folder / "set" / "ground_truth" / "hole" / "0_mask.png", mask)
+    write_picture(folder / "mask.png", np.hypot(*np.ogrid[-48:48, -56:56]) < 55)
     handmade.make_inspector().save(folder / "a.fmr")
     bare = load(folder / "a.fmr")
     bare.graphs.clear()
@@ -50,6 +51,7 @@ def place(tmp_path_factory):
         "info": ["info", model],
         "calibrate": ["calibrate", model, good, "--out", str(folder / "b.fmr")],
         "inspect": ["inspect", str(folder / "b.fmr"), good, str(folder / "set/test/hole"), "--out", out],
+        "mask": ["inspect", model, good, "--roi", str(folder / "mask.png"), "--out", str(folder / "within")],
         "evaluate": ["evaluate", model, str(folder / "set"), "--out", str(folder / "figures.json")],
         "train": ["train", good, "--out", str(folder / "c.fmr")],
         "demo": ["demo", "--out", str(folder / "demo")],
@@ -63,6 +65,9 @@ def place(tmp_path_factory):
                 "calibrate": [good],
                 "inspect": [good, "--out", str(folder / "none")],
                 "evaluate": [str(folder / "set")],
+                "export": ["--to", "onnx", "--out", str(folder / "none")],
+                "serve": [],
+                "plan": [good, "--link", "10"],
             }.items()
         },
     }
@@ -73,7 +78,7 @@ def place(tmp_path_factory):
     return SimpleNamespace(folder=folder, ended=ended, loaded=told["loaded"])
 
 
-@pytest.mark.parametrize("name", ["info", "calibrate", "inspect", "evaluate"])
+@pytest.mark.parametrize("name", ["info", "calibrate", "inspect", "mask", "evaluate"])
 def test_a_model_with_graphs_is_used_as_ever(place, name):
     code, _, errors = place.ended[name]
     assert code == 0, errors
@@ -105,8 +110,8 @@ def test_verdicts_and_figures_are_those_of_an_environment_with_everything(place,
 
 def test_info_shows_the_operations_that_were_counted_where_the_graphs_were_made(place):
     told = place.ended["info"][1]
-    assert "patch level        1.5" in told
-    assert "pixel level        2.5" in told
+    assert "patch level  1.5" in told
+    assert "pixel level  2.5" in told
 
 
 @pytest.mark.parametrize("name", ["train", "demo", "selfcheck", "bench", "graphs"])
@@ -121,7 +126,7 @@ def test_what_needs_torch_says_in_one_line_what_to_install(place, name):
     assert not (place.folder / "demo").exists()
 
 
-@pytest.mark.parametrize("verb", ["info", "calibrate", "inspect", "evaluate"])
+@pytest.mark.parametrize("verb", ["info", "calibrate", "inspect", "evaluate", "export", "serve", "plan"])
 def test_a_model_without_graphs_says_in_one_line_how_it_gets_some(place, verb):
     code, told, errors = place.ended[f"bare {verb}"]
     assert (code, told) == (2, "")

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from fmrnet.config import preset as settings
@@ -84,6 +85,13 @@ class FMRNetDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self.bits = bits
         self.device = device
         self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False  # pictures of any size are no matrix
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        return tags
 
     def fit(self, X: Pictures, y: object = None) -> FMRNetDetector:
         """Learn from good pictures alone. Raises as `fmrnet.train`; `y` is ignored."""

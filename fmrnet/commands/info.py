@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fmrnet.commands.options import Model, PathOption
+from fmrnet.errors import printable
 from fmrnet.terminal import note, show
 
 if TYPE_CHECKING:
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     from fmrnet.inspection.inspector import Inspector
 
 __all__ = ["info"]
+
+LONGEST = 1000  # characters of a value, and of a line where there is no terminal
+WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}  # paths are to be copied
 
 
 def info(
@@ -26,7 +32,7 @@ def info(
 ) -> None:
     """Show what a model file holds: settings, thresholds, where it comes from, which engines agree on it."""
     import fmrnet
-    from fmrnet.errors import shown
+    from fmrnet import files
     from fmrnet.files import check_writable
     from fmrnet.inspection.folder import check_replaceable
 
@@ -55,19 +61,54 @@ def info(
         "billion multiply-adds for a picture of 512x512": operations,
     }
     if as_json:
-        print(json.dumps(sections, indent=2))
+        print(files.as_json(sections, indent=2))
         return
-    sections["calibration"] = _evidence(inspector.calibration)
+    sections |= {"calibration": _evidence(inspector.calibration), "provenance": dict(inspector.provenance)}
+    if isinstance(curve := inspector.provenance.get("loss_curve"), list):
+        sections["provenance"] |= {"loss_curve": f"{len(curve)} entries, see --json or --html"}
+    if inspector.region is not None:
+        sections["provenance"] |= {"region": str(inspector.region)}
     for title, fields in sections.items():
-        print(title)
-        for name, value in fields.items():  # provenance is whatever the file's author wrote
-            if name == "loss_curve" and isinstance(value, list):
-                text = f"{len(value)} entries, see --json"
-            elif name == "region" and inspector.region is not None:
-                text = str(inspector.region)
-            else:
-                text = shown(value, 500)
-            show(f"  {shown(name)[1:-1]:18} {text}")
+        show(title)
+        _show(fields, 2)
+
+
+def _show(fields: Mapping[str, Any], indent: int) -> None:
+    """Names and values as people read them: aligned, within the terminal, what is nested below its name."""
+    plain = [_name(name) for name, value in fields.items() if not isinstance(value, Mapping)]
+    width = min(max(map(len, plain), default=0), 24)
+    for name, value in fields.items():  # provenance is whatever the file's author wrote
+        if isinstance(value, Mapping) and value:
+            show(" " * indent + _name(name))
+            _show(value, indent + 2)
+            continue
+        lead = " " * indent + _name(name).ljust(width) + "  "
+        for line in _said(value) or ["none"]:
+            for part in textwrap.wrap(line, max(_columns() - len(lead), 24), **WHOLE) or [""]:
+                show(lead + part)
+                lead = " " * len(lead)
+
+
+def _said(value: object) -> list[str]:
+    """A value, or each of several texts on a line of its own."""
+    if isinstance(value, list | tuple):
+        if any(isinstance(one, str) for one in value):
+            return [printable(one, LONGEST) for one in value]
+        return [", ".join(printable(one, LONGEST) for one in value)] if value else []
+    if value is None or value == {}:
+        return []
+    if isinstance(value, bool):
+        return ["yes" if value else "no"]
+    return [f"{value:.6g}" if isinstance(value, float) else printable(value, LONGEST)]
+
+
+def _name(name: object) -> str:
+    return printable(name, 40)
+
+
+def _columns() -> int:
+    """Of the terminal; what is no terminal takes whole lines."""
+    return max(shutil.get_terminal_size().columns, 40) if sys.stdout.isatty() else LONGEST
 
 
 def _operations(inspector: Inspector) -> dict[str, Any]:
@@ -108,7 +149,7 @@ def _evidence(calibration: Calibration) -> dict[str, Any]:
         "parts": round(calibration.picture.parts, 3),
         "synthetic_defects": len(calibration.early_exit.pixel),
         "k": calibration.k,
-        "limits": dataclasses.asdict(calibration.limits),
+        "limits": calibration.limits.in_words(),
         "suspects": list(map(str, calibration.suspects)),
         "loudest": list(map(str, calibration.loudest)),
     }

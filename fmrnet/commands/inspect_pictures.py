@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-import json
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +20,7 @@ from fmrnet.terminal import MACHINE, MISTAKE, WRONG, exit_code, fail, note, say,
 if TYPE_CHECKING:
     from fmrnet.inspection.inspector import Inspector
     from fmrnet.inspection.report import Report
+    from fmrnet.inspection.verdicts import Verdicts
 
 __all__ = ["Level", "inspect"]
 
@@ -34,13 +35,19 @@ class Level(enum.StrEnum):
 
 def inspect(
     model: Model,
-    out: Annotated[Path, PathOption(help="Folder for report.html, report.json, overlays, masks and maps.")],
     pictures: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="PICTURES",
             help="Picture files, folders of them, patterns such as '*/cam?.png', or - for one picture on "
             "standard input.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        PathOption(
+            help="Folder for report.html, report.json, overlays, masks and maps. Default: nothing is written, verdicts "
+            "are printed."
         ),
     ] = None,
     from_list: Annotated[
@@ -103,76 +110,101 @@ def inspect(
     from fmrnet.inspection.annotations.write import annotate, clear, formats
     from fmrnet.inspection.batch import inspect_each
     from fmrnet.inspection.gathering import gather
-    from fmrnet.inspection.names import PAGE, REPORT
+    from fmrnet.inspection.names import PAGE, RECEIVED, REPORT
     from fmrnet.inspection.report import open_report
+    from fmrnet.inspection.verdicts import Verdicts
     from fmrnet.pages.report import write_report
     from fmrnet.progress import Bar
 
     kinds = formats(format)
+    if out is None and (named := _needs_folder(kinds, report, resume)):
+        raise fail(f"{named} needs a folder for it; name one with --out", MISTAKE)
     given = _given(pictures or [], from_list)
     inspector = load(model, device, bits, engine=engine)
     if roi is not None:
         _set_region(inspector, roi, model, quiet)
     if false_alarms is not None:
         inspector.false_alarms = false_alarms
-    with nullcontext() if quiet else Bar() as bar:
-        fetched = bar.counter("fetching") if bar else lambda done, total: None
+    with ExitStack() as stack:
+        bar = None if quiet else stack.enter_context(Bar())
+        received = Path(stack.enter_context(TemporaryDirectory())) if out is None else out / RECEIVED
         found = gather(
             given,
             out,
+            received,
             recursive=recursive,
             allow_urls=allow_urls,
             standard_input=sys.stdin.buffer,
-            progress=fetched,
+            progress=bar.counter("fetching") if bar else lambda done, total: None,
         )
         paths = found.paths
 
         def page(closed: Report) -> None:
             if write_report(closed, model, report) == Form.folder and report == Form.single:
-                note(f"{out / PAGE} would be larger than browsers open; its pictures stay in files beside it")
+                name = closed.folder / PAGE
+                note(f"{name} would be larger than browsers open; its pictures stay in files beside it")
 
-        with open_report(
-            out,
-            inspector,
-            model,
-            level.value,
-            paths,
-            sources=found.sources,
-            resume=resume,
-            page=None if report == Form.none else page,
-        ) as written:
+        written = Verdicts(inspector, level.value, paths, found.sources)
+        if out is not None:
+            opened = open_report(
+                out,
+                inspector,
+                model,
+                level.value,
+                paths,
+                sources=found.sources,
+                resume=resume,
+                page=None if report == Form.none else page,
+            )
+            written = in_folder = stack.enter_context(opened)
             clear(out, kinds)
             if not quiet:
-                _note_earlier(written, len(paths), resume)
-            for one, reason in found.unusable.items():
-                _print_line(written.add_error(one, reason), as_json, quiet)
-            done = len(written.kept)
-            try:
-                for line in inspect_each(inspector, written, paths, jobs):
-                    _print_line(line, as_json, quiet)
-                    done += 1
-                    if bar:
-                        bar.show("inspecting", done, len(paths))
-            except KeyboardInterrupt as error:
-                left = written.content()["summary"]["not_reached"]
-                so_far = (
-                    f"stopped, {left} of {len(paths)} pictures left; {out} holds the report of the others"
-                )
-                raise fail(
-                    f"{so_far}, and the same command with --resume goes on", exit_code(error)
-                ) from None
-            annotate(out, kinds, written.content()["pictures"])
-    summary = written.content()["summary"]
+                _note_earlier(in_folder, len(paths), resume)
+        for one, reason in found.unusable.items():
+            _print_line(written.add_error(one, reason), as_json, quiet)
+        done = len(written.kept)
+        try:
+            for line in inspect_each(inspector, written, paths, jobs):
+                _print_line(line, as_json, quiet)
+                done += 1
+                if bar:
+                    bar.show("inspecting", done, len(paths))
+        except KeyboardInterrupt as error:
+            left = f"stopped, {written.summary()['not_reached']} of {len(paths)} pictures left"
+            rest = "; the same command starts again"
+            if out is not None:
+                rest = f"; {out} holds the report of the others, and the same command with --resume goes on"
+            raise fail(left + rest, exit_code(error)) from None
+        if out is not None:
+            annotate(out, kinds, [line for line in written.lines if "error" not in line])
+    summary = written.summary()
     if not quiet:
         _note_summary(written, model, level, summary)
-        counts = [f"{summary[kind]} {kind}" for kind in ("defective", "good", "unreadable", "failed")]
-        (note if as_json else show)(f"{', '.join(counts)}: {out / (REPORT if report == Form.none else PAGE)}")
+        place = "" if out is None else f": {out / (REPORT if report == Form.none else PAGE)}"
+        (note if as_json else show)(f"{_counts(summary)}{place}")
     if summary["failed"]:
         raise typer.Exit(MACHINE)
-    if summary["unreadable"]:
+    if summary["unreadable"] or summary["wrong_size"]:
         raise typer.Exit(MISTAKE)
     if fail_on_defect and summary["defective"]:
         raise typer.Exit(WRONG)
+
+
+def _needs_folder(kinds: list[str], report: Form, resume: bool) -> str:
+    """The option, if one is given, that is for a report in a folder."""
+    given = {
+        "--format": bool(kinds),
+        f"--report {report}": report not in (Form.auto, Form.none),
+        "--resume": resume,
+    }
+    return next((name for name, there in given.items() if there), "")
+
+
+def _counts(summary: dict[str, Any]) -> str:
+    counts = [f"{summary[kind]} {kind}" for kind in ("defective", "good", "unreadable", "failed")]
+    if summary["wrong_size"]:
+        counts.insert(3, f"{summary['wrong_size']} of the wrong size")
+    return ", ".join(counts)
 
 
 def _set_region(inspector: Inspector, roi: str, model: Path, quiet: bool) -> None:
@@ -219,7 +251,7 @@ def _note_earlier(report: Report, pictures: int, resume: bool) -> None:
         note(f"there is nothing to go on from in {report.folder}: starting from the beginning")
 
 
-def _note_summary(report: Report, model: Path, level: Level, summary: dict[str, Any]) -> None:
+def _note_summary(report: Verdicts, model: Path, level: Level, summary: dict[str, Any]) -> None:
     """Say what the verdicts promise, how many pictures left early, and whether the line has drifted."""
     note(report.inspector.calibration.promise)
     if level == Level.auto:
@@ -231,8 +263,10 @@ def _note_summary(report: Report, model: Path, level: Level, summary: dict[str, 
 
 def _print_line(line: dict[str, Any], as_json: bool, quiet: bool) -> None:
     """One line of a report, as its picture is done; what is wrong with one goes to standard error in any case."""
+    from fmrnet import files
+
     if as_json:
-        print(json.dumps(line), flush=True)
+        print(files.as_json(line), flush=True)
     if "error" in line:
         say(line["error"])
     elif not (as_json or quiet):

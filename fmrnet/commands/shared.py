@@ -73,5 +73,5 @@ def end_with_errors(figures: dict[str, Any]) -> None:
     """End with the exit code of the graver fault, if pictures could not be inspected."""
     if figures["pictures"]["failed"]:
         raise typer.Exit(MACHINE)
-    if figures["pictures"]["unreadable"]:
+    if figures["pictures"]["unreadable"] or figures["pictures"]["wrong_size"]:
         raise typer.Exit(MISTAKE)

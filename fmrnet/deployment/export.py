@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -12,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fmrnet
-from fmrnet.artifact import Artifact
+from fmrnet.config import Config
 from fmrnet.engines.graph_engine import OPSET, OUTPUTS, inputs_of, whole
 from fmrnet.errors import ConfigError
-from fmrnet.inspection.calibration import PEAK, Calibration
+from fmrnet.files import as_json
+from fmrnet.inspection.calibration import PEAK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,16 +66,15 @@ def export(inspector: Inspector, to: str, folder: Path) -> list[Path]:
     with _made(folder) as made:
         for name in content.graphs:
             write(whole(content, name), made / name)
-        about = _about(content, inspector.calibration, inspector.bits, to, suffix)
-        (made / ABOUT).write_text(json.dumps(about, indent=2, allow_nan=False) + "\n")
+        about = _about(inspector, to, suffix)
+        (made / ABOUT).write_text(as_json(about, indent=2) + "\n")
     return sorted(folder.iterdir())
 
 
-def _about(
-    content: Artifact, calibration: Calibration, bits: int | None, to: str, suffix: str
-) -> dict[str, Any]:
+def _about(inspector: Inspector, to: str, suffix: str) -> dict[str, Any]:
     """What a program needs to give the verdicts of this model, JSON-ready."""
-    config, rate = content.config, calibration.false_alarms
+    config, calibration = inspector.config, inspector.calibration
+    rate = calibration.false_alarms
     level = calibration.early_exit.level(rate)
     return {
         "fmrnet": fmrnet.__version__,
@@ -85,9 +84,10 @@ def _about(
             "shape": [1, config.image_channels, "height", "width"],
             "order": "red, green, blue" if config.image_channels == 3 else "grey",
             "range": [0, 1],
-            "bits": bits,
+            "bits": inspector.bits,
             "multiple": config.multiple,
             "least_side": config.patch_size,
+            "region": inspector.provenance.get("region"),
         },
         "graphs": {
             name: {"file": name + suffix, "inputs": list(names), "outputs": list(OUTPUTS[name])}
@@ -102,22 +102,26 @@ def _about(
             "anomaly_map": calibration.pixel_threshold,
             "evidence": 0.0 if calibration.k else PEAK,
         },
-        "how": _how(content),
+        "how": _how(config),
     }
 
 
-def _how(content: Artifact) -> list[str]:
+def _how(config: Config) -> list[str]:
     """The use of all this, a sentence a step."""
     readings = "those of the graph fuse"
-    if not content.config.generator:
+    if not config.generator:
         readings = "those of the graph glance again"
-    elif content.config.general:
+    elif config.general:
         readings = (
             "the first of the graph fuse, then all but the first of the graph glance, then the second of fuse"
         )
     return [
         "Fill the picture up: mirror it at its lower and right border, without repeating the border itself, until both "
         "sides are multiples of picture.multiple; what lies beyond the border is cut off the maps.",
+        "The input inside is (H, W), like the picture as it is filled up: 1 where a pixel counts, 0 elsewhere.",
+        "If picture.region is given, cut its rectangle out before anything else; of a mask, inside says which of its "
+        "pixels count, by the lengths of runs of 0 and 1, taking turns, along the rows of the rectangle. What lies "
+        "beyond the border of the cut-out does not count then. Without a mask, inside is 1 everywhere.",
         "Outputs come in the order given here, whatever the file calls them. Readings are (K, rows, columns), one of "
         "each patch of the picture, and each of the K has a threshold of its own.",
         "Level patch: the picture is defective if a reading of the graph glance is above its threshold in "

@@ -28,8 +28,8 @@ from fmrnet.deployment.models import version_of
 from fmrnet.deployment.store import Store
 from fmrnet.deployment.uplink import Answer, Backoff, Refused, Unreachable, Uplink
 from fmrnet.deployment.verdict import DecidedBy, Verdict
-from fmrnet.deployment.watch import Found, Watch, in_text
-from fmrnet.errors import ConfigError, FmrnetError, PictureError, is_out_of_memory, printable
+from fmrnet.deployment.watch import Found, Watch
+from fmrnet.errors import ConfigError, FmrnetError, PictureError, in_text, is_out_of_memory, printable
 from fmrnet.pictures import decode_picture
 
 __all__ = ["EdgeNode", "Listener"]

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fmrnet.errors import ConfigError
+from fmrnet.errors import ConfigError, in_text
 from fmrnet.listing import EXTENSIONS
 
 __all__ = ["Found", "Watch"]
@@ -195,8 +195,3 @@ class Watch:
 
 def _is_listed(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
-
-
-def in_text(name: str) -> str:
-    r"""A file's name as SQLite, MQTT and OPC UA take it: bytes that are no UTF-8 stand as \udc80 to \udcff in it."""
-    return name.encode("utf-8", "backslashreplace").decode()

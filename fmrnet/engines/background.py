@@ -248,19 +248,20 @@ def glance(
         if inside is not None:
             patches, _ = fast.slice_patches(inside[None], model.config.patch_size, model.config.stride)
             counts = (patches.mean((1, 2, 3)) >= 0.5).view(distances.shape)
-            typical = _median(distances[counts])
+            typical = _median(distances, counts)
             distances = distances * counts
         return Glance(picture, distances[None], typical, encoded, None, inside)
     if evidence is None:
         evidence = model.general.evidence(picture[None])
     each = model.general.surprises(evidence)
     surprise = model.general.joined(each)[0]
-    typical = _median(evidence[COARSE])
+    seen_by_coarse: Tensor | None = None
     if inside is not None:
         surprise = _counted(surprise, inside)
         counting = [avg_pool2d(inside[None], cell) >= 0.5 for cell in GRIDS]
         each = [values * counts for values, counts in zip(each, counting)]
-        typical = _median(evidence[COARSE][counting[COARSE]])
+        seen_by_coarse = counting[COARSE]
+    typical = _median(evidence[COARSE], seen_by_coarse)
     size = model.config.patch_size
     readings = [patch_alarms(surprise, size), *_alone(each, size)]
     return Glance(picture, torch.stack(readings), typical, None, surprise, inside)
@@ -274,11 +275,12 @@ def _alone(surprises: list[Tensor], size: int) -> Iterator[Tensor]:
             yield patch_means(values[0], size, cell)
 
 
-def _median(values: Tensor) -> Tensor:
-    """The middle one, or the mean of the middle two, of any number of values."""
-    ordered = values.flatten().sort().values
-    middle = ordered[(ordered.shape[0] - 1) // 2 : ordered.shape[0] // 2 + 1]
-    return middle.mean()
+def _median(values: Tensor, counts: Tensor | None = None) -> Tensor:
+    """The middle one, or the mean of the middle two, of the values that count; infinity if none does."""
+    counts = torch.ones_like(values, dtype=torch.bool) if counts is None else counts
+    ordered = torch.where(counts, values, torch.inf).flatten().sort().values
+    number = counts.sum()
+    return ordered[torch.stack(((number - 1).clamp_min(0) // 2, number // 2))].mean()
 
 
 @torch.no_grad()

@@ -50,19 +50,16 @@ def choose(content: Artifact, device: str = "auto", engine: str = "auto") -> Eng
             if content.graphs and _has(name) and not beyond(content.provenance, name)
         ]
         engine = "torch" if device not in ("auto", "cpu") or _has("torch") or not there else there[0]
-        if engine == "torch" and not _has("torch"):
-            raise ConfigError(_without_torch(content, device))
+    if engine == "torch" and not _has("torch"):
+        raise ConfigError(_without_torch(content, device))
+    if engine in RUNTIMES and not content.graphs:
+        raise ConfigError(f"engine {engine} needs graphs, and {_without_graphs(content)}")
     if not _has(engine):
         raise ConfigError(f"engine {engine} is not installed; run pip install {PIP[engine]}")
     if engine == "torch":
         from fmrnet.engines.torch_engine import of_content
 
         return of_content(content, device)
-    if not content.graphs:
-        raise ConfigError(
-            f"engine {engine} needs graphs, and this model file has none; make them with `fmrnet graphs`, or use "
-            "engine torch"
-        )
     if (difference := beyond(content.provenance, engine)) is not None:
         raise ConfigError(
             f"engine {engine} gave other scores than torch when this model's graphs were made, by {difference:.2g}: "
@@ -73,17 +70,28 @@ def choose(content: Artifact, device: str = "auto", engine: str = "auto") -> Eng
 
 def _without_torch(content: Artifact, device: str) -> str:
     """Why nothing can compute here without PyTorch, and what helps."""
-    install = f"pip install {PIP['torch']}"
+    install = f"run pip install {PIP['torch']}"
     if device not in ("auto", "cpu"):
-        return f"device {shown(device)} needs torch, which is not installed; run {install}"
-    if content.graphs:
+        return f"device {shown(device)} needs torch, which is not installed; {install}"
+    if not content.graphs:
+        return f"torch is not installed, and {_without_graphs(content)}"
+    there = next(filter(_has, RUNTIMES), None)
+    if there is None:
         return "neither onnxruntime nor torch is installed; run pip install onnxruntime"
+    return f"torch is not installed; use engine {there}, for this model has graphs, or {install}"
+
+
+def _without_graphs(content: Artifact) -> str:
+    """What helps with a model that has no graphs."""
+    install = f"pip install {PIP['torch']}"
     if not can_be_graphs(content.config):
-        return f"this model runs in torch alone, which is not installed; run {install}"
-    return (
-        "this model file has no graphs, and torch is not installed; run `fmrnet graphs MODEL --out MODEL` where "
-        f"{PIP['torch']} is installed, or {install} here"
-    )
+        helps = "use engine torch" if _has("torch") else f"run {install}"
+        return f"this model runs in torch alone, for it cuts pictures into patches; {helps}"
+    made = "run `fmrnet graphs MODEL --out MODEL`"
+    helps = f"{made}, or use engine torch"
+    if not _has("torch"):
+        helps = f"{made} where {PIP['torch']} is installed, or {install} here"
+    return f"this model file has no graphs; {helps}"
 
 
 def installed() -> tuple[str, ...]:

@@ -88,7 +88,7 @@ class Engine(Protocol):
     def glance(self, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> Seen:
         """What the early exit sees of a picture (C, H, W) in [0, 1]; ArtifactError if something is not finite.
 
-        What lies outside of the mask `inside`, (H, W), does not count; ConfigError if the engine takes no mask.
+        What lies outside of the mask `inside`, (H, W), does not count.
         """
 
     def compare(self, seen: Seen) -> Found:

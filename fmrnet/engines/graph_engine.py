@@ -1,11 +1,11 @@
 """The engine that runs the graphs of a model file, without PyTorch.
 
-    glance   picture -> readings, typical, surprise
+    glance   picture, inside -> readings, typical, surprise
     restore  picture -> background
-    fuse     picture, background, surprise -> anomaly map, evidence, readings
+    fuse     picture, background, surprise, inside -> anomaly map, evidence, readings
 
-A model without a generator has no `restore`, and its `fuse` takes the surprise alone. `fmrnet.engines.graphs` makes
-them.
+`inside` is 1 where a pixel counts and 0 elsewhere. A model without a generator has no `restore`, and its `fuse` takes
+the surprise alone. `fmrnet.engines.graphs` makes them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fmrnet.config import Config
 from fmrnet.engines.engine import Found, Seen, all_readings, filled
 from fmrnet.engines.onnx_bytes import with_weights
 from fmrnet.engines.runtimes import ANEW, RUNTIMES, Graph
-from fmrnet.errors import ArtifactError, ConfigError, shown
+from fmrnet.errors import ArtifactError, shown
 
 __all__ = ["OPSET", "OUTPUTS", "GraphEngine", "can_be_graphs", "inputs_of", "whole"]
 
@@ -35,8 +35,12 @@ OUTPUTS = {
 def inputs_of(config: Config) -> dict[str, tuple[str, ...]]:
     """The names of the inputs of each graph that a model of these settings has."""
     if not config.generator:
-        return {"glance": ("picture",), "fuse": ("surprise",)}
-    return {"glance": ("picture",), "restore": ("picture",), "fuse": ("picture", "background", "surprise")}
+        return {"glance": ("picture", "inside"), "fuse": ("surprise",)}
+    return {
+        "glance": ("picture", "inside"),
+        "restore": ("picture",),
+        "fuse": ("picture", "background", "surprise", "inside"),
+    }
 
 
 def whole(content: Artifact, name: str) -> bytes:
@@ -81,14 +85,14 @@ class GraphEngine:
         self._graph("glance")
 
     def glance(self, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> Seen:
-        """As `fmrnet.engines.engine.Engine`; graphs have no input for a mask."""
-        if inside is not None:
-            raise ConfigError(
-                "a mask as region of interest needs --engine torch; a rectangle is inspected by graphs, too"
-            )
-        known = {"picture": self._filled(picture)}
+        """As `fmrnet.engines.engine.Engine`."""
+        whole = self._filled(picture)
+        known = {"picture": whole, "inside": np.ones(whole.shape[2:], np.float32)}
+        if inside is not None:  # what the picture was filled up with does not count either
+            known["inside"][:] = 0
+            known["inside"][: inside.shape[0], : inside.shape[1]] = inside
         readings, typical, known["surprise"] = self._run("glance", known)
-        return Seen(picture, readings, float(typical), known)
+        return Seen(picture, readings, float(typical), known, inside)
 
     def compare(self, seen: Seen) -> Found:
         """As `fmrnet.engines.engine.Engine`."""
@@ -97,9 +101,12 @@ class GraphEngine:
             (known["background"],) = self._run("restore", known)
         anomaly_map, evidence, own = self._run("fuse", known)
         _, height, width = seen.picture.shape
+        anomaly_map, evidence = (values[:height, :width] for values in (anomaly_map, evidence))
+        if seen.inside is not None:
+            anomaly_map, evidence = anomaly_map * seen.inside, evidence * seen.inside
         return Found(
-            anomaly_map[:height, :width],
-            evidence[:height, :width],
+            anomaly_map,
+            evidence,
             all_readings(self.config, seen.readings, own),
             known["background"][0, :, :height, :width] if self.config.generator else None,
         )

@@ -53,8 +53,8 @@ class _Glance(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
-        seen = background.glance(self.model, picture[0])
+    def forward(self, picture: Tensor, inside: Tensor) -> tuple[Tensor, ...]:
+        seen = background.glance(self.model, picture[0], inside)
         assert seen.surprise is not None
         return seen.readings, seen.typical, seen.surprise
 
@@ -79,7 +79,7 @@ class _Fuse(nn.Module):
         given = dict(zip(self.names, tensors, strict=True))
         picture = given["picture"][0] if "picture" in given else given["surprise"][None]
         restored = given["background"][0] if "background" in given else None
-        found = background.fuse(self.model, picture, restored, given.get("surprise"))
+        found = background.fuse(self.model, picture, restored, given.get("surprise"), given.get("inside"))
         return found.anomaly_map, found.evidence.clone(), found.readings  # an input is no output
 
 
@@ -87,7 +87,8 @@ class _Fuse(nn.Module):
 def graphs(model: FMRNet) -> dict[str, Graph]:
     """The graphs of `fmrnet.engines.graph_engine`, by name, without weights. `model` is on the CPU.
 
-    They take pictures (1, C, H, W) in [0, 1] whose sides are multiples of `Config.multiple`, of any size. Making them
+    They take pictures (1, C, H, W) in [0, 1] whose sides are multiples of `Config.multiple`, of any size, and what
+    counts of them (H, W). Making them
     takes minutes. They depend on the settings alone, not on the weights, and are kept in the user's
     cache (`fmrnet.files.cache_folder`).
     """
@@ -136,6 +137,7 @@ def _made(model: FMRNet) -> dict[str, Graph]:
         "picture": {2: sides[0], 3: sides[1]},
         "background": {2: sides[0], 3: sides[1]},
         "surprise": {0: sides[0], 1: sides[1]},
+        "inside": {0: sides[0], 1: sides[1]},
     }
     return {
         name: _graph(
@@ -153,7 +155,13 @@ def _examples(model: FMRNet) -> dict[str, Tensor]:
     height, width = (model.config.multiple * count for count in TRACED)
     picture = torch.zeros(1, model.config.image_channels, height, width)
     # Of one tensor given twice the tracer would make one input.
-    return {"picture": picture, "background": picture.clone(), "surprise": picture[0, 0].clone()}
+    plane = picture[0, 0]
+    return {
+        "picture": picture,
+        "background": picture.clone(),
+        "surprise": plane.clone(),
+        "inside": plane.clone(),
+    }
 
 
 def _graph(

@@ -125,17 +125,21 @@ class DrawnEvaluation:
         and of each kind `contrast`, the same against the contrast, over all sizes), `flagged` (good pictures that are
         called defective as they are, and left out), `each` (every drawing), `errors`, and what the model is.
         """
-        unreadable = sum(error["fault"] == "picture" for error in self.errors)
+        faults = [error["fault"] for error in self.errors]
         return {
             "fmrnet": fmrnet.__version__,
             "dataset": str(self.good),
             "drawn": True,
             "false_alarms": self.inspector.calibration.false_alarms,
             "pictures": {
-                "good": len(self.pictures) - len(self.flagged) - unreadable,
+                "good": len(self.pictures)
+                - len(self.flagged)
+                - faults.count("picture")
+                - faults.count("size"),
                 "flagged": len(self.flagged),
-                "unreadable": unreadable,
-                "failed": len(self.errors) - unreadable,
+                "unreadable": faults.count("picture"),
+                "wrong_size": faults.count("size"),
+                "failed": faults.count("machine"),
             },
             "kinds": {
                 kind: {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import fmrnet
-from fmrnet.errors import ConfigError, DatasetError, FmrnetError, PictureError, is_out_of_memory
+from fmrnet.errors import ConfigError, DatasetError, FmrnetError, PictureError, fault_of, is_out_of_memory
 from fmrnet.evaluation import resampling
 from fmrnet.evaluation.defect import largest_area, largest_contrast
 from fmrnet.evaluation.detection import detection
@@ -129,7 +129,7 @@ class Evaluation:
         `fmrnet.evaluation.compare` needs.
         """
         kinds = sorted({entry["class"] for entry in self.each} - {GOOD})
-        unreadable = sum(error["fault"] == "picture" for error in self.errors)
+        faults = [error["fault"] for error in self.errors]
         pixel, pixel_replicates = self._pixel_figures(kinds)
         picture, picture_replicates = picture_figures(self.each)
         patch_level, patch_replicates = picture_figures(self.each, "patch_level_")
@@ -144,8 +144,9 @@ class Evaluation:
             "layout": self.found.layout,
             "pictures": {
                 **_count(self.each),
-                "unreadable": unreadable,
-                "failed": len(self.errors) - unreadable,
+                "unreadable": faults.count("picture"),
+                "wrong_size": faults.count("size"),
+                "failed": faults.count("machine"),
                 "not_reached": len(self.examples) - len(self.each) - len(self.errors),
             },
             "pixel": pixel,
@@ -328,7 +329,7 @@ def explained(error: Exception, picture: Path) -> dict[str, str]:
         named = f"{type(error).__name__}: {error}"
     return {
         "error": named if str(picture) in named else f"{picture}: {named}",
-        "fault": "picture" if isinstance(error, FmrnetError) else "machine",
+        "fault": fault_of(error),
     }
 
 

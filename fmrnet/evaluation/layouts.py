@@ -72,7 +72,8 @@ def load_dataset(dataset: str | Path, layout: str | None = None) -> Dataset:
     taken = layout or next((name for name, one in LAYOUTS.items() if one.fits(root)), None)
     if taken is None or not LAYOUTS[taken].fits(root):
         raise DatasetError(
-            f"{root} is not laid out as {LAYOUTS[layout].title}{_hint(root)}"
+            f"{root} is not laid out as {LAYOUTS[layout].title}: expected {LAYOUTS[layout].expected}; leave out "
+            f"--layout to have it told by the folder{_hint(root)}"
             if layout
             else f"{root} has no folder test; expected test/good, test/<defect> and "
             f"ground_truth/<defect>/<name>_mask.png, or another layout that --layout names{_hint(root)}"
@@ -373,8 +374,10 @@ def _hint(root: Path) -> str:
     return f"; it holds the data sets {few(sets)}: name one of them" if sets else ""
 
 
-def _mvtec_layout(title: str, fits: Callable[[Path], bool]) -> Layout:
-    return Layout(title, "test/good/* and test/<defect>/*", fits, _mvtec, ("test", *MASK_FOLDERS))
+def _mvtec_layout(
+    title: str, fits: Callable[[Path], bool], expected: str = "test/good/* and test/<defect>/*"
+) -> Layout:
+    return Layout(title, expected, fits, _mvtec, ("test", *MASK_FOLDERS))
 
 
 LAYOUTS = {  # a folder is taken for the first that it looks like
@@ -385,10 +388,15 @@ LAYOUTS = {  # a folder is taken for the first that it looks like
         _dagm,
         ("Test",),
     ),
-    "btad": _mvtec_layout("BTAD", lambda root: (root / "test/ok").is_dir() and (root / "test/ko").is_dir()),
+    "btad": _mvtec_layout(
+        "BTAD",
+        lambda root: (root / "test/ok").is_dir() and (root / "test/ko").is_dir(),
+        "test/ok/* and test/ko/*",
+    ),
     "loco": _mvtec_layout(
         "MVTec LOCO",
         lambda root: any((root / f"test/{kind}_anomalies").is_dir() for kind in ("logical", "structural")),
+        "test/good/*, test/logical_anomalies/* and test/structural_anomalies/*",
     ),
     "mvtec": _mvtec_layout(
         "MVTec AD", lambda root: (root / "test").is_dir() and not _has(root / "test", "_GT")

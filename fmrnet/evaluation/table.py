@@ -87,7 +87,8 @@ def print_comparison(found: dict[str, Any]) -> None:
     )
     for key, whose in (("only_first_right", "first"), ("only_second_right", "second")):
         if names := found["verdicts"][key]:
-            show(f"{len(names)} pictures of which the {whose} alone is right: {few(names)}")
+            pictures = "picture" if len(names) == 1 else "pictures"
+            show(f"{len(names)} {pictures} of which the {whose} alone is right: {few(names)}")
 
 
 def _classes(classes: dict[str, Any]) -> Table:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrnet.errors import ConfigError, FmrnetError, is_out_of_memory
+from fmrnet.errors import ConfigError, FmrnetError, fault_of, is_out_of_memory
 from fmrnet.inspection.record import Line
-from fmrnet.inspection.report import Report, identify
+from fmrnet.inspection.report import identify
+from fmrnet.inspection.verdicts import Verdicts
 from fmrnet.pictures import read_picture
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ Inspected = tuple[NDArray[np.float32], "Result", Line]  # picture, result, ident
 
 
 def inspect_each(
-    inspector: Inspector, report: Report, paths: Sequence[Path], jobs: int = 1
+    inspector: Inspector, report: Verdicts, paths: Sequence[Path], jobs: int = 1
 ) -> Iterator[Line]:
     """Inspect pictures into a report, in their order; gives the line of each as soon as it is written.
 
@@ -98,14 +99,14 @@ def _cores_shared(jobs: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _written(report: Report, path: Path, found: Callable[[], Inspected]) -> Line:
+def _written(report: Verdicts, path: Path, found: Callable[[], Inspected]) -> Line:
     try:
         picture, result, identity = found()
         return report.add(path, picture, result, identity)
     except ConfigError:
         raise
     except FmrnetError as error:
-        return report.add_error(path, _named(path, error))
+        return report.add_error(path, _named(path, error), fault_of(error))
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _FULL:
             raise

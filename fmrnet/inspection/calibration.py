@@ -104,11 +104,14 @@ class Calibration:
         counted = {0: "", 1: ", if the one left out is indeed defective"}
         left = counted.get(len(self.suspects), f", if the {len(self.suspects)} left out are indeed defective")
         if self.picture.promised <= self.false_alarms + 1e-12:
-            return f"at most {rate} of good pictures are called defective: {count} held-out ones promise it{left}"
+            ones = "one promises" if count == 1 else "ones promise"
+            return f"at most {rate} of good pictures are called defective: {count} held-out {ones} it{left}"
+        alone = count == 1
         if self.picture.parts > 1:
-            known = f"{count} held-out parts of pictures promise nothing"
+            known = f"{count} held-out {'part of a picture promises' if alone else 'parts of pictures promise'} nothing"
         else:
-            known = f"{count} held-out pictures promise {_percent(self.picture.promised)} at best"
+            best = _percent(self.picture.promised)
+            known = f"{count} held-out {'picture promises' if alone else 'pictures promise'} {best} at best"
         return (
             f"about {rate} of good pictures are called defective: an estimate, for {known}; "
             f"calibrate on {needed} good pictures that training has not seen for a promise{left}"

@@ -33,6 +33,7 @@ PAIRS = (
     10_000  # of a picture and a good one: up to so many the p-value is exact, beyond it is the normal law's
 )
 MOST = 1_000  # pictures; of more, evenly spaced ranks count, which say as much
+FEW = 10  # pictures: up to here a drift must be plain to be told, and that none is told says little
 LEAST_P = 1e-300
 SCORE = "score"
 CAUSES = {  # of a measure that is lower and higher, what to do
@@ -118,6 +119,8 @@ class Drift:
             yield f"the line has drifted, by {among}:"
             yield from (f"  {change}" for change in self.changes)
             yield f"  if pictures are to be like these from now on: fmrnet calibrate {model} GOOD"
+        elif self.measures and min(self.pictures, self.good) < FEW:
+            yield f"{among} are too few to tell a drift, unless it is a plain one: none is seen"
         elif self.measures:
             yield f"no drift of {', '.join(self.measures)} to tell, by {among} (p = {self.p_value:.2g})"
         elif self.needed is None:

@@ -10,7 +10,6 @@ from typing import BinaryIO
 
 from fmrnet.errors import ConfigError, DatasetError, PictureError
 from fmrnet.inspection.folder import check_apart, holds_results
-from fmrnet.inspection.names import RECEIVED
 from fmrnet.inspection.received import fetch, is_url, receive
 from fmrnet.listing import each_once, list_pictures
 
@@ -40,7 +39,8 @@ class Gathered:
 
 def gather(
     given: Sequence[str | Path],
-    out: Path,
+    out: Path | None,
+    received: Path,
     *,
     recursive: bool = False,
     allow_urls: bool = False,
@@ -53,7 +53,8 @@ def gather(
     ----------
     given : files, folders and patterns, as `fmrnet.listing.list_pictures` takes them; URLs; "-" for a picture on
         standard input.
-    out : where the results are to go. What comes from standard input or a URL is kept there, in RECEIVED.
+    out : where the results are to go; None: nowhere.
+    received : folder in which what comes from standard input or a URL is kept; it is made when it is needed.
     recursive : take what lies in folders below, too, but for folders of results.
     allow_urls : fetch http and https URLs; else they are refused.
     standard_input : read for "-".
@@ -67,8 +68,10 @@ def gather(
     urls = [text for text in map(str, given) if is_url(text)]
     if urls and not allow_urls:
         raise ConfigError(f"{urls[0]} is a URL; give --allow-urls to fetch pictures from the network")
-    check_apart(out, [Path(path) for path in given if os.path.isdir(path)])
-    place = os.path.realpath(out)
+    place = None
+    if out is not None:
+        check_apart(out, [Path(path) for path in given if os.path.isdir(path)])
+        place = os.path.realpath(out)
     gathered = Gathered()
 
     def passed_over(folder: Path) -> bool:
@@ -81,11 +84,11 @@ def gather(
     for text in map(str, given):
         try:
             if is_url(text):
-                found.append(fetch(text, out / RECEIVED))
+                found.append(fetch(text, received))
                 gathered.sources.setdefault(found[-1], text)
                 progress(len(gathered.sources), len(urls))
             elif text == STANDARD_INPUT and standard_input is not None:
-                found.append(receive(standard_input, out / RECEIVED))
+                found.append(receive(standard_input, received))
                 gathered.sources.setdefault(found[-1], text)
             else:
                 found += list_pictures(text, recursive=recursive, passed_over=passed_over, unlisted=unlisted)

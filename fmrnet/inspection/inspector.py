@@ -21,7 +21,7 @@ from fmrnet import artifact
 from fmrnet.config import Config
 from fmrnet.engines.choice import choose
 from fmrnet.engines.engine import DAMAGED, Engine, filled
-from fmrnet.errors import ArtifactError, ConfigError, DatasetError, PictureError
+from fmrnet.errors import ArtifactError, ConfigError, DatasetError, PictureError, SizeError
 from fmrnet.inspection.calibration import Calibration, calibrate
 from fmrnet.inspection.early_exit import EarlyExit
 from fmrnet.inspection.limits import Look, few_bits, look
@@ -62,6 +62,8 @@ class Result:
     anomaly_map : (H, W) float32, or None at patch level
     mask : (H, W) bool, or None at patch level
         `Calibration.mask`; none in a picture that is not defective.
+    marked : (H, W) bool, or None at patch level
+        The mask that the picture has at a rate of false alarms at which it is defective.
     background : (H, W, C) float32 in [0, 1], or None at patch level and of a model without a generator
         The picture as it would look without defects, which it was compared with.
     pixel_p_values : (rows, columns) float64, or None at patch level
@@ -90,6 +92,7 @@ class Result:
     look: Look
     reasons: tuple[str, ...] = ()
     settled: bool = False
+    marked: NDArray[np.bool_] | None = None
     background: NDArray[np.float32] | None = None
     pixel_p_values: NDArray[np.float64] | None = None
 
@@ -278,6 +281,7 @@ class Inspector:
             look=seen,
             reasons=reasons,
             settled=settled or found is not None,
+            marked=mask,
             background=background,
             pixel_p_values=pixel_p_values,
         )
@@ -454,12 +458,12 @@ class Inspector:
         if self.region is not None:
             try:
                 picture = self.region.cut(picture)
-            except PictureError as error:
-                raise PictureError(f"{named}{error}") from None
+            except SizeError as error:
+                raise SizeError(f"{named}{error}") from None
         height, width, _ = picture.shape
         size = self.config.patch_size
         if min(height, width) < size:
-            raise PictureError(
+            raise SizeError(
                 f"{named}{width}x{height} pixels, smaller than a patch of {size}x{size}; enlarge it"
             )
         return np.ascontiguousarray(picture.transpose(2, 0, 1))

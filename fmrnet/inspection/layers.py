@@ -34,7 +34,12 @@ FAINT = 0.15  # of the brightest, where a map is half of its threshold; at the t
 
 
 def layers(
-    inspector: Inspector, picture: Pixels, result: Result, mask: NDArray[np.bool_], surest: Defect | None
+    inspector: Inspector,
+    picture: Pixels,
+    result: Result,
+    mask: NDArray[np.bool_],
+    outlined: NDArray[np.bool_],
+    surest: Defect | None,
 ) -> dict[str, Image.Image]:
     """The pictures by name: as `fmrnet.inspection.names.PAGE_KINDS` has them, those that there are.
 
@@ -43,14 +48,15 @@ def layers(
     inspector : what has inspected it.
     picture : (H, W) or (H, W, C) in [0, 1]
     result : what was found.
-    mask : (H, W) bool, what is outlined; patches at patch level.
+    mask : (H, W) bool, what is outlined in the thumbnail; patches at patch level.
+    outlined : (H, W) bool, what is outlined in the picture.
     surest : the most surprising defect, if there is one.
     """
     found = {"picture": _image(picture), "thumb": thumb(picture, mask, surest)}
-    if mask.any():
-        found["outline"] = _outline(mask, breadth(mask.shape))
-        if breadth(mask.shape) > 1:
-            found["edge"] = _outline(mask, 1)
+    if outlined.any():
+        found["outline"] = _outline(outlined, breadth(outlined.shape))
+        if breadth(outlined.shape) > 1:
+            found["edge"] = _outline(outlined, 1)
     if result.anomaly_map is not None:
         threshold = inspector.calibration.pixel_threshold
         top = 1.0 if inspector.config.standard_map else 4 * threshold

@@ -180,6 +180,18 @@ class Limits:
             share=stored.number("share", LEAST_SHARE, 1),
         )
 
+    def in_words(self) -> dict[str, str]:
+        """The least and the greatest that a good picture has, by what it is."""
+        light = zip(NAMES[len(self.level)], self.level, strict=True)
+        contrast = zip(SCALES, self.contrasts, strict=True)
+        return {
+            **{name: f"{low:.3f} to {high:.3f}" for name, (low, high) in light},
+            "deviation": f"at least {self.deviation:.4f}",
+            **{f"contrast at {scale} px": f"{low:.4f} to {high:.4f}" for scale, (low, high) in contrast},
+            "median distance": f"up to {self.distance:.4g}",
+            "mask": f"up to {self.share:.0%} of the picture",
+        }
+
     def passed_by(
         self, seen: Look, distance: float | None = None, share: float | None = None
     ) -> list[Passed]:

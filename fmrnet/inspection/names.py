@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import unicodedata
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePath
@@ -31,6 +32,7 @@ PAGE_KINDS = (  # of each picture: report_files/cut/0.picture.jpg and so on
 )
 RECEIVED = "received"  # folder of pictures that came as bytes: from standard input, from a URL
 ANNOTATIONS = {"coco": "coco.json", "cvat": "cvat.xml", "csv": "defects.csv"}  # of all pictures, by format
+HALF = re.compile("[\ud800-\udfff]")  # of a surrogate: how Python has a byte that is no UTF-8
 LONGEST = 200  # bytes of a name; most disks take 255, and the name of a kind follows
 
 
@@ -38,7 +40,8 @@ def output_names(paths: Sequence[Path], taken: Collection[str] = ()) -> dict[Pat
     """A name for the files of each picture: its path below the folder they share, its suffix left out.
 
     The suffix stays where two names would otherwise be the same. A name that is too long is shortened, and one that
-    is taken gets a number. No two differ by upper and lower case alone, which some disks do not tell apart.
+    is taken gets a number; bytes that are no UTF-8 stand as ~dcff in it. No two differ by upper and lower case alone,
+    which some disks do not tell apart.
 
     Parameters
     ----------
@@ -50,7 +53,7 @@ def output_names(paths: Sequence[Path], taken: Collection[str] = ()) -> dict[Pat
     >>> list(output_names([Path("in/0.png"), Path("in/0.jpg")]).values())
     ['0.png', '0.jpg']
     """
-    below = below_shared(paths)
+    below = [_in_text(name) for name in below_shared(paths)]
     stems = [name.with_suffix("") for name in below]
     if len({_folded(str(stem)) for stem in stems}) == len(stems):
         below = stems
@@ -80,6 +83,10 @@ def _below(whole: Sequence[PurePath]) -> list[PurePath]:
     return [type(path)(path.drive.replace(":", "").lstrip("\\"), *path.parts[1:]) for path in whole]
 
 
+def _in_text(name: PurePath) -> PurePath:
+    return type(name)(HALF.sub(lambda found: f"~{ord(found[0]):x}", str(name)))
+
+
 def _free(folder: str) -> str:
     """A folder's name that is no output's: `a.mask.png` holds pictures, and `a.png` beside it has a mask."""
     given_away = {REPORT, RECORD, LOCK, PAGE, *ANNOTATIONS.values()}
@@ -99,7 +106,7 @@ def _short(name: str) -> str:
 
 
 def _encoded(name: str) -> bytes:
-    return name.encode("utf-8", "surrogatepass")  # bytes that are no text stand as half surrogates in a name
+    return name.encode()
 
 
 def _folded(name: str) -> str:

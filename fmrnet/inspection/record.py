@@ -10,15 +10,17 @@ import io
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote, unquote_to_bytes
 
-from fmrnet.errors import ArtifactError, ConfigError
-from fmrnet.files import replacing
+from fmrnet.errors import ArtifactError, ConfigError, in_text
+from fmrnet.files import as_json, replacing
 from fmrnet.inspection.defects import Defect
 from fmrnet.inspection.limits import Look
 
-__all__ = ["Line", "Record", "read_record"]
+__all__ = ["Line", "Record", "named", "path_of", "read_record"]
 
 Line = dict[str, Any]
 
@@ -27,6 +29,21 @@ NUMBERS = (
     *("defect_count", "width", "height", "seconds"),
 )
 DEFECT = tuple(field.name for field in dataclasses.fields(Defect))
+
+
+def named(path: str | Path) -> Line:
+    """How a line names its picture; one that is no UTF-8 is `quoted`, too, its bytes percent-encoded as in a URL."""
+    name = str(path)
+    if (text := in_text(name)) == name:
+        return {"picture": name}
+    with suppress(UnicodeEncodeError):  # halves of surrogates that stand for no byte: no file is called so
+        return {"picture": text, "quoted": quote(os.fsencode(name))}
+    return {"picture": text}
+
+
+def path_of(line: Line) -> Path:
+    """The path that `named` was given."""
+    return Path(os.fsdecode(unquote_to_bytes(line["quoted"])) if "quoted" in line else line["picture"])
 
 
 class Record:
@@ -94,7 +111,7 @@ def read_record(path: Path) -> tuple[Line, list[Line]] | None:
 
 
 def _encoded(line: Line) -> bytes:
-    return json.dumps(line, allow_nan=False).encode() + b"\n"  # in ASCII: file names may be no UTF-8
+    return as_json(line).encode() + b"\n"
 
 
 def _damaged(path: Path) -> ConfigError:
@@ -105,6 +122,8 @@ def _is_line(line: object) -> bool:
     """Whether a line is of a picture and has what the report is made from; its files lie below the record's folder."""
     if not isinstance(line, dict) or not isinstance(line.get("picture"), str):
         return False
+    if not isinstance(line.get("quoted", ""), str):
+        return False
     if "error" in line:
         return isinstance(line["error"], str) and "files" not in line
     files = line.get("files")
@@ -114,6 +133,9 @@ def _is_line(line: object) -> bool:
         and isinstance(line.get("reasons"), list)
         and isinstance(line.get("level"), str)
         and _are_defects(line.get("defects"))
+        and isinstance(line.get("would_be"), dict)
+        and isinstance(line["would_be"].get("count"), int)
+        and _are_defects(line["would_be"].get("defects"))
         and _is_look(line.get("look"))
         and isinstance(files, dict)
         and "overlay" in files

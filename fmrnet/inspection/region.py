@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrnet._pixels import MAX_PIXELS
-from fmrnet.errors import ArtifactError, ConfigError, PictureError, shown
+from fmrnet.errors import ArtifactError, ConfigError, SizeError, shown
 from fmrnet.inspection.annotations.regions import filled, run_lengths
 from fmrnet.inspection.stored import Stored
 from fmrnet.pictures import read_mask
@@ -115,16 +115,19 @@ class Region:
 
         Raises
         ------
-        PictureError : the picture does not hold it, or is not of the mask's size.
+        SizeError : the picture does not hold it, or is not of the mask's size.
         """
         height, width = picture.shape[:2]
         if self.size is not None and (height, width) != self.size:
-            raise PictureError(
+            raise SizeError(
                 f"{width}x{height} pixels, and the mask of the region of interest is {self.size[1]}x{self.size[0]}; "
                 "give pictures and mask of one size"
             )
         if self.x + self.width > width or self.y + self.height > height:
-            raise PictureError(f"{width}x{height} pixels do not hold the region of interest, {self}")
+            raise SizeError(
+                f"{width}x{height} pixels do not hold the region of interest, {self}; give larger pictures or another "
+                "region"
+            )
         return picture[self.y : self.y + self.height, self.x : self.x + self.width]
 
     def spread(self, values: NDArray[Any], height: int, width: int) -> NDArray[Any]:

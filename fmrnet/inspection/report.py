@@ -6,7 +6,6 @@ report.json. A run that is killed leaves report.jsonl alone; every file is whole
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,24 +19,18 @@ from numpy.typing import NDArray
 import fmrnet
 from fmrnet.errors import ConfigError, printable
 from fmrnet.files import digest, write_json
-from fmrnet.inspection.defects import defects
-from fmrnet.inspection.drift import Drift, drift
 from fmrnet.inspection.folder import check_replaceable, claimed, is_ours
 from fmrnet.inspection.layers import layers, write_layer
-from fmrnet.inspection.limits import Look
 from fmrnet.inspection.names import KINDS, PAGE, PAGE_FILES, PAGE_KINDS, RECORD, REPORT, output_names
-from fmrnet.inspection.overlay import marked, overlay
-from fmrnet.inspection.record import Line, Record, read_record
+from fmrnet.inspection.overlay import overlay
+from fmrnet.inspection.record import Line, Record, named, path_of, read_record
+from fmrnet.inspection.verdicts import Verdicts
 from fmrnet.pictures import write_map, write_picture
 
 if TYPE_CHECKING:
     from fmrnet.inspection.inspector import Inspector, Level, Result
 
 __all__ = ["Report", "identify", "open_report"]
-
-MOST_DEFECTS = (
-    100  # of a picture that are listed, the most surprising; a picture of something else has thousands
-)
 
 
 @contextmanager
@@ -82,17 +75,17 @@ def open_report(
         except BaseException as error:
             try:
                 report.close()
-            except OSError:
+            except OSError:  # the same full disk, most likely
                 if not isinstance(error, OSError):
                     raise
-                error.add_note(
-                    f"what is done is in {folder / RECORD} alone"
-                )  # the same full disk, most likely
+            if isinstance(error, OSError):
+                whole = folder / (REPORT if (folder / REPORT).exists() else RECORD)
+                error.add_note(f"what is done is in {whole}, and --resume goes on from there")
             raise
         report.close()
 
 
-class Report:
+class Report(Verdicts):
     """The report of one batch, written picture by picture. Made by `open_report`.
 
     Attributes
@@ -113,7 +106,8 @@ class Report:
         resume: bool = False,
         page: Callable[[Report], object] | None = None,
     ) -> None:
-        self.folder, self.inspector, self.level, self._page = folder, inspector, level, page
+        super().__init__(inspector, level, paths, sources)
+        self.folder, self._page = folder, page
         calibration = inspector.calibration
         self._head: Line = {
             "fmrnet": fmrnet.__version__,
@@ -136,10 +130,8 @@ class Report:
             },
         }
         kept, dropped = self._earlier(paths, resume)
-        done = {line["picture"] for line in kept}
-        self.kept = {path for path in paths if str(path) in done}
+        self.kept = set(map(path_of, kept)) & set(paths)
         self.replaced = 0 if resume else len(dropped)
-        self._paths, self._sources = paths, sources
         missing = [path for path in paths if path not in self.kept]
         self._names = output_names(missing, [_name(line) for line in kept])
         self._check(paths)
@@ -150,6 +142,7 @@ class Report:
         for file in (file for path in missing for file in self._every(path)):
             _remove(file)  # of a run that was killed before it could write the line
         self._record = Record(folder / RECORD, self._head, kept)
+        self.lines = self._record.lines
 
     def add(self, path: Path, picture: NDArray[np.float32], result: Result, identity: Line) -> Line:
         """Write the files of one inspected picture, given as (H, W) or (H, W, 3) in [0, 1], then its line.
@@ -160,40 +153,13 @@ class Report:
         files = self._files(path)
         if result.mask is None or result.anomaly_map is None:
             files = {"overlay.png": files["overlay.png"]}
-        tops, lefts = self._origins(picture, result)
-        p_values = result.patch_p_values if result.pixel_p_values is None else result.pixel_p_values
-        side = self.inspector.config.patch_size
-        mask = result.mask
-        if (
-            mask is None
-        ):  # patches that hardly any good picture has the like of; they may reach beyond the border
-            beyond = np.argwhere(p_values <= self.inspector.false_alarms)
-            boxes = [(int(tops[i]), int(lefts[j]), side) for i, j in beyond]
-            mask = marked((picture.shape[0], picture.shape[1]), boxes=boxes)
-        found = defects(mask, p_values, tops, lefts, side)
-        shown = layers(self.inspector, picture, result, mask, next(iter(found), None)) if self._page else {}
+        told = self._told(path, picture, result, identity)
+        line, mask, surest = told.line, told.mask, next(iter(told.defects), None)
+        outlined = mask | told.would_be
+        shown = layers(self.inspector, picture, result, mask, outlined, surest) if self._page else {}
         files |= {kind: file for kind, file in self._page_files(path).items() if kind.split(".")[0] in shown}
-        line: Line = {
-            "picture": str(path),
-            **({"source": self._sources[path]} if path in self._sources else {}),
-            "score": float(result.score),
-            "defective": bool(result.defective),
-            "p_value": float(result.p_value),
-            "patch_p_value": float(result.patch_p_values.min()),
-            "reasons": list(result.reasons),
-            "level": result.level,
-            "defective_pixels": None if result.mask is None else int(result.mask.sum()),
-            "defect_count": len(found),
-            "defects": [dataclasses.asdict(one) for one in found[:MOST_DEFECTS]],
-            "largest_patch_distance": float(result.patch_scores.max()),
-            "look": dataclasses.asdict(result.look),
-            "width": picture.shape[1],
-            "height": picture.shape[0],
-            "seconds": round(float(result.seconds), 4),
-            "files": {
-                kind.split(".")[0]: file.relative_to(self.folder).as_posix() for kind, file in files.items()
-            },
-            "file": identity,
+        line["files"] = {
+            kind.split(".")[0]: file.relative_to(self.folder).as_posix() for kind, file in files.items()
         }
         try:
             for folder in {file.parent for file in files.values()}:
@@ -213,41 +179,15 @@ class Report:
             raise
         return line
 
-    def add_error(self, path: str | Path, error: object, fault: str = "picture", **more: str) -> Line:
-        """Note a picture (or whatever was given) that could not be inspected, why, and what `more` there is to say.
-
-        `fault` is "picture" where it cannot be read, "machine" where memory or the program failed.
-        """
-        line: Line = {"picture": str(path), "error": printable(error), "fault": fault, **more}
-        self._record.append(line)
-        return line
-
-    def drift(self) -> Drift:
-        """Whether the pictures inspected so far look and score as the good ones did."""
-        seen = [line for line in self._record.lines if "error" not in line]
-        looks = [Look.from_dict(line["look"]) for line in seen]
-        return drift(self.inspector.calibration, looks, [line["largest_patch_distance"] for line in seen])
-
     def content(self) -> dict[str, Any]:
         """The content of report.json."""
-        pictures = [line for line in self._record.lines if "error" not in line]
-        errors = [line for line in self._record.lines if "error" in line]
-        reached = {line["picture"] for line in self._record.lines}
-        defective = sum(line["defective"] for line in pictures)
-        unreadable = sum(line["fault"] == "picture" for line in errors)
+        pictures = [line for line in self.lines if "error" not in line]
+        errors = [line for line in self.lines if "error" in line]
         return {
             "fmrnet": self._head["fmrnet"],
             "pictures": pictures,
             "errors": errors,
-            "summary": {
-                "defective": defective,
-                "good": len(pictures) - defective,
-                "unreadable": unreadable,
-                "failed": len(errors) - unreadable,
-                "left_early": sum(line["level"] == "patch" for line in pictures),
-                "not_reached": sum(str(path) not in reached for path in self._paths),
-                "seconds": round(sum(line["seconds"] for line in pictures), 3),
-            },
+            "summary": self.summary(),
             "drift": self.drift().to_dict(),
             **{key: self._head[key] for key in ("level", "bits", "region", "thresholds", "model")},
         }
@@ -278,13 +218,14 @@ class Report:
         head, lines = found
         if not resume:
             return [], lines
-        if _made_by(head) != _made_by(self._head):
+        given = set(paths)
+        was, now = _made_by(head), _made_by(self._head)
+        if others := [name for name in now if was[name] != now[name]]:
             raise ConfigError(
-                f"{self.folder} holds a report of another model, level, rate of false alarms, number of bits, "
-                "region or release; leave out --resume to replace it, or name another folder"
+                f"{self.folder} holds a report of another {' and another '.join(others)}; leave out --resume to "
+                "replace it, or name another folder"
             )
-        given = {str(path): path for path in paths}
-        stays = [self._holds(line, given.get(line["picture"])) for line in lines]
+        stays = [self._holds(line, path if (path := path_of(line)) in given else None) for line in lines]
         kept = [line for line, holds in zip(lines, stays, strict=True) if holds]
         return kept, [line for line, holds in zip(lines, stays, strict=True) if not holds]
 
@@ -308,25 +249,16 @@ class Report:
             for file in self._every(path):
                 check_replaceable(file)
 
-    def _origins(
-        self, picture: NDArray[np.float32], result: Result
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The first rows and columns, in pixels, of the patches that the p-values are of."""
-        config = self.inspector.config
-        rows, columns = (
-            result.patch_p_values if result.pixel_p_values is None else result.pixel_p_values
-        ).shape
+    def _append(self, line: Line) -> None:
+        self._record.append(line)
 
-        def starts(length: int, count: int) -> NDArray[np.int64]:
-            if config.general or result.pixel_p_values is not None:
-                return np.arange(count) * (config.patch_size // 2)
-            filled = length + -length % config.multiple
-            return np.minimum(np.arange(count) * config.stride, filled - config.patch_size)
+    def _named(self, path: str | Path) -> Line:
+        """The file that was inspected, and where it came from if it was given as none."""
+        source = self._sources.get(Path(path))
+        return named(path) | ({} if source is None else {"source": source})
 
-        region = self.inspector.region
-        height, width = picture.shape[:2] if region is None else (region.height, region.width)
-        top, left = starts(height, rows), starts(width, columns)
-        return (top, left) if region is None else (top + region.y, left + region.x)
+    def _calls(self, path: str | Path, error: object) -> str:
+        return printable(error)
 
 
 def identify(path: Path) -> Line:
@@ -338,13 +270,15 @@ def identify(path: Path) -> Line:
     return {"bytes": state.st_size, "modified_ns": state.st_mtime_ns}
 
 
-def _made_by(head: Line) -> tuple[object, ...]:
-    """What every line of a report must have in common."""
+def _made_by(head: Line) -> dict[str, object]:
+    """What every line of a report must have in common, by its name."""
     model = head.get("model")
     digest = model.get("sha256") if isinstance(model, dict) else None
     thresholds = head.get("thresholds")
     rate = thresholds.get("false_alarms") if isinstance(thresholds, dict) else None
-    return (*(head.get(key) for key in ("fmrnet", "level", "bits", "region")), digest, rate)
+    names = {"release": "fmrnet", "level": "level", "number of bits": "bits", "region": "region"}
+    common = {name: head.get(key) for name, key in names.items()}
+    return {"model": digest, "rate of false alarms": rate, **common}
 
 
 def _name(line: Line) -> str:

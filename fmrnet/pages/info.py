@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,31 @@ def write_info(
             (text["weights"], f"{weights:,}"),
             (text["size"], f"{model.stat().st_size / 1e6:.1f}"),
             *((fill(text["operations"], what=what), str(count)) for what, count in operations.items()),
+            *_agreement(inspector.provenance.get("graphs"), text),
         ],
         least_sure=_shown(calibration.loudest, inspector.bits),
-        surest=_shown(calibration.quietest, inspector.bits),
+        surest=_shown(
+            [one for one in calibration.quietest if one not in calibration.loudest], inspector.bits
+        ),
         suspects=_shown(calibration.suspects, inspector.bits),
-        facts=model_facts(inspector.provenance, str(model), digest(model)),
+        facts=model_facts(inspector.provenance | _region(inspector), str(model), digest(model)),
         settings=settings_facts(inspector.config),
     )
+
+
+def _agreement(graphs: object, text: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """How far each engine was off PyTorch when the graphs were made, as far as the file's author has noted it."""
+    found: object = graphs
+    for name in ("agreement", "engines"):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    for engine, one in found.items() if isinstance(found, Mapping) else ():
+        difference = one.get("difference") if isinstance(one, Mapping) else None
+        if isinstance(difference, int | float):
+            yield fill(text["off"], engine=printable(engine, 40)), f"{difference:.2g}"
+
+
+def _region(inspector: Inspector) -> dict[str, str]:
+    return {} if inspector.region is None else {"region": str(inspector.region)}
 
 
 def _kind(inspector: Inspector) -> str:
@@ -105,7 +124,9 @@ def _shown(named: Sequence[Suspect], bits: int | None) -> list[dict[str, str]]:
             mask[one.row : one.row + one.height, one.column : one.column + one.width] = True
             place = Defect(one.row, one.column, one.height, one.width, one.height * one.width, 1.0)
             image = as_data(thumb(picture, mask, place))
-        found.append({"name": printable(Path(one.picture).name), "says": printable(one), "image": image})
+        name = Path(one.picture).name
+        says = printable(dataclasses.replace(one, picture=name))
+        found.append({"name": printable(name), "says": says, "path": printable(one.picture), "image": image})
     return found
 
 

@@ -19,7 +19,7 @@ def model_facts(provenance: Mapping[str, Any], file: str, sha256: str) -> Facts:
     names = strings()["model"]
     found = [(names["file"], printable(file)), (names["sha256"], sha256)]
     for key, value in provenance.items():
-        if key != "loss_curve":
+        if key not in ("loss_curve", "graphs"):
             found.append((names.get(key, printable(key, 40)), _said(value)))
     return found
 

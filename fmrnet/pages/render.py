@@ -18,7 +18,8 @@ import jinja2
 from markupsafe import Markup
 
 import fmrnet
-from fmrnet.files import replacing
+from fmrnet.errors import in_text
+from fmrnet.files import as_json, replacing
 
 __all__ = ["fill", "plural", "strings", "write_page"]
 
@@ -51,7 +52,7 @@ def write_page(
     """
     with replacing(path) as file:
         for piece in _pieces(template, data or {}, scripts, content):
-            file.write(piece.encode())
+            file.write(in_text(piece).encode())
         return file.tell()
 
 
@@ -102,7 +103,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"fill": fill, "plural": plural}
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    environment.policies |= {"json.dumps_function": as_json, "json.dumps_kwargs": {}}
     return environment
 
 

@@ -20,6 +20,7 @@ from fmrnet.inspection.good_scores import GoodScores
 from fmrnet.inspection.names import PAGE, PAGE_FILES, PAGE_KINDS
 from fmrnet.inspection.record import Line
 from fmrnet.inspection.report import Report
+from fmrnet.inspection.verdicts import LOOSEST
 from fmrnet.pages.form import Form
 from fmrnet.pages.model import model_facts, settings_facts
 from fmrnet.pages.render import fill, plural, strings, write_page
@@ -28,7 +29,7 @@ __all__ = ["write_report"]
 
 LARGEST_SINGLE = 30e6  # bytes of a page that mail takes and every browser opens at once
 LARGEST_FORCED = 400e6  # bytes of a page that browsers open at all
-RATES = np.geomspace(1e-4, 0.5, 121)  # among which the page's sliders move
+RATES = np.geomspace(1e-4, LOOSEST, 121)  # among which the page's sliders move
 SCRIPTS = ("vendor/panzoom-4.6.2.min.js", "static/viewer.js", "static/report.js")
 
 
@@ -59,6 +60,8 @@ def write_report(report: Report, model: str | Path, form: Form = Form.auto) -> F
     rows = [
         _row(line, name, list(found), single) for line, name, found in zip(lines, names, files, strict=True)
     ]
+    region = report.inspector.region
+    provenance = report.inspector.provenance | ({} if region is None else {"region": str(region)})
     drift, summary, text = report.drift(), content["summary"], strings()["report"]
     inspected = summary["defective"] + summary["good"]
     write_page(
@@ -83,13 +86,15 @@ def write_report(report: Report, model: str | Path, form: Form = Form.auto) -> F
         embedded=_embedded(report.folder, files) if single else (),
         when=datetime.datetime.now().astimezone().isoformat(" ", "minutes"),
         name=printable(report.folder.resolve().name),
-        sentence=plural(text["summary"], inspected, defective=summary["defective"]),
+        sentence=fill(text["single"], n=inspected)
+        if summary["defective"] == 1 < inspected
+        else plural(text["summary"], inspected, defective=summary["defective"]),
         promise=calibration.promise,
         drifted=drift.drifted,
         drift=list(drift.lines(model)),
         errors=[(printable(line["picture"]), line["error"]) for line in content["errors"]],
         not_reached=summary["not_reached"],
-        facts=model_facts(report.inspector.provenance, content["model"]["file"], content["model"]["sha256"])
+        facts=model_facts(provenance, content["model"]["file"], content["model"]["sha256"])
         + _facts(content, text),
         settings=settings_facts(report.inspector.config),
     )
@@ -109,6 +114,7 @@ def _row(line: Line, name: str, kinds: list[str], single: bool) -> dict[str, Any
         "reasons": [printable(reason) for reason in line["reasons"]],
         "defects": line["defects"],
         "count": line["defect_count"],
+        "wouldBe": line["would_be"],
         "width": line["width"],
         "height": line["height"],
         "seconds": line["seconds"],

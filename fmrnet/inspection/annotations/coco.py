@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
 import fmrnet
+from fmrnet.files import as_json
 from fmrnet.inspection.annotations.finding import LABEL, Finding
 from fmrnet.inspection.annotations.regions import Region, run_lengths
 
@@ -37,7 +37,7 @@ def coco(found: Iterable[Finding]) -> bytes:
         "images": images,
         "annotations": annotations,
     }
-    return json.dumps(content).encode() + b"\n"
+    return as_json(content).encode() + b"\n"
 
 
 def _annotation(finding: Finding, region: Region) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from fmrnet.inspection.annotations.regions import Region, regions
 from fmrnet.inspection.names import below_shared
+from fmrnet.inspection.record import path_of
 from fmrnet.pictures import read_mask
 
 __all__ = ["LABEL", "Finding", "findings"]
@@ -57,7 +58,7 @@ def findings(folder: Path, lines: list[dict[str, Any]]) -> Iterator[Finding]:
 
     Raises PictureError if a mask has gone or was changed to something else meanwhile.
     """
-    paths = [Path(line["picture"]) for line in lines]
+    paths = list(map(path_of, lines))
     for path, name, line in zip(paths, below_shared(paths), lines, strict=True):
         files = line["files"]
         found = tuple(regions(read_mask(folder / files["mask"]))) if "mask" in files else ()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 import fmrnet
+from fmrnet.files import as_json
 from fmrnet.inspection.annotations.finding import LABEL, Finding
 from fmrnet.inspection.annotations.regions import Region
 
@@ -32,7 +32,7 @@ def labelme(finding: Finding, folder: Path) -> bytes:
         "imageHeight": finding.height,
         "imageWidth": finding.width,
     }
-    return json.dumps(content, indent=2).encode() + b"\n"
+    return as_json(content, indent=2).encode() + b"\n"
 
 
 def _shape(region: Region) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterable
 
+from fmrnet.errors import in_text
 from fmrnet.inspection.annotations.finding import Finding
 
 __all__ = ["COLUMNS", "table"]
@@ -21,7 +22,7 @@ def table(found: Iterable[Finding]) -> bytes:
     writer.writerow(COLUMNS)
     for finding in found:
         line = finding.line
-        picture = str(finding.path)
+        picture = in_text(str(finding.path))
         picture = f"./{picture}" if picture.startswith(FORMULA) else picture
         verdict = (picture, int(line["defective"]), line["score"], line["p_value"], line["level"])
         for number, region in enumerate(finding.regions, start=1):
@@ -29,4 +30,4 @@ def table(found: Iterable[Finding]) -> bytes:
             writer.writerow((*verdict, number, *place, region.area))
         if not finding.regions:
             writer.writerow((*verdict, *[""] * 6))
-    return text.getvalue().encode("utf-8", "backslashreplace")
+    return text.getvalue().encode()

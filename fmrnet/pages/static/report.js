@@ -86,7 +86,7 @@ function thumb(row) {
   return element("button", { type: "button", className: "thumb", tabIndex: -1, "aria-label": fill(t.look_at, { name: row.name }), onclick: () => look.open(row) }, image);
 }
 
-const largest = (row) => Math.max(0, ...row.defects.map((defect) => defect.pixels));
+const largest = (row) => Math.max(0, ...marks(row).defects.map((defect) => defect.pixels));
 const order = { defective: 0, open: 1, good: 2 };
 const pictures = table(
   "pictures",
@@ -96,15 +96,25 @@ const pictures = table(
     { title: t.columns.verdict, value: (row) => String(order[now[row.index]]), cell: verdict, live: true },
     { title: t.columns.score, value: (row) => row.score, cell: (row) => number(row.score), numeric: true },
     { title: t.columns.p_value, value: (row) => row.p, cell: (row) => number(row.p, 2), numeric: true },
-    { title: t.columns.defects, value: (row) => row.count, numeric: true },
-    { title: t.columns.largest, value: (row) => largest(row), cell: (row) => (row.defects.length ? number(largest(row)) : "–"), numeric: true },
+    { title: t.columns.defects, value: (row) => marks(row).count, numeric: true, live: true },
+    { title: t.columns.largest, value: (row) => largest(row), cell: (row) => (marks(row).count ? number(largest(row)) : "–"), numeric: true, live: true },
     { title: t.columns.notes, value: (row) => row.reasons.join("; ") },
   ],
   data.rows,
 );
+// What is outlined in a picture at the rate of the sliders, as Python has it: nothing in a good one; at patch level the
+// patches that the rate reaches, which at another rate than that of the inspection are boxes.
+function marks(row) {
+  if (now[row.index] !== "defective") return { count: 0, defects: [], outline: false, boxes: false };
+  if (before[row.index] === "defective" && (row.level === "pixel" || rate === data.rate)) return { count: row.count, defects: row.defects, outline: true, boxes: false };
+  if (row.level === "pixel") return { ...row.wouldBe, outline: true, boxes: false };
+  const defects = row.wouldBe.defects.filter((patch) => patch.p_value <= rate + slack);
+  return { count: defects.length, defects, outline: false, boxes: true };
+}
 const look = viewer({
   url,
   verdict,
+  marks,
   neighbour: (row, step) => {
     const rows = pictures.shown();
     return rows[rows.indexOf(row) + step];
@@ -137,7 +147,7 @@ const flaggedGood = (rate) => data.good[main].p.filter((p) => p <= rate + slack)
 function promise(rate) {
   const { promised, parts, p } = data.good[main];
   const values = { rate: percent(rate), n: number(p.length), best: percent(promised) };
-  return fill(parts ? t.promise.parts : promised <= rate + slack ? t.promise.kept : t.promise.estimate, values);
+  return plural(parts ? t.promise.parts : promised <= rate + slack ? t.promise.kept : t.promise.estimate, p.length, values);
 }
 
 function cost() {
@@ -171,7 +181,7 @@ function set(to, moved) {
     document.getElementById(`${name}-shown`).textContent = shown[name];
   }
   document.getElementById("cost").replaceChildren(...cost());
-  pictures.refresh((row) => earlier[row.index] !== now[row.index]);
+  pictures.refresh((row) => earlier[row.index] !== now[row.index] || (row.level === "patch" && now[row.index] === "defective"));
   filter();
   look.update();
   histogram?.redraw();

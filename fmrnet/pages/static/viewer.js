@@ -1,19 +1,21 @@
 // A picture and what the model made of it, in a dialog: layers over each other, zoom and pan by Panzoom.
 "use strict";
 
-// viewer({url(row, kind), verdict(row), neighbour(row, step)}) gives {open(row), update()}.
-function viewer({ url, verdict, neighbour }) {
+// viewer({url(row, kind), verdict(row), marks(row), neighbour(row, step)}) gives {open(row), update()}.
+function viewer({ url, verdict, marks, neighbour }) {
   const text = page.text.viewer;
   const at = (id) => document.getElementById(id);
   const [dialog, stage, canvas, wipe] = ["viewer", "stage", "canvas", "wipe"].map(at);
   const names = { background: "background.jpg", heat: "heat.jpg", gms: "gms.jpg", ssim: "ssim.jpg", residual: "residual.jpg" };
   let row = null;
+  let marked = null;
   let moved = null;
   let layer = "heat";
   let images = {};
 
   function open(next) {
     row = next;
+    marked = marks(row);
     if (!dialog.open) dialog.showModal();
     at("viewer-name").textContent = row.name;
     const has = Object.keys(names).filter((name) => row.kinds.includes(names[name]));
@@ -25,8 +27,10 @@ function viewer({ url, verdict, neighbour }) {
       ),
     );
     const image = (kind) => (row.kinds.includes(kind) ? element("img", { src: url(row, kind), alt: "", draggable: false }) : null);
-    images = { below: image("picture.jpg"), above: null, edge: element("div", { className: "edge" }), outline: image("outline.png"), thin: image("edge.png") };
-    at("outline").disabled = !images.outline;
+    images = { below: image("picture.jpg"), above: null, edge: element("div", { className: "edge" }), outline: null, thin: null, boxes: null };
+    if (marked.outline) Object.assign(images, { outline: image("outline.png"), thin: image("edge.png") });
+    if (marked.boxes) images.boxes = element("div", { className: "boxes" }, ...marked.defects.map(box));
+    at("outline").disabled = !images.outline && !images.boxes;
     choose(layer);
     at("viewer-defects").replaceChildren(...listed());
     update();
@@ -37,7 +41,7 @@ function viewer({ url, verdict, neighbour }) {
   function choose(name) {
     layer = name;
     images.above = name === "none" ? null : element("img", { src: url(row, names[name]), alt: "", draggable: false });
-    canvas.replaceChildren(...[images.below, images.above, images.above && images.edge, images.outline, images.thin].filter(Boolean));
+    canvas.replaceChildren(...[images.below, images.above, images.above && images.edge, images.outline, images.thin, images.boxes].filter(Boolean));
     wipe.disabled = !images.above;
     wiped();
   }
@@ -54,6 +58,7 @@ function viewer({ url, verdict, neighbour }) {
     const near = images.thin && (scale * canvas.clientWidth) / row.width >= 1; // where the broad one covers much
     if (images.outline) images.outline.hidden = !wanted || near;
     if (images.thin) images.thin.hidden = !wanted || !near;
+    if (images.boxes) images.boxes.hidden = !wanted;
   }
 
   // The whole picture in the stage; the picture's own pixels are at most 8 pixels of the screen large.
@@ -85,8 +90,16 @@ function viewer({ url, verdict, neighbour }) {
     zoomed();
   }
 
+  // A patch, as far as it lies in the picture.
+  function box({ row: top, column: left, height, width }) {
+    const percents = { left: left / row.width, top: top / row.height, width: Math.min(width, row.width - left) / row.width, height: Math.min(height, row.height - top) / row.height };
+    const shown = element("div", {});
+    for (const [name, share] of Object.entries(percents)) shown.style[name] = `${100 * share}%`;
+    return shown;
+  }
+
   function listed() {
-    if (!row.defects.length) return [element("p", { className: "faint" }, text.no_defects)];
+    if (!marked.defects.length) return [element("p", { className: "faint" }, text.no_defects)];
     const cell = (name, ...content) => element(name, { className: "number" }, ...content);
     const line = (defect) => {
       const place = fill(text.place, { left: defect.column, top: defect.row });
@@ -100,9 +113,9 @@ function viewer({ url, verdict, neighbour }) {
       );
     };
     const head = Object.values(text.columns).map((title) => cell("th", title));
-    const lines = element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...row.defects.map(line)));
-    const all = row.count === row.defects.length;
-    const title = all ? plural(text.defects, row.count) : fill(text.some, { n: number(row.count), listed: number(row.defects.length) });
+    const lines = element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...marked.defects.map(line)));
+    const all = marked.count === marked.defects.length;
+    const title = all ? plural(text.defects, marked.count) : fill(text.some, { n: number(marked.count), listed: number(marked.defects.length) });
     return [element("h3", {}, title), element("div", { className: "defects", tabIndex: 0, role: "region", "aria-label": title }, lines)];
   }
 

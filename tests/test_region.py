@@ -316,6 +316,6 @@ def test_calibrate_and_inspect_take_a_region(model, framed, tmp_path):
     assert "the thresholds are those of a mask of" in seen.stderr
     seen = run("inspect", own, framed / "good" / "0.png", "--out", out)
     assert "the thresholds are those of" not in seen.stderr
-    assert "holds a report of another level and another region; leave out" in only_error(
+    assert "holds a report of another region; leave out" in only_error(
         run("inspect", own, framed / "good", "--out", out, "--resume", "--roi", "52,40,100,90")
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import fmrnet
 from fmrnet.config import Config
-from fmrnet.engines.graph_engine import OPSET, OUTPUTS, inputs_of, whole
+from fmrnet.engines.graph_engine import OPSET, inputs_of, outputs_of, whole
 from fmrnet.errors import ConfigError
 from fmrnet.files import as_json
 from fmrnet.inspection.calibration import PEAK
@@ -90,7 +90,7 @@ def _about(inspector: Inspector, to: str, suffix: str) -> dict[str, Any]:
             "region": inspector.provenance.get("region"),
         },
         "graphs": {
-            name: {"file": name + suffix, "inputs": list(names), "outputs": list(OUTPUTS[name])}
+            name: {"file": name + suffix, "inputs": list(names), "outputs": list(outputs_of(config)[name])}
             for name, names in inputs_of(config).items()
         },
         "verdict": {

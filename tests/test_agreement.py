@@ -16,6 +16,7 @@ from fmrnet.artifact import load
 from fmrnet.engines import choice
 from fmrnet.engines.agreement import TOLERANCE, beyond
 from fmrnet.engines.engine import Seen
+from fmrnet.engines.probes import machine
 from fmrnet.errors import ConfigError
 from fmrnet.evaluation.agreement import PICTURES, SIDE, agreement, probes
 from fmrnet.evaluation.drawn_defects import KINDS
@@ -56,7 +57,9 @@ def test_an_engine_that_says_the_same_does_not_differ(inspector):
     found = agreement(inspector, ["onnxruntime"])
     assert found["pictures"] == PICTURES * (1 + len(KINDS))
     assert found["of"] == "drawn textures and defects"
-    assert found["engines"] == {"onnxruntime": {"difference": 0.0, "changed": {"patch": 0.0, "pixel": 0.0}}}
+    (seen,) = found["engines"].values()
+    assert seen.pop("machine") == machine("onnxruntime")
+    assert seen == {"difference": 0.0, "changed": {"patch": 0.0, "pixel": 0.0}}
 
 
 def test_differences_and_changed_verdicts_are_seen(inspector, monkeypatch):

@@ -17,6 +17,7 @@ from fmrnet.errors import ArtifactError, ConfigError
 from fmrnet.network.weights import arrays
 
 INSTANT = dataclasses.replace(preset("instant"), image_channels=1)
+DENSE = dataclasses.replace(CONFIG, mixing="dense")  # which no graphs do
 
 
 def picture(height: int = 70, width: int = 90) -> np.ndarray:
@@ -180,6 +181,7 @@ def test_auto_takes_pytorch_or_else_the_first_runtime_where_there_are_graphs(con
 def test_what_cannot_be_chosen_is_said_with_the_remedy(content, monkeypatch, made, name):
     graphs = with_graphs(content, *inputs_of(CONFIG))
     without(monkeypatch)
+    alone = dataclasses.replace(content, config=DENSE)
     cases = [
         (graphs, "cuda", name, f"device 'cuda' with engine {name}: expected cpu, or engine torch"),
         (graphs, "tpu", name, "device 'tpu' with engine"),
@@ -191,10 +193,10 @@ def test_what_cannot_be_chosen_is_said_with_the_remedy(content, monkeypatch, mad
         ),
         (graphs, "cpu", "tflite\n", r"engine 'tflite\n': expected auto, onnxruntime, openvino, torch"),
         (
-            content,
+            alone,
             "cpu",
             name,
-            "this model runs in torch alone, for it cuts pictures into patches; use engine torch",
+            "this model runs in torch alone, for it mixes textons densely; graphs need mixing = shared or none; use",
         ),
         (content, "tpu", "auto", "tpu"),
     ]
@@ -212,10 +214,11 @@ def test_without_pytorch_it_is_said_what_to_install_or_where_to_make_graphs(cont
     graphs = with_graphs(content, *inputs_of(CONFIG))
     without(monkeypatch, "torch", *runtimes.RUNTIMES)
     install = "run pip install 'fmrnet[train]'"
+    alone = dataclasses.replace(content, config=DENSE)
     cases = [
-        (content, "auto", "auto", "this model runs in torch alone", install),
+        (alone, "auto", "auto", "this model runs in torch alone", install),
         (content, "cuda", "auto", "device 'cuda' needs torch", install),
-        (content, "cpu", "torch", "torch is not installed, and this model runs in torch alone", install),
+        (alone, "cpu", "torch", "torch is not installed, and this model runs in torch alone", install),
         (graphs, "cpu", "auto", "neither onnxruntime nor torch", "run pip install onnxruntime"),
         *(
             (
@@ -241,7 +244,7 @@ def test_load_takes_an_engine_and_names_the_file(tmp_path, content):
     inspector = make_inspector()
     inspector.save(tmp_path / "a.fmr")
     assert fmrnet.load(tmp_path / "a.fmr", "cpu", engine="torch").engine.name == "torch cpu"
-    with pytest.raises(ConfigError, match="needs graphs, and this model runs in torch alone"):
+    with pytest.raises(ConfigError, match="needs graphs, and this model file has no graphs"):
         fmrnet.load(tmp_path / "a.fmr", engine=choice.ENGINES[0])
     broken = dataclasses.replace(
         with_graphs(content, "glance", "more"), calibration=inspector.calibration.to_dict()

@@ -1,19 +1,25 @@
 """Graphs in model files: they say what the network says, in every runtime, and wrong ones are refused."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
-from tiny import ground, make_general_inspector
+import torch
+from tiny import CONFIG, ground, make_general_inspector
 
 import fmrnet
 from fmrnet import artifact
+from fmrnet.config import PRESETS, preset
+from fmrnet.engines import choice, probes
+from fmrnet.engines.graph_engine import GraphEngine, why_no_graphs
 from fmrnet.engines.onnx_bytes import with_weights
-from fmrnet.engines.torch_engine import with_graphs
+from fmrnet.engines.torch_engine import TorchEngine, content_of, with_graphs
 from fmrnet.errors import ArtifactError, ConfigError
 from fmrnet.inspection.region import Region
+from fmrnet.network.model import FMRNet
 
-for module in ("onnx", "onnxscript", "onnxruntime"):
+for module in ("onnx", "onnx_ir", "onnxruntime"):
     pytest.importorskip(module, reason="graphs need pip install 'fmrnet[train]'")
 
 
@@ -36,20 +42,119 @@ def test_weights_are_appended_to_a_template():
     assert np.array_equal(total, w + w[::-1])
 
 
-def test_models_of_patches_have_none(model):
-    with pytest.raises(ConfigError, match="tile"):
-        with_graphs(artifact.load(model))
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"general": False}, "without tile = patch"),
+        ({"tile": "patch"}, "tile = picture"),
+        ({"mixing": "dense"}, "mixing = shared"),
+        ({"texton_size": 4}, "textons of 4"),
+        ({"iterations": (1, 1, 0)}, "learned fusion"),
+    ],
+)
+def test_why_a_model_cannot_be_written_as_graphs(settings, reason):
+    general = preset("general")
+    if not settings.get("general", True):
+        settings = settings | {"head_iterations": 0}
+    config = dataclasses.replace(general, **settings)
+    assert reason in str(why_no_graphs(config))
+    with pytest.raises(ConfigError, match="this model cannot be written as graphs: it "):
+        with_graphs(artifact.Artifact(config, {}, {}, {}))
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_can_be_written_as_graphs(name):
+    assert why_no_graphs(preset(name)) is None
+
+
+@pytest.mark.parametrize(
+    ("channels", "settings"),
+    [(1, {}), (3, {"iterations": (2, 2, 0), "patch_size": 96, "overlap": 0.5})],
+    ids=["edge", "paper"],
+)
+def test_models_of_patches_are_cut_and_laid_back_alike(channels, settings):
+    torch.manual_seed(0)
+    config = dataclasses.replace(CONFIG, image_channels=channels, **settings)
+    model = FMRNet(config).eval()
+    model.mean.fill_(0.5)
+    model.std.fill_(0.1)
+    torch.nn.init.normal_(model.memory)
+    for kernel in model.mixing_parameters():
+        torch.nn.init.normal_(kernel)
+    if model.fusion is not None:
+        model.fusion.good_mean.fill_(-4.6)  # what it answers untrained
+        model.fusion.good_std.fill_(0.05)
+    own = TorchEngine(model)
+    made, about = with_graphs(content_of(own))
+    assert about["answers"][0][2] > 0  # at pixel level
+    asked = GraphEngine(made, "onnxruntime")
+    picture = ground(150, 201, channels=channels, seed=3).astype(np.float32).reshape(150, 201, channels) / 255
+    expected, found = (engine.compare(engine.glance(picture.transpose(2, 0, 1))) for engine in (own, asked))
+    assert expected.background is not None
+    for name in ("anomaly_map", "evidence", "readings", "background"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-3, atol=1e-4)
+
+
+def test_an_engine_is_asked_again_on_another_kind_of_machine(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("FMRNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(choice, "_has", lambda name: name == "onnxruntime")
+    own = make_general_inspector(1, iterations=(0, 0, 0))
+    own.add_graphs()
+    own.save(tmp_path / "a.fmr")
+    content = artifact.load(tmp_path / "a.fmr")
+    assert choice.choose(content).name == "onnxruntime cpu"
+    (kept,) = (tmp_path / "cache").iterdir()
+    assert json.loads(kept.read_text())["difference"] < 1e-3
+    asked = []
+    monkeypatch.setattr(probes, "answers", lambda *given: asked.append(given))
+    assert choice.choose(content).name == "onnxruntime cpu"  # it is remembered
+    about = content.provenance["graphs"]
+    about["agreement"] = {
+        "engines": {"onnxruntime": {"difference": 0.0, "machine": probes.machine("onnxruntime")}}
+    }
+    kept.unlink()
+    assert choice.choose(content).name == "onnxruntime cpu"  # it was compared on such a machine
+    assert not asked
+    monkeypatch.undo()
+
+    monkeypatch.setenv("FMRNET_CACHE", str(tmp_path / "cache"))
+    about["agreement"]["engines"]["onnxruntime"]["machine"] = "another"
+    wrong = dict(content.weights)
+    wrong["general.fine.mean"] = wrong["general.fine.mean"] + np.float32(0.5)  # as if the runtime erred
+    planted = dataclasses.replace(content, weights=wrong)
+    with pytest.raises(
+        ConfigError, match=r"onnxruntime gave other scores than torch on this machine, by .*: expected"
+    ):
+        choice.choose(planted, "cpu", "onnxruntime")
+    monkeypatch.setattr(choice, "_has", lambda name: name != "torch")
+    seen = {"onnxruntime": 0.5, "openvino": 0.0}
+    monkeypatch.setattr(choice, "off_here", lambda content, name, make: seen[name])
+    monkeypatch.setattr(choice, "GraphEngine", lambda content, name: name)
+    with caplog.at_level("WARNING"):
+        assert choice.choose(content) == "openvino"
+    (said,) = caplog.messages
+    assert "onnxruntime gave other scores than torch on this machine, by 0.5" in said
+    assert said.endswith("openvino is taken")
+    seen["openvino"] = 2.0
+    with pytest.raises(ConfigError, match="make it anew"):
+        choice.choose(content)
+
+
+@pytest.mark.parametrize("answers", [None, [], [[1.0], ["2"]], [[1.0] * 99, [1.0]], [[1.0], [float("nan")]]])
+def test_damaged_answers_are_told(tmp_path, monkeypatch, answers):
+    monkeypatch.setenv("FMRNET_CACHE", str(tmp_path))
+    own = make_general_inspector(1, iterations=(0, 0, 0))
+    content = dataclasses.replace(own.content, provenance={"graphs": {"answers": answers}})
+    with pytest.raises(ArtifactError, match="answers for checking engines are damaged"):
+        probes.off_here(content, "onnxruntime", lambda: own.engine)
+
+
 @pytest.mark.parametrize(
     ("channels", "settings"),
     [(1, {"iterations": (0, 0, 0)}), (3, {"head_iterations": 1})],
     ids=["instant", "general"],
 )
-def test_a_runtime_says_what_the_network_says(tmp_path, monkeypatch, channels, settings):
-    monkeypatch.setenv("FMRNET_CACHE", str(tmp_path / "cache"))
+def test_a_runtime_says_what_the_network_says(tmp_path, channels, settings):
     own = make_general_inspector(channels, **settings)
     own.add_graphs()
     own.save(tmp_path / "a.fmr")

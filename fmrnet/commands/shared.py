@@ -7,13 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fmrnet.terminal import MACHINE, MISTAKE, say, show
+from fmrnet.terminal import MACHINE, MISTAKE, note, say, show
 
 if TYPE_CHECKING:
     from fmrnet.inspection.calibration import Calibration
     from fmrnet.inspection.inspector import Inspector
 
-__all__ = ["end_with_errors", "load", "name_errors", "print_calibration"]
+__all__ = ["end_with_errors", "load", "name_errors", "print_agreement", "print_calibration"]
+
+
+def print_agreement(found: dict[str, Any]) -> None:
+    """How far engines are off, as `fmrnet.evaluation.agreement.agreement` found it."""
+    from fmrnet.engines.agreement import TOLERANCE
+
+    note(f"compared on {found['pictures']} pictures: {found['of']}")
+    for name, one in found["engines"].items():
+        changed = ", ".join(
+            f"{100 * share:.3g} % at level {level}" for level, share in one["changed"].items()
+        )
+        ending = f"; more than {TOLERANCE}: it is refused" if one["difference"] > TOLERANCE else ""
+        off = f"scores differ from torch's by up to {one['difference']:.2g}"
+        note(f"{name}: {off}, verdicts changed: {changed}{ending}")
+
 
 WORTH = 0.9  # of a threshold; what lowers it less is not told
 

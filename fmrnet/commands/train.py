@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,8 +18,11 @@ from fmrnet.commands.options import (
     PathOption,
     RegionOption,
 )
-from fmrnet.commands.shared import print_calibration
-from fmrnet.terminal import fail, say, show
+from fmrnet.commands.shared import print_agreement, print_calibration
+from fmrnet.terminal import fail, note, say, show
+
+if TYPE_CHECKING:
+    from fmrnet.inspection.inspector import Inspector
 
 __all__ = ["train"]
 
@@ -93,7 +96,29 @@ def train(
         raise fail(stopped, 128 + stopped.number) from None
     if not first:
         return
+    _compare_engines(inspector, out)
     seconds, size = inspector.provenance["seconds"], out.stat().st_size
     show(f"wrote {out} ({size / 1e6:.1f} MB) after {duration(seconds)} of training")
     print_calibration(inspector.calibration)
     show(f"next: fmrnet inspect {out} PICTURES --out report")
+
+
+def _compare_engines(inspector: Inspector, out: Path) -> None:
+    """Hold the engines on the model's graphs against PyTorch, and say it; or say why there are none."""
+    from fmrnet.engines.torch_engine import graphs_missing
+    from fmrnet.evaluation.agreement import agree
+    from fmrnet.progress import Bar
+
+    graphs = inspector.content.graphs
+    if not graphs:
+        reason = graphs_missing(inspector.config)
+        why = "" if reason is None else f": this model {reason}"
+        note(f"it holds no graphs, and needs torch to inspect{why}")
+        return
+    pictures = [Path(one.picture) for one in inspector.calibration.loudest]
+    with Bar() as bar:
+        found = agree(inspector, [path for path in pictures if path.is_file()], bar.counter("comparing"))
+    inspector.save(out)
+    size = sum(len(one.template) for one in graphs.values())
+    note(f"it inspects without torch, too, by graphs of {size / 1e6:.2f} MB")
+    print_agreement(found)

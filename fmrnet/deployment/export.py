@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import fmrnet
 from fmrnet.config import Config
-from fmrnet.engines.graph_engine import OPSET, OUTPUTS, inputs_of, whole
+from fmrnet.engines.graph_engine import OPSET, inputs_of, outputs_of, whole
 from fmrnet.errors import ConfigError
 from fmrnet.files import as_json
 from fmrnet.inspection.calibration import PEAK
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 __all__ = ["ABOUT", "FORMATS", "export"]
 
 ABOUT = "model.json"
+PATCHES = (
+    "The graphs glance and restore take patches, (N, C, side, side), picture.stride apart, the last of a row or column "
+    "flush with the border, N as you like. The distances are the readings of glance, row by row, 0 where less than "
+    "half of a patch counts. Lay the backgrounds back for fuse: where they overlap, their mean, pixel i and j of a "
+    "patch weighing min(i + 1, side - i) min(j + 1, side - j)."
+)
 
 
 def _onnx(graph: bytes, path: Path) -> None:
@@ -87,10 +93,11 @@ def _about(inspector: Inspector, to: str, suffix: str) -> dict[str, Any]:
             "bits": inspector.bits,
             "multiple": config.multiple,
             "least_side": config.patch_size,
+            "stride": config.stride,
             "region": inspector.provenance.get("region"),
         },
         "graphs": {
-            name: {"file": name + suffix, "inputs": list(names), "outputs": list(OUTPUTS[name])}
+            name: {"file": name + suffix, "inputs": list(names), "outputs": list(outputs_of(config)[name])}
             for name, names in inputs_of(config).items()
         },
         "verdict": {
@@ -118,6 +125,7 @@ def _how(config: Config) -> list[str]:
     return [
         "Fill the picture up: mirror it at its lower and right border, without repeating the border itself, until both "
         "sides are multiples of picture.multiple; what lies beyond the border is cut off the maps.",
+        *(() if config.general else (PATCHES,)),
         "The input inside is (H, W), like the picture as it is filled up: 1 where a pixel counts, 0 elsewhere.",
         "If picture.region is given, cut its rectangle out before anything else; of a mask, inside says which of its "
         "pixels count, by the lengths of runs of 0 and 1, taking turns, along the rows of the rectangle. What lies "

@@ -139,7 +139,7 @@ def encode(model: FMRNet, picture: Tensor) -> Encoded:
     else:
         patches, origins = picture[None], None
     features = [model.encode(batch) for batch in patches.split(BATCH)]
-    if not torch.compiler.is_exporting() and not all(batch.z.isfinite().all() for batch in features):
+    if not all(batch.z.isfinite().all() for batch in features):
         raise ArtifactError(DAMAGED)
     return Encoded(picture, origins, features)
 
@@ -223,9 +223,6 @@ def patch_means(alarm_map: Tensor, size: int, cell: int = 1) -> Tensor:
 def _of_rows(alarm_map: Tensor, size: int, statistic: Callable[[Tensor], Tensor]) -> Tensor:
     """A statistic of the values of each patch, (..., size^2), one row of patches after the other: they overlap."""
     step = size // 2
-    if torch.compiler.is_exporting():  # of a filled map, and a graph has no loop of unknown length
-        patches = alarm_map.unfold(0, size, step).unfold(1, size, step)
-        return statistic(patches.flatten(2))
     missing = [max(size - side, 0) + -max(side - size, 0) % step for side in alarm_map.shape]
     filled = pad(alarm_map, (0, missing[1], 0, missing[0]))
     rows = (row.unfold(1, size, step).transpose(0, 1).flatten(1) for row in filled.unfold(0, size, step).mT)

@@ -6,12 +6,14 @@ else a small runtime on the graphs of the model file.
 
 from __future__ import annotations
 
+import logging
 from importlib.util import find_spec
 
 from fmrnet.artifact import Artifact
 from fmrnet.engines.agreement import TOLERANCE, beyond
 from fmrnet.engines.engine import Engine
-from fmrnet.engines.graph_engine import GraphEngine, can_be_graphs
+from fmrnet.engines.graph_engine import GraphEngine, why_no_graphs
+from fmrnet.engines.probes import off_here
 from fmrnet.engines.runtimes import ANEW, RUNTIMES
 from fmrnet.errors import ConfigError, shown
 
@@ -44,12 +46,7 @@ def choose(content: Artifact, device: str = "auto", engine: str = "auto") -> Eng
     if device not in ("auto", "cpu") and engine in RUNTIMES:
         raise ConfigError(f"device {shown(device)} with engine {engine}: expected cpu, or engine torch")
     if engine == "auto":
-        there = [
-            name
-            for name in RUNTIMES
-            if content.graphs and _has(name) and not beyond(content.provenance, name)
-        ]
-        engine = "torch" if device not in ("auto", "cpu") or _has("torch") or not there else there[0]
+        return _first(content, device)
     if engine == "torch" and not _has("torch"):
         raise ConfigError(_without_torch(content, device))
     if engine in RUNTIMES and not content.graphs:
@@ -60,12 +57,41 @@ def choose(content: Artifact, device: str = "auto", engine: str = "auto") -> Eng
         from fmrnet.engines.torch_engine import of_content
 
         return of_content(content, device)
-    if (difference := beyond(content.provenance, engine)) is not None:
-        raise ConfigError(
-            f"engine {engine} gave other scores than torch when this model's graphs were made, by {difference:.2g}: "
-            f"expected up to {TOLERANCE}; use another engine, or {ANEW}"
-        )
+    if (reason := _refusal(content, engine)) is not None:
+        raise ConfigError(f"{reason}; use another engine, or {ANEW}")
     return GraphEngine(content, engine)
+
+
+def _first(content: Artifact, device: str) -> Engine:
+    """The first engine that can serve; what is passed over, for its scores are others, is said."""
+    if device not in ("auto", "cpu") or _has("torch"):
+        if not _has("torch"):
+            raise ConfigError(_without_torch(content, device))
+        return choose(content, device, "torch")
+    refused: list[str] = []
+    for name in RUNTIMES:
+        if content.graphs and _has(name):
+            reason = _refusal(content, name)
+            if reason is None:
+                for one in refused:
+                    logging.getLogger("fmrnet").warning("fmrnet: %s; %s is taken", one, name)
+                return choose(content, device, name)
+            refused.append(reason)
+    if refused:
+        raise ConfigError(f"{refused[0]}; {ANEW}, or run pip install {PIP['torch']}")
+    raise ConfigError(_without_torch(content, device))
+
+
+def _refusal(content: Artifact, engine: str) -> str | None:
+    """Why an engine's scores are not those of PyTorch, as far as is known or can be seen here."""
+    if (difference := beyond(content.provenance, engine)) is not None:
+        where = "when this model's graphs were made"
+    else:
+        off = off_here(content, engine, lambda: GraphEngine(content, engine))
+        if off is None or off <= TOLERANCE:
+            return None
+        difference, where = off, "on this machine"
+    return f"engine {engine} gave other scores than torch {where}, by {difference:.2g}: expected up to {TOLERANCE}"
 
 
 def _without_torch(content: Artifact, device: str) -> str:
@@ -84,9 +110,9 @@ def _without_torch(content: Artifact, device: str) -> str:
 def _without_graphs(content: Artifact) -> str:
     """What helps with a model that has no graphs."""
     install = f"pip install {PIP['torch']}"
-    if not can_be_graphs(content.config):
+    if (reason := why_no_graphs(content.config)) is not None:
         helps = "use engine torch" if _has("torch") else f"run {install}"
-        return f"this model runs in torch alone, for it cuts pictures into patches; {helps}"
+        return f"this model runs in torch alone, for it {reason}; {helps}"
     made = "run `fmrnet graphs MODEL --out MODEL`"
     helps = f"{made}, or use engine torch"
     if not _has("torch"):

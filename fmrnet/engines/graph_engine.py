@@ -5,7 +5,8 @@
     fuse     picture, background, surprise, inside -> anomaly map, evidence, readings
 
 `inside` is 1 where a pixel counts and 0 elsewhere. A model without a generator has no `restore`, and its `fuse` takes
-the surprise alone. `fmrnet.engines.graphs` makes them.
+the surprise alone. Without general features a picture is cut into patches beforehand: then `glance` gives their
+distances to memory, `restore` their backgrounds, and there is no surprise. `fmrnet.engines.graphs` makes them.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from fmrnet.artifact import Artifact
 from fmrnet.config import Config
 from fmrnet.engines.engine import Found, Seen, all_readings, filled
 from fmrnet.engines.onnx_bytes import with_weights
+from fmrnet.engines.patches import corners, cut, laid
 from fmrnet.engines.runtimes import ANEW, RUNTIMES, Graph
 from fmrnet.errors import ArtifactError, shown
 
-__all__ = ["OPSET", "OUTPUTS", "GraphEngine", "can_be_graphs", "inputs_of", "whole"]
+__all__ = ["OPSET", "OUTPUTS", "GraphEngine", "inputs_of", "outputs_of", "whole", "why_no_graphs"]
 
 OPSET = 18  # of the operators in the graphs
 OUTPUTS = {
@@ -30,10 +32,13 @@ OUTPUTS = {
     "restore": ("background",),
     "fuse": ("anomaly_map", "evidence", "readings"),
 }
+BATCH = 256  # patches at a time: bounds the memory that the network's inner layers take
 
 
 def inputs_of(config: Config) -> dict[str, tuple[str, ...]]:
     """The names of the inputs of each graph that a model of these settings has."""
+    if not config.general:
+        return {"glance": ("patches",), "restore": ("patches",), "fuse": ("picture", "background", "inside")}
     if not config.generator:
         return {"glance": ("picture", "inside"), "fuse": ("surprise",)}
     return {
@@ -43,15 +48,33 @@ def inputs_of(config: Config) -> dict[str, tuple[str, ...]]:
     }
 
 
+def outputs_of(config: Config) -> dict[str, tuple[str, ...]]:
+    """The names of the outputs of each graph."""
+    every = OUTPUTS if config.general else OUTPUTS | {"glance": ("distances",)}
+    return {name: every[name] for name in inputs_of(config)}
+
+
 def whole(content: Artifact, name: str) -> bytes:
     """A graph of a model file with its weights, in the ONNX format."""
     graph = content.graphs[name]
     return with_weights(graph.template, graph.weights, content.weights)
 
 
-def can_be_graphs(config: Config) -> bool:
-    """Whether a model can be written as graphs: it has general features, and cuts no pictures into patches."""
-    return config.general and (config.tile == "picture" or not config.generator)
+def why_no_graphs(config: Config) -> str | None:
+    """Why a model of these settings cannot be written as graphs, in words that follow "this model"; None if it can."""
+    if not config.generator:
+        return None
+    if config.general != (config.tile == "picture"):
+        return "has other tiles than its preset: with general features graphs need tile = picture, without tile = patch"
+    if config.general and not config.learned_fusion:
+        return "has general features and no learned fusion"
+    if config.mixing == "dense":
+        return "mixes textons densely; graphs need mixing = shared or none"
+    if config.tile == "picture" and config.stride // 16 % config.texton_size:
+        return (
+            f"has textons of {config.texton_size}, which do not divide the step between patches of its maps"
+        )
+    return None
 
 
 class GraphEngine:
@@ -91,6 +114,13 @@ class GraphEngine:
         if inside is not None:  # what the picture was filled up with does not count either
             known["inside"][:] = 0
             known["inside"][: inside.shape[0], : inside.shape[1]] = inside
+        if not self.config.general:
+            places, rows = self._places(whole)
+            distances = self._of_patches("glance", whole, places)
+            shares = cut(known["inside"][None], places, self.config.patch_size).mean((1, 2, 3))
+            counts = shares >= 0.5
+            typical = float(np.median(distances[counts])) if counts.any() else np.inf
+            return Seen(picture, (distances * counts).reshape(1, rows, -1), typical, known, inside)
         readings, typical, known["surprise"] = self._run("glance", known)
         return Seen(picture, readings, float(typical), known, inside)
 
@@ -98,7 +128,7 @@ class GraphEngine:
         """As `fmrnet.engines.engine.Engine`."""
         known: dict[str, NDArray[Any]] = dict(seen.kept)
         if self.config.generator:
-            (known["background"],) = self._run("restore", known)
+            known["background"] = self._restored(known["picture"])
         anomaly_map, evidence, own = self._run("fuse", known)
         _, height, width = seen.picture.shape
         anomaly_map, evidence = (values[:height, :width] for values in (anomaly_map, evidence))
@@ -113,13 +143,34 @@ class GraphEngine:
 
     def restore(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
         """As `fmrnet.engines.engine.Engine`."""
-        (background,) = self._run("restore", {"picture": self._filled(picture)})
-        return background[0, :, : picture.shape[1], : picture.shape[2]]
+        restored = self._restored(self._filled(picture))
+        return restored[0, :, : picture.shape[1], : picture.shape[2]]
+
+    def _restored(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The background of a filled picture, (1, C, H, W) both."""
+        if self.config.general:
+            return self._run("restore", {"picture": picture})[0]
+        places, _ = self._places(picture)
+        patches = self._of_patches("restore", picture, places)
+        return laid(patches, places, (picture.shape[2], picture.shape[3]))[None]
+
+    def _places(self, picture: NDArray[np.float32]) -> tuple[list[tuple[int, int]], int]:
+        return corners((picture.shape[2], picture.shape[3]), self.config.patch_size, self.config.stride)
+
+    def _of_patches(
+        self, name: str, picture: NDArray[np.float32], places: list[tuple[int, int]]
+    ) -> NDArray[np.float32]:
+        """What a graph gives of all patches, BATCH of them at a time."""
+        found = []
+        for start in range(0, len(places), BATCH):
+            patches = cut(picture[0], places[start : start + BATCH], self.config.patch_size)
+            found += self._run(name, {"patches": patches})
+        return np.concatenate(found)
 
     def _run(self, name: str, known: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         given = {key: known[key] for key in inputs_of(self.config)[name]}
         found = self._graph(name)(given)
-        if len(found) != (expected := len(OUTPUTS[name])):
+        if len(found) != (expected := len(outputs_of(self.config)[name])):
             raise ArtifactError(f"the graph {name} gives {len(found)} arrays: expected {expected}; {ANEW}")
         return found
 

@@ -1,224 +1,558 @@
-"""A model's graphs in the ONNX format, from the network itself."""
+"""A model's graphs in the ONNX format, drawn from its settings alone: they hold the names of weights, not their values.
+
+They say once more what `fmrnet.network` and `fmrnet.engines.background` say, in ONNX's operators, for pictures of any
+size whose sides are multiples of `Config.multiple`. `fmrnet.engines.torch_engine.with_graphs` holds them against the
+network.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from importlib.metadata import version
-from pathlib import Path
-from types import ModuleType
-from typing import Any
+import math
+from collections.abc import Callable, Iterator
+from itertools import product
 
 import numpy as np
-import onnx
-import onnxscript
-import torch
-from torch import Tensor, nn
-from torch.export import Dim
+import onnx_ir as ir
 
-from fmrnet import artifact, fast, network
 from fmrnet.artifact import Graph
 from fmrnet.config import Config
-from fmrnet.engines import background
-from fmrnet.engines.graph_engine import OPSET, OUTPUTS, inputs_of
-from fmrnet.engines.onnx_bytes import PREFIX
-from fmrnet.errors import ArtifactError
-from fmrnet.files import cache_folder
-from fmrnet.network.model import FMRNet
+from fmrnet.engines.background import ALARM_PIXELS, BREADTH, COARSE, HALF
+from fmrnet.engines.graph_engine import OPSET, inputs_of, outputs_of
+from fmrnet.engines.onnx_layers import Builder, Value, neighbours
+from fmrnet.fast.blurs import BLUR_RADIUS, BLUR_SIGMA, CELL
+from fmrnet.fast.fusion import C0, C1, C2, SIGMA, WINDOW, gaussian
+from fmrnet.fast.learned_fusion import FLOOR, LIGHT_LEAST, LIGHT_RADIUS, LIGHT_SIGMA
+from fmrnet.network import backbone, learned_fusion
+from fmrnet.network.general import GRIDS, LEVELS, TAIL
 
 __all__ = ["graphs"]
 
-MOST_SIDE = 2**15  # pixels of a picture that passes at once
-OF_GRAPHS = {  # settings
-    *{
-        "image_channels",
-        "patch_size",
-        "tile",
-        "channels",
-        "memory_entries",
-        "addressing_width",
-        "texton_size",
-    },
-    *{"mixing", "temperature", "general", "overlap", "median"},
+IR_VERSION = 10  # of the files; what onnxruntime has read since 1.20
+SHAPES: dict[str, tuple[int | str | None, ...]] = {  # None: channels
+    "patches": ("patches", None, "side", "side"),
+    "picture": (1, None, "height", "width"),
+    "background": (1, None, "height", "width"),
+    "surprise": ("height", "width"),
+    "inside": ("height", "width"),
 }
-TRACED = (5, 6)  # multiples of a picture's sides in the tracing; unlike each other, and no 1
 
 
-class _Glance(nn.Module):
-    def __init__(self, model: FMRNet) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, picture: Tensor, inside: Tensor) -> tuple[Tensor, ...]:
-        seen = background.glance(self.model, picture[0], inside)
-        assert seen.surprise is not None
-        return seen.readings, seen.typical, seen.surprise
-
-
-class _Restore(nn.Module):
-    def __init__(self, model: FMRNet) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, picture: Tensor) -> Tensor:
-        restored: Tensor = self.model(picture)
-        return restored
-
-
-class _Fuse(nn.Module):
-    def __init__(self, model: FMRNet) -> None:
-        super().__init__()
-        self.model = model
-        self.names = inputs_of(model.config)["fuse"]
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        given = dict(zip(self.names, tensors, strict=True))
-        picture = given["picture"][0] if "picture" in given else given["surprise"][None]
-        restored = given["background"][0] if "background" in given else None
-        found = background.fuse(self.model, picture, restored, given.get("surprise"), given.get("inside"))
-        return found.anomaly_map, found.evidence.clone(), found.readings  # an input is no output
-
-
-@torch.no_grad()
-def graphs(model: FMRNet) -> dict[str, Graph]:
-    """The graphs of `fmrnet.engines.graph_engine`, by name, without weights. `model` is on the CPU.
-
-    They take pictures (1, C, H, W) in [0, 1] whose sides are multiples of `Config.multiple`, of any size, and what
-    counts of them (H, W). Making them
-    takes minutes. They depend on the settings alone, not on the weights, and are kept in the user's
-    cache (`fmrnet.files.cache_folder`).
-    """
-    kept = cache_folder() / f"graphs-{_key(model.config)}"
-    with suppress(ArtifactError):  # there is none yet, or it was damaged
-        tensors, metadata = artifact.read_tensors(kept)
-        return {name: Graph(tensors[name].tobytes(), tuple(names)) for name, names in metadata.items()}
-    made = _made(model)
-    with suppress(OSError, ArtifactError):  # the next model has to make them anew
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        templates = {name: np.frombuffer(one.template, np.uint8) for name, one in made.items()}
-        artifact.write_tensors(kept, templates, {name: list(one.weights) for name, one in made.items()})
+def graphs(config: Config) -> dict[str, Graph]:
+    """The graphs of `fmrnet.engines.graph_engine`, by name, of models of such settings."""
+    drawn = {"glance": _glance, "restore": _restore, "fuse": _fuse}
+    if not config.general:
+        drawn = {"glance": _distances, "restore": _restore_patches, "fuse": _fuse}
+    made = {}
+    for name, inputs in inputs_of(config).items():
+        builder = Builder()
+        given = {one: _input(one, config.image_channels) for one in inputs}
+        found = drawn[name](builder, config, given)
+        made[name] = _graph(builder, name, outputs_of(config)[name], list(given.values()), found)
     return made
 
 
-def _key(config: Config) -> str:
-    """A digest of all that graphs depend on: the settings of network and inspection, the code, the exporter."""
-    settings = {name: getattr(config, name) for name in OF_GRAPHS}
-    settings |= {
-        "generator": config.generator,
-        "fusion": config.learned_fusion,
-        "head": config.head_iterations > 0,
-    }
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    digest.update(" ".join(version(name) for name in ("torch", "onnx", "onnxscript")).encode())
-    here, fmrnet = Path(__file__), Path(__file__).parents[1]
-    sources = [source for folder in (network, fast) for source in sorted(_folder(folder).glob("*.py"))]
-    for source in (here, here.with_name("background.py"), here.with_name("graph_engine.py"), *sources):
-        digest.update(source.read_bytes())
-    digest.update((fmrnet / "config.py").read_bytes())
-    return digest.hexdigest()[:32]
-
-
-def _folder(package: ModuleType) -> Path:
-    return Path(package.__path__[0])
-
-
-def _made(model: FMRNet) -> dict[str, Graph]:
-    config = model.config
-    made = {"glance": _Glance(model), "restore": _Restore(model), "fuse": _Fuse(model)}
-    examples = _examples(model)
-    sides = [
-        config.multiple * Dim(name, min=2, max=MOST_SIDE // config.multiple) for name in ("rows", "columns")
-    ]
-    dynamic = {
-        "picture": {2: sides[0], 3: sides[1]},
-        "background": {2: sides[0], 3: sides[1]},
-        "surprise": {0: sides[0], 1: sides[1]},
-        "inside": {0: sides[0], 1: sides[1]},
-    }
-    return {
-        name: _graph(
-            made[name].eval(),
-            {key: examples[key] for key in names},
-            {key: dynamic[key] for key in names},
-            OUTPUTS[name],
-        )
-        for name, names in inputs_of(config).items()
-    }
-
-
-def _examples(model: FMRNet) -> dict[str, Tensor]:
-    """Inputs to trace the graphs with."""
-    height, width = (model.config.multiple * count for count in TRACED)
-    picture = torch.zeros(1, model.config.image_channels, height, width)
-    # Of one tensor given twice the tracer would make one input.
-    plane = picture[0, 0]
-    return {
-        "picture": picture,
-        "background": picture.clone(),
-        "surprise": plane.clone(),
-        "inside": plane.clone(),
-    }
+def _input(name: str, channels: int) -> Value:
+    shape = [channels if length is None else length for length in SHAPES[name]]
+    return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
 
 
 def _graph(
-    module: nn.Module,
-    inputs: dict[str, Tensor],
-    shapes: dict[str, dict[int, Any]],
-    outputs: tuple[str, ...],
+    builder: Builder, name: str, names: tuple[str, ...], inputs: list[Value], outputs: tuple[Value, ...]
 ) -> Graph:
-    with _quiet():
-        program = torch.onnx.export(
-            module,
-            tuple(inputs.values()),
-            dynamo=True,
-            verbose=False,
-            optimize=False,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            # Those of *tensors count as one argument.
-            dynamic_shapes=(tuple(shapes.values()),) if isinstance(module, _Fuse) else tuple(shapes.values()),
-            opset_version=OPSET,
-        )
-    assert program is not None
-    return _template(
-        program.model_proto, {PREFIX + name for name in module.get_submodule("model").state_dict()}
+    for value, called in zip(outputs, names, strict=True):
+        value.name, value.type = called, ir.TensorType(ir.DataType.FLOAT)
+    graph = ir.Graph(
+        inputs,
+        outputs,
+        nodes=builder.tape.nodes,
+        initializers=builder.tape.initializers,
+        opset_imports={"": OPSET},
+        name=name,
     )
+    proto = ir.to_proto(ir.Model(graph, ir_version=IR_VERSION, producer_name="fmrnet"))
+    return Graph(proto.SerializeToString(deterministic=True), tuple(builder.weights))
 
 
-def _template(proto: onnx.ModelProto, names: set[str]) -> Graph:
-    """A graph less its weights, which have these names, and less what the exporter notes about each node.
+# The early exit: witnesses on general features.
 
-    While it is simplified, the weights are inputs: nothing that is computed from one may stay in the template.
+
+def _glance(g: Builder, config: Config, given: dict[str, Value]) -> tuple[Value, ...]:
+    evidence = _evidence(g, config, given["picture"])
+    each = [_surprise(g, number, values) for number, values in enumerate(evidence)]  # (1, 1, h, w)
+    inside = g.raised(given["inside"], 0, 1)
+    surprise = g.op("Mul", g.op("Sum", *(g.enlarged(one, cell) for one, cell in zip(each, GRIDS))), inside)
+    counts = [g.op("GreaterOrEqual", g.averaged(inside, cell), g.constant(0.5)) for cell in GRIDS]
+    each = [g.op("Where", one, values, g.constant(0)) for one, values in zip(counts, each)]
+    readings = [_alarms(g, config, surprise)]
+    for number, (values, cell) in enumerate(zip(each, GRIDS)):
+        readings.append(_alarms(g, config, values, cell))
+        if number == COARSE:
+            readings.append(_means(g, config, values, cell))
+    stacked = g.op("Concat", *readings, axis=1)
+    return g.flat(stacked, 0), _median(g, evidence[COARSE], counts[COARSE]), g.flat(surprise, 0, 1)
+
+
+def _evidence(g: Builder, config: Config, picture: Value) -> list[Value]:
+    """What each witness says, (1, 1, h, w), as `fmrnet.network.general.General.evidence`."""
+    colour = picture if config.image_channels == 3 else g.op("Concat", *3 * [picture], axis=1)
+    maps, halved = _backbone(g, colour), _backbone(g, g.averaged(colour, 2))
+    fine = g.op("Concat", maps[0], g.enlarged(maps[1], 2), axis=1)
+    found = [_gaussian(g, "fine", fine), _gaussian(g, "coarse", _whole(g, halved))]
+    return [*found, _head(g, _whole(g, maps))] if config.head_iterations else found
+
+
+def _backbone(g: Builder, colour: Value) -> list[Value]:
+    mean, std = (np.reshape(values, (3, 1, 1)) for values in (backbone.MEAN, backbone.STD))
+    x = g.op("Mul", g.op("Sub", colour, g.constant(mean)), g.constant(1 / std))
+    x = _unit(g, x, "general.backbone.stem", 3, 2)
+    inputs, given = backbone.STEM, []
+    for number, (expansion, kernel, stride, outputs, depth) in enumerate(backbone.STAGES):
+        for block in range(depth):
+            body, step = f"general.backbone.stages.{number}.{block}.body", stride if block == 0 else 1
+            middle, part, y = inputs * expansion, 0, x
+            if expansion > 1:
+                y, part = _unit(g, y, f"{body}.0", 1, 1), 1
+            y = _unit(g, y, f"{body}.{part}", kernel, step, groups=middle)
+            y = _unit(g, y, f"{body}.{part + 1}", 1, 1, acts=False)
+            x = g.op("Add", y, x) if step == 1 and inputs == outputs else y
+            inputs = outputs
+        if number in backbone.GIVEN:
+            given.append(x)
+    return given
+
+
+def _unit(
+    g: Builder, x: Value, name: str, kernel: int, stride: int, *, groups: int = 1, acts: bool = True
+) -> Value:
+    before = kernel // 2 if stride == 1 else (kernel - stride) // 2
+    after = kernel - stride - before
+    x = g.convolved(
+        x, f"{name}.conv", bias=True, strides=[stride] * 2, pads=[before, before, after, after], group=groups
+    )
+    return g.clipped(x, 0.0, 6.0) if acts else x
+
+
+def _whole(g: Builder, maps: list[Value]) -> Value:
+    return g.op("Concat", g.averaged(maps[0], 2), maps[1], g.enlarged(maps[2], 2), axis=1)
+
+
+def _gaussian(g: Builder, name: str, features: Value) -> Value:
+    """Mahalanobis distance, as `fmrnet.network.general.Gaussian`."""
+    rows = g.op("Sub", features, g.channels(f"general.{name}.mean"))
+    whitening = g.op("Transpose", g.weight(f"general.{name}.whitening"), perm=[1, 0])
+    return g.op("ReduceL2", g.op("Conv", rows, g.raised(whitening, 2, 3)), g.integers([1]), keepdims=1)
+
+
+def _head(g: Builder, features: Value) -> Value:
+    x = g.activated(g.convolved(g.normed(features, "general.head.scale"), "general.head.narrow", bias=True))
+    x = g.convolved(g.edged(x, 1), "general.head.around", bias=True)
+    return g.convolved(g.activated(g.normed(x, "general.head.norm")), "general.head.output", bias=True)
+
+
+def _surprise(g: Builder, witness: int, values: Value) -> Value:
+    """As `fmrnet.network.general.Surprise`, of values of any shape."""
+    shape, values = g.op("Shape", values), g.reshaped(values, -1)
+    number = g.constant(witness, np.int64)
+    levels, rate = (
+        g.op("Gather", g.weight(f"general.surprise.{part}"), number) for part in ("levels", "rate")
+    )
+    count, step = None, LEVELS // 2
+    while step:  # how many of the levels lie below each value; ONNX has no search
+        seen = g.cut(levels, [step - 1], [0], [0])
+        low = g.cut(seen, [0], [1], [0]) if count is None else g.op("GatherElements", seen, count)
+        here = g.op("Where", g.op("Less", low, values), g.constant(step, np.int32), g.constant(0, np.int32))
+        count = here if count is None else g.op("Add", count, here)
+        step //= 2
+    assert count is not None
+    above = g.op("Max", count, g.constant(1, np.int32))  # no more than LEVELS - 1 are ever counted
+    before = g.op("Sub", above, g.constant(1, np.int32))
+    low = g.op("GatherElements", levels, before)
+    apart = g.op("Sub", g.op("GatherElements", levels, above), low)
+    part = g.op("Div", g.op("Sub", values, low), g.clipped(apart, 1e-30, None))
+    part = g.clipped(g.op("Where", g.op("Greater", apart, g.constant(0)), part, g.constant(0)), 0.0, 1.0)
+    rank = g.op("Add", g.op("Cast", before, to=ir.DataType.FLOAT), part)
+    share = g.mapped(g.op("Log", g.mapped(rank, -TAIL / (LEVELS - 1), 1.0)), -1 / math.log(10))
+    last = g.cut(levels, [LEVELS - 1], [0], [0])
+    fall = g.mapped(rate, math.log(10))
+    beyond = g.mapped(g.op("Div", g.op("Sub", values, last), fall), 1.0, -math.log10(1 - TAIL))
+    return g.op("Reshape", g.op("Where", g.op("Greater", values, last), beyond, share), shape)
+
+
+def _alarms(g: Builder, config: Config, values: Value, cell: int = 1) -> Value:
+    """`fmrnet.engines.background.patch_alarms` of (1, 1, H, W): (1, 1, rows, columns).
+
+    A patch is four blocks, and its greatest values are among the greatest of each.
     """
-    weights = [one for one in proto.graph.initializer if one.name in names]
-    rest = [one for one in proto.graph.initializer if one.name not in names]
-    inputs = list(proto.graph.input)
-    del proto.graph.initializer[:], proto.graph.value_info[:]
-    proto.graph.initializer.extend(rest)
-    for one in weights:
-        proto.graph.input.append(onnx.helper.make_tensor_value_info(one.name, one.data_type, one.dims))
-    proto = onnxscript.optimizer.optimize(proto)
-    used = {name for node in proto.graph.node for name in node.input}
-    del proto.graph.input[:], proto.graph.value_info[:]
-    proto.graph.input.extend(inputs)
-    for node in proto.graph.node:
-        del node.metadata_props[:]
-    needed = tuple(one.name.removeprefix(PREFIX) for one in weights if one.name in used)
-    return Graph(proto.SerializeToString(deterministic=True), needed)
+    count = max(1, ALARM_PIXELS // cell**2)
+    blocks = _blocks(g, config, values, cell)
+    most = min(count, (config.patch_size // 2 // cell) ** 2)
+    patches = g.op("Concat", *_quarters(g, g.greatest(blocks, g.integers([most]), 1)), axis=1)
+    return g.mean(g.greatest(patches, g.integers([count]), 1), 1)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the exporter says of itself."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+def _means(g: Builder, config: Config, values: Value, cell: int) -> Value:
+    """`fmrnet.engines.background.patch_means`, likewise."""
+    blocks = g.mean(_blocks(g, config, values, cell), 1)
+    return g.mapped(g.op("Sum", *_quarters(g, blocks)), 1 / 4)
+
+
+def _blocks(g: Builder, config: Config, values: Value, cell: int) -> Value:
+    """The values of blocks half a patch wide, (1, values, rows, columns)."""
+    side = config.patch_size // 2
+    if config.multiple % side:  # filled up with 0 to whole patches
+        height, width = (
+            g.op(
+                "Mod",
+                g.op("Neg", g.cut(g.op("Shape", values), [axis], [axis + 1], [0])),
+                g.integers([side // cell]),
+            )
+            for axis in (2, 3)
+        )
+        values = g.op("Pad", values, g.op("Concat", g.integers([0] * 6), height, width, axis=0))
+    return g.op("SpaceToDepth", values, blocksize=side // cell) if side > cell else values
+
+
+def _quarters(g: Builder, blocks: Value) -> Iterator[Value]:
+    """The four blocks of each patch."""
+    for i, j in product(range(2), repeat=2):
+        yield g.cut(blocks, [i, j], [i - 1, j - 1], [2, 3])
+
+
+def _median(g: Builder, values: Value, counts: Value) -> Value:
+    """The middle one, or the mean of the middle two, of the values that count; infinity if none does."""
+    every = g.reshaped(g.op("Where", counts, values, g.constant(np.inf)), -1)
+    number = g.op("ReduceSum", g.op("Cast", g.reshaped(counts, -1), to=ir.DataType.INT64), g.integers([0]))
+    low = g.op("Div", g.op("Max", g.op("Sub", number, g.integers([1])), g.integers([0])), g.integers([2]))
+    high = g.op("Div", number, g.integers([2]))
+    ordered = g.greatest(every, g.op("Shape", every), 0, largest=False)
+    return g.mean(g.op("Gather", ordered, g.op("Concat", low, high, axis=0)), 0, keep=False)
+
+
+# The generator: a picture as it would look without defects.
+
+
+def _restore(g: Builder, config: Config, given: dict[str, Value]) -> tuple[Value, ...]:
+    maps = _encoded(g, given["picture"])
+    side, step = _window(config, 32)
+    z = g.op("Transpose", g.windows(g.last(maps[4]), side, step), perm=[0, 1, 3, 2])
+    restored = _recalled(g, g.reshaped(z, 0, 0, config.latent_size))
+    restored = g.reshaped(restored, 0, 0, config.channels[4], side**2)
+    x = g.joined(g.op("Transpose", restored, perm=[0, 1, 3, 2]), side, step, config.channels[4])
+    return (_decoded(g, x, lambda level, x: _rearranged(g, config, level, maps[3 - level], x)),)
+
+
+def _restore_patches(g: Builder, config: Config, given: dict[str, Value]) -> tuple[Value, ...]:
+    """Of patches that were cut beforehand, each its own window."""
+    maps = _encoded(g, given["patches"])
+    restored = _recalled(g, g.reshaped(maps[4], 0, config.latent_size))
+    side, _ = _window(config, 32)
+    x = g.reshaped(restored, -1, config.channels[4], side, side)
+    return (_decoded(g, x, lambda level, x: _rearranged_patches(g, config, level, maps[3 - level], x)),)
+
+
+def _distances(g: Builder, config: Config, given: dict[str, Value]) -> tuple[Value, ...]:
+    """The early exit without general features: distances of patches to memory, (N,)."""
+    z = g.reshaped(_encoded(g, given["patches"])[4], 0, config.latent_size)
+    memory = g.weight("memory")
+    centre = g.mean(memory, 0)  # distances do not change; the products shrink, and with them their rounding
+    centred = g.op("Sub", memory, centre)
+    norms = g.op("ReduceSumSquare", centred, g.integers([1]), keepdims=0)
+    products = g.op("MatMul", g.op("Sub", z, centre), g.op("Transpose", centred, perm=[1, 0]))
+    nearest = g.op("ArgMin", g.op("Add", norms, g.mapped(products, -2.0)), axis=1, keepdims=0)
+    apart = g.op("Sub", z, g.op("Gather", memory, nearest))
+    return (g.op("ReduceL2", apart, g.integers([1]), keepdims=0),)
+
+
+def _encoded(g: Builder, picture: Value) -> list[Value]:
+    """The encoder's five maps."""
+    x = g.op("Div", g.op("Sub", picture, g.channels("mean")), g.channels("std"))
+    maps = []
+    for number in range(5):
+        x = g.convolved(x, f"encoder.{number}.conv", strides=[2, 2], pads=[1, 1, 1, 1])
+        x = g.activated(g.normed(x, f"encoder.{number}.norm"))
+        maps.append(x)
+    return maps
+
+
+def _decoded(g: Builder, x: Value, rearranged: Callable[[int, Value], Value]) -> Value:
+    """The decoder's pictures in [0, 1], from its first map; `rearranged` rebuilds the skip of a level."""
+    for level in range(4):
+        x = _doubled(g, x, f"decoder.{level}")
+        if level < 2:
+            x = g.op("Concat", x, rearranged(level, x), axis=1)
+    weights = (g.weight(f"output.{part}") for part in ("weight", "bias"))
+    x = g.op("ConvTranspose", x, *weights, strides=[2, 2], pads=[1, 1, 1, 1])
+    return g.clipped(g.op("Add", g.op("Mul", x, g.channels("std")), g.channels("mean")), 0.0, 1.0)
+
+
+def _doubled(g: Builder, x: Value, name: str) -> Value:
+    """A block of the decoder. Its transposed convolution is four small ones, one for each pixel of 2 x 2.
+
+    Runtimes are several times faster so.
+    """
+    phases = []
+    for i, j in product(range(2), repeat=2):
+        weight = g.weight(f"{name}.conv.weight")
+        for axis, phase in ((2, i), (3, j)):
+            weight = g.op("Gather", weight, g.integers([[3, 1], [2, 0]][phase]), axis=axis)
+        taps = g.op("Transpose", weight, perm=[1, 0, 2, 3])
+        pixel = g.op("Conv", x, taps, kernel_shape=[2, 2], pads=[1 - i, 1 - j, i, j])
+        phases.append(g.activated(g.normed(pixel, f"{name}.norm")))
+    return g.op("DepthToSpace", g.op("Concat", *phases, axis=1), blocksize=2)
+
+
+def _window(config: Config, scale: int) -> tuple[int, int]:
+    return config.patch_size // scale, config.stride // scale
+
+
+def _recalled(g: Builder, x: Value) -> Value:
+    """Eq 4 and 5 of latents, (..., K)."""
+    for layer in ("hidden", "output"):
+        weight = g.op("Transpose", g.weight(f"addressing.{layer}.weight"), perm=[1, 0])
+        x = g.op("Add", g.op("MatMul", x, weight), g.weight(f"addressing.{layer}.bias"))
+        x = g.activated(x) if layer == "hidden" else g.op("Softmax", x, axis=-1)
+    return g.op("MatMul", x, g.weight("memory"))
+
+
+def _rearranged(g: Builder, config: Config, level: int, skip: Value, features: Value) -> Value:
+    """Eq 6 to 9 in every window, whose textons are those of the whole map: (1, C, h, w)."""
+    size = config.texton_size
+    side, step = (length // size for length in _window(config, 16 // 2**level))
+    places, textons = (
+        g.last(g.op("SpaceToDepth", x, blocksize=size) if size > 1 else x) for x in (skip, features)
+    )
+    unit = [
+        g.op("Div", x, g.clipped(g.op("ReduceL2", x, g.integers([2]), keepdims=1), 1e-12, None))
+        for x in (places, textons)
+    ]
+    skips, likes, rows = (g.windows(x, side, step) for x in (*unit, textons))
+    cosine = g.op("MatMul", skips, g.op("Transpose", likes, perm=[0, 1, 3, 2]))
+    s = _similarities(g, config, level, cosine, side)
+    depth = size**2 * config.channels[3 - level]
+    found = g.joined(g.op("MatMul", s, rows), side, step, depth)
+    return g.op("DepthToSpace", found, blocksize=size) if size > 1 else found
+
+
+def _rearranged_patches(g: Builder, config: Config, level: int, skip: Value, features: Value) -> Value:
+    """The same in patches, (N, C, side, side)."""
+    size = config.texton_size
+    side = _window(config, 16 // 2**level)[0] // size
+    depth = size**2 * config.channels[3 - level]
+    places, textons = (  # (N, D, side^2)
+        g.reshaped(g.op("SpaceToDepth", x, blocksize=size) if size > 1 else x, 0, depth, side**2)
+        for x in (skip, features)
+    )
+    skips, likes = (
+        g.op("Div", x, g.clipped(g.op("ReduceL2", x, g.integers([1]), keepdims=1), 1e-12, None))
+        for x in (places, textons)
+    )
+    cosine = g.op("MatMul", g.op("Transpose", skips, perm=[0, 2, 1]), likes)
+    s = _similarities(g, config, level, cosine, side)
+    found = g.reshaped(g.op("MatMul", textons, g.op("Transpose", s, perm=[0, 2, 1])), 0, depth, side, side)
+    return g.op("DepthToSpace", found, blocksize=size) if size > 1 else found
+
+
+def _similarities(g: Builder, config: Config, level: int, cosine: Value, side: int) -> Value:
+    """Softmax over the textons, then the convolution over the places: (..., places, textons)."""
+    s = g.op("Softmax", g.mapped(cosine, 1 / config.temperature), axis=-1)
+    if config.mixing == "none":
+        return s
+    mixing = g.op("MatMul", g.reshaped(g.weight(f"mixing.{level}"), 1, 9), g.constant(neighbours(side)))
+    return g.op("MatMul", g.reshaped(mixing, side**2, side**2), s)
+
+
+# The learned fusion, and what all witnesses say together.
+
+
+def _fuse(g: Builder, config: Config, given: dict[str, Value]) -> tuple[Value, ...]:
+    if not config.general:
+        return _own_map(g, config, given)
+    surprise = g.raised(given["surprise"], 0, 1)
+    if not config.generator:
+        return (
+            _logistic(g, given["surprise"]),
+            g.op("Identity", given["surprise"]),
+            g.op("Identity", g.constant([])),
+        )
+    scores = _standard_scores(g, config, given["picture"], given["background"])
+    first = 3 if config.head_iterations else 2
+    mapped, alarms = (_surprise(g, first + number, values) for number, values in enumerate(_own(g, *scores)))
+    inside = g.raised(given["inside"], 0, 1)
+    mapped, alarms = (g.op("Mul", one, inside) for one in (mapped, alarms))
+    found = g.flat(g.op("Add", surprise, mapped), 0, 1)
+    readings = [_alarms(g, config, one) for one in (g.op("Add", surprise, alarms), alarms)]
+    return _logistic(g, found), found, g.flat(g.op("Concat", *readings, axis=1), 0)
+
+
+def _own_map(g: Builder, config: Config, given: dict[str, Value]) -> tuple[Value, ...]:
+    """Without general features: what the learned fusion says, or the product of Eq 23."""
+    picture, background = given["picture"], given["background"]
+    if config.learned_fusion:
+        found, alarms = _own(g, *_standard_scores(g, config, picture, background))
+        mapped = g.op("Sigmoid", g.mapped(found, 1.0, -learned_fusion.HALF))
+    else:
+        difference = g.op("Sub", picture, background)
+        residual = g.op("Sqrt", g.mean(g.op("Mul", difference, difference), 1))
+        maps = [_gms(g, config, picture, background), _ssim(g, config, picture, background), residual]
+        gms, ssim, rest = (_median_filtered(g, one, config.median) for one in maps)
+        alarms = g.op("Mul", g.op("Mul", gms, ssim), rest)
+        found = mapped = alarms
+    readings = g.flat(_alarms(g, config, g.op("Mul", alarms, g.raised(given["inside"], 0, 1))), 0)
+    return g.flat(mapped, 0, 1), g.flat(g.op("Identity", found), 0, 1), readings
+
+
+def _median_filtered(g: Builder, values: Value, window: int) -> Value:
+    """The median over `window` x `window` pixels, borders mirrored: (1, 1, H, W)."""
+    if window < 2:
+        return values
+    for axis in (2, 3):
+        values = g.mirrored(values, window // 2, axis)
+    shifted = [
+        g.cut(values, [i, j], [i + 1 - window, j + 1 - window], [2, 3])
+        for i, j in product(range(window), repeat=2)
+    ]
+    upper = g.greatest(g.op("Concat", *shifted, axis=1), g.integers([window**2 // 2 + 1]), 1)
+    return g.op("ReduceMin", upper, g.integers([1]), keepdims=1)
+
+
+def _logistic(g: Builder, found: Value) -> Value:
+    return g.op("Sigmoid", g.mapped(found, 1 / BREADTH, -HALF / BREADTH))
+
+
+def _own(g: Builder, logit: Value, around: Value, energy: Value) -> tuple[Value, Value]:
+    """`fmrnet.network.learned_fusion.beyond_good` and `alarm`."""
+    near = g.mapped(around, learned_fusion.NEIGHBOURHOOD_SHARE)
+
+    def mean(answer: Value, share: float) -> Value:
+        return g.op("Add", g.mapped(g.op("Max", answer, near), share), g.mapped(energy, 1 - share))
+
+    halo = g.mapped(g.op("Relu", around), learned_fusion.AROUND_SHARE)
+    lone = g.op("Sub", logit, halo)
+    return mean(logit, learned_fusion.ANSWER_SHARE), g.op("Relu", mean(lone, learned_fusion.ALARM_SHARE))
+
+
+def _standard_scores(g: Builder, config: Config, picture: Value, background: Value) -> Iterator[Value]:
+    """Logit, logit of the neighbourhood and energy of each pixel in standard deviations, (1, 1, H, W) each."""
+    unlit = _without_light(g, config, picture, background)
+    inputs, energy = _fusion_inputs(g, config, unlit, background)
+    logit = _answers(g, inputs, 4 * config.image_channels + 3)
+    around = _broadly_blurred(
+        g, logit, 1, learned_fusion.NEIGHBOURHOOD_SIGMA, learned_fusion.NEIGHBOURHOOD_RADIUS
+    )
+    for number, values in enumerate((logit, around, energy)):
+        mean, std = (
+            g.cut(g.weight(f"fusion.good_{part}"), [number], [number + 1], [0]) for part in ("mean", "std")
+        )
+        yield g.op("Div", g.op("Sub", values, mean), std)
+
+
+def _without_light(g: Builder, config: Config, picture: Value, background: Value) -> Value:
+    scale = g.channels("std")
+    residual = g.op("Div", g.op("Sub", picture, background), scale)
+    slow = _broadly_blurred(g, residual, config.image_channels, LIGHT_SIGMA, LIGHT_RADIUS)
+    light = g.op("Mul", g.op("Sub", slow, g.clipped(slow, -LIGHT_LEAST, LIGHT_LEAST)), scale)
+    return g.clipped(g.op("Sub", picture, light), 0.0, 1.0)
+
+
+def _broadly_blurred(g: Builder, x: Value, count: int, sigma: float, radius: int) -> Value:
+    return g.enlarged(g.blurred(g.averaged(x, CELL), count, gaussian(sigma, 2 * radius + 1)), CELL)
+
+
+def _fusion_inputs(g: Builder, config: Config, x: Value, y: Value) -> tuple[Value, Value]:
+    """As `fmrnet.fast.fusion_inputs`."""
+    channels = config.image_channels
+    centre, scale, deviation = g.channels("mean"), g.channels("std"), g.mean(g.weight("std"), 0)
+    difference = g.op("Sub", x, y)
+    square = g.mean(g.op("Mul", difference, difference), 1)
+    energy = g.clipped(g.op("Div", square, g.op("Mul", deviation, deviation)), None, 1.0)
+    together = g.op("Concat", y, difference, energy, axis=1)
+    blurred = g.blurred(together, 2 * channels + 1, gaussian(BLUR_SIGMA, 2 * BLUR_RADIUS + 1))
+    ends = [channels, 2 * channels, 0]
+    behind, rest, energy = (
+        g.cut(blurred, [start], [end], [1]) for start, end in zip((0, channels, 2 * channels), ends)
+    )
+    inputs = [
+        g.op("Div", g.op("Sub", x, behind), scale),
+        g.op("Div", g.op("Sub", g.op("Add", behind, rest), centre), scale),
+        g.op("Div", difference, scale),
+        g.op("Div", rest, scale),
+        _gms(g, config, x, y),
+        _ssim(g, config, x, y),
+        g.op("Div", g.op("Sqrt", square), deviation),
+    ]
+    logarithm = g.op("Log", g.mapped(g.op("Relu", energy), 1.0, FLOOR))
+    return g.op("Concat", *inputs, axis=1), g.mapped(logarithm, 0.5)
+
+
+def _gms(g: Builder, config: Config, x: Value, y: Value) -> Value:
+    """1 - GMS, Eq 17 to 19."""
+    channels = config.image_channels
+    flat, step = np.ones(3) / 3, np.array([-1, 0, 1])
+    both = g.edged(g.op("Concat", x, y, axis=1), 1)
+    squares = []
+    for kernel in (np.outer(flat, step), np.outer(step, flat)):
+        taps = g.constant(np.tile(kernel, (2 * channels, 1, 1, 1)))
+        change = g.op("Conv", both, taps, group=2 * channels)
+        squares.append(g.op("Mul", change, change))
+    square = g.op("Add", *squares)
+    root = g.op("Sqrt", square)
+    (one, other), (first, second) = (
+        [g.cut(values, [start], [end], [1]) for start, end in ((0, channels), (channels, 0))]
+        for values in (square, root)
+    )
+    apart = g.op("Sub", first, second)
+    total = g.mapped(g.op("Add", one, other), 1.0, C0)
+    return g.mean(g.op("Div", g.op("Mul", apart, apart), total), 1)
+
+
+def _ssim(g: Builder, config: Config, x: Value, y: Value) -> Value:
+    """1 - SSIM, Eq 20 and 21, from sum and difference."""
+    channels = config.image_channels
+    parts = [g.op("Add", x, y), g.op("Sub", x, y)]
+    shifts = [g.mean(part, 2, 3) for part in parts]
+    moved = [g.op("Sub", part, shift) for part, shift in zip(parts, shifts)]
+    every = g.op("Concat", *moved, *(g.op("Mul", part, part) for part in moved), axis=1)
+    blurred = g.blurred(every, 4 * channels, gaussian(SIGMA, WINDOW))
+    means = [g.cut(blurred, [i * channels], [(i + 1) * channels], [1]) for i in range(2)]
+    variances = [
+        g.op(
+            "Relu",
+            g.op("Sub", g.cut(blurred, [(i + 2) * channels], [(i + 3) * channels], [1]), g.op("Mul", m, m)),
+        )
+        for i, m in enumerate(means)
+    ]
+    levels = [g.op("Add", mean, shift) for mean, shift in zip(means, shifts)]
+    mu_s, mu_d = (g.op("Mul", level, level) for level in levels)
+    var_s, var_d = variances
+    k = g.mapped(g.op("Add", mu_s, mu_d), 1.0, 2 * C1)
+    apart = g.op("Mul", g.mapped(g.op("Sub", var_s, var_d), 1.0, 2 * C2), mu_d)
+    above = g.mapped(g.op("Add", g.op("Mul", k, var_d), apart), 2.0)
+    below = g.op("Mul", k, g.mapped(g.op("Add", var_s, var_d), 1.0, 2 * C2))
+    return g.mean(g.op("Div", above, below), 1)
+
+
+def _answers(g: Builder, inputs: Value, count: int) -> Value:
+    """The small U-Net's logit of each pixel, (1, 1, H, W)."""
+    fold = learned_fusion.FOLD
+    fine = learned_fusion.WIDTHS[0]
+    # A block's pixels come first in ONNX, its channels in PyTorch.
+    stem = g.reshaped(g.weight("fusion.stem.conv.weight"), fine, count, fold**2, 3, 3)
+    stem = g.reshaped(g.op("Transpose", stem, perm=[0, 2, 1, 3, 4]), fine, fold**2 * count, 3, 3)
+    x = g.op("Conv", g.edged(g.op("SpaceToDepth", inputs, blocksize=fold), 1), stem)
+    x = g.activated(g.normed(x, "fusion.stem.norm"))
+    maps = [x]
+    for number, (strides, dilations) in enumerate((((2, 1), (1, 1)), ((2, 1, 1), (1, 1, 2)))):
+        for part, (stride, dilation) in enumerate(zip(strides, dilations)):
+            x = _block(g, x, f"fusion.down.{number}.{part}", stride, dilation)
+        maps.append(x)
+    x = maps.pop()
+    for number in range(2):
+        narrow = g.enlarged(g.convolved(x, f"fusion.up.{number}"), 2, "nearest")
+        x = _block(g, g.op("Add", maps.pop(), narrow), f"fusion.refine.{number}")
+    x = g.convolved(g.edged(x, 1), "fusion.output", bias=True)
+    return g.op("DepthToSpace", x, blocksize=fold, mode="CRD")
+
+
+def _block(g: Builder, x: Value, name: str, stride: int = 1, dilation: int = 1) -> Value:
+    x = g.convolved(g.edged(x, dilation), f"{name}.conv", strides=[stride] * 2, dilations=[dilation] * 2)
+    return g.activated(g.normed(x, f"{name}.norm"))

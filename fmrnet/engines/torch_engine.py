@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from fmrnet.artifact import Artifact
 from fmrnet.config import Config
 from fmrnet.engines import background
 from fmrnet.engines.engine import Engine, Found, Seen, all_readings
-from fmrnet.engines.graph_engine import OPSET, GraphEngine, can_be_graphs
+from fmrnet.engines.graph_engine import OPSET, GraphEngine, why_no_graphs
 from fmrnet.engines.meeting import Meeting
+from fmrnet.engines.probes import answers, difference, pictures
 from fmrnet.errors import ArtifactError, ConfigError
 from fmrnet.extras import explained
 from fmrnet.network import weights
@@ -27,8 +29,8 @@ from fmrnet.network.model import FMRNet
 __all__ = [
     "COUNTED",
     "TorchEngine",
-    "about_graphs",
     "content_of",
+    "graphs_missing",
     "modality_maps",
     "model_of",
     "of_content",
@@ -36,9 +38,8 @@ __all__ = [
 ]
 
 COUNTED = 512  # pixels of a side of the picture whose operations are counted
-CHECKED = ((96, 128), (101, 150))  # sizes of pictures on which graphs are held against the network
 GATHERED = 2**23  # pixels of pictures that pass at once
-TOLERANCE = 1e-3  # of readings, which are surprises or distances of 1 to 100
+TOLERANCE = 1e-3  # of the graphs' readings, which are surprises of 1 to 100
 
 
 class TorchEngine:
@@ -180,8 +181,11 @@ def content_of(engine: Engine) -> Artifact:
     return Artifact(engine.config, {}, {}, held)
 
 
-def with_graphs(content: Artifact) -> Artifact:
+def with_graphs(content: Artifact) -> tuple[Artifact, dict[str, Any]]:
     """The content of a model file with its graphs (`fmrnet.engines.graphs`), which have been held against the network.
+
+    Beside it what is noted of them, JSON-ready: operator set, versions, operations of a picture, and the answers that
+    every engine is to give (`fmrnet.engines.probes`).
 
     Raises
     ------
@@ -194,43 +198,34 @@ def with_graphs(content: Artifact) -> Artifact:
         from fmrnet.engines import graphs
     except ModuleNotFoundError as error:
         raise explained(error) from None
-    if not can_be_graphs(content.config):
-        raise ConfigError(
-            "this model cannot be written as graphs; those of the presets general and instant can, with tile = picture"
-        )
+    if (reason := why_no_graphs(content.config)) is not None:
+        raise ConfigError(f"this model cannot be written as graphs: it {reason}")
     network = of_content(content, "cpu")
-    made = replace(content, graphs=graphs.graphs(network.model))
+    made = replace(content, graphs=graphs.graphs(network.config))
     runtime = GraphEngine(made, "onnxruntime")
-    for number, size in enumerate(CHECKED):
-        noise = np.random.default_rng(number).normal(0, 1, (network.config.image_channels, *size))
-        scale, centre = (part.numpy()[:, None, None] for part in (network.model.std, network.model.mean))
-        picture = (noise * scale + centre).clip(0, 1).astype(np.float32)
-        inside = np.tri(*size, dtype=np.bool_) if number else None
-        expected, found = (_told(engine, picture, inside) for engine in (network, runtime))
-        if not np.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
-            worst = float(np.abs(found - expected).max())
-            raise ArtifactError(
-                f"the graphs differ from the network by {worst:.2g}: expected up to {TOLERANCE}"
-            )
-    return made
+    given = pictures(content.config.image_channels, content.weights)
+    expected = answers(network, given)
+    if (worst := difference(answers(runtime, given), expected)) > TOLERANCE:
+        raise ArtifactError(f"the graphs differ from the network by {worst:.2g}: expected up to {TOLERANCE}")
+    return made, _about_graphs(network.model) | {"answers": expected}
 
 
-def _told(
-    engine: Engine, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None
-) -> NDArray[np.float64]:
-    """All numbers that an engine gives a verdict from."""
-    seen = engine.glance(picture, inside)
-    readings = (seen.readings, engine.compare(seen).readings)
-    return np.concatenate([[seen.typical], *(values.ravel() for values in readings)], dtype=np.float64)
+def graphs_missing(config: Config) -> str | None:
+    """Why no graphs of such a model can be made here, in words that follow "this model"; None if some can."""
+    if find_spec("onnx_ir") is None:
+        return (
+            "gets none, for onnx-ir is not installed; run pip install 'fmrnet[train]', then `fmrnet graphs`"
+        )
+    return why_no_graphs(config)
 
 
-def about_graphs(model: FMRNet) -> dict[str, Any]:
+def _about_graphs(model: FMRNet) -> dict[str, Any]:
     """What is noted of graphs when they are made, JSON-ready: operator set, versions, operations of a picture."""
     from fmrnet.engines.operations import operations
 
     return {
         "opset": OPSET,
-        "versions": {name: version(name) for name in ("torch", "onnx", "onnxscript")},
+        "versions": {name: version(name) for name in ("torch", "onnx-ir")},
         "operations": operations(model, COUNTED, COUNTED),
     }
 

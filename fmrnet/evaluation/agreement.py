@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from fmrnet.engines import choice
 from fmrnet.engines.agreement import TOLERANCE
+from fmrnet.engines.probes import machine
 from fmrnet.evaluation.drawn_defects import KINDS, draw_defect
 from fmrnet.pictures import read_picture, to_channels
 
@@ -19,11 +21,23 @@ if TYPE_CHECKING:
     from fmrnet.inspection.calibration import Calibration
     from fmrnet.inspection.inspector import Inspector
 
-__all__ = ["agreement", "probes", "texture"]
+__all__ = ["agree", "agreement", "probes", "texture"]
 
-PICTURES = 3  # good ones; each is seen as it is and once with each kind of defect
+PICTURES = 2  # good ones; each is seen as it is and once with each kind of defect
 SIDE = 256  # pixels of a picture that are looked at
 GRAIN = 1.5  # pixels, of a texture that is drawn where no picture is there
+
+
+def agree(
+    inspector: Inspector,
+    good: Sequence[Path] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """`agreement` of every engine that is installed, noted in the inspector's provenance, which `save` writes."""
+    engines = [name for name in choice.installed() if name != "torch"]
+    found = agreement(inspector, engines, good, progress)
+    inspector.provenance["graphs"]["agreement"] = found
+    return found
 
 
 def agreement(
@@ -44,7 +58,8 @@ def agreement(
     Returns
     -------
     `pictures` (how many), `of` (what they are), `tolerance`, and `engines`: of each the largest `difference` of a
-    score, as a share of it or of the threshold if that is more, and `changed`, by level the share of other verdicts.
+    score, as a share of it or of the threshold if that is more, `changed`, by level the share of other verdicts, and
+    the `machine` that this holds for.
     """
     pictures = list(probes(inspector, good))
     everyone = {"torch": inspector.engine} | {name: inspector.on(name).engine for name in engines}
@@ -60,7 +75,9 @@ def agreement(
         "pictures": len(pictures),
         "of": "good pictures, as they are and with drawn defects" if good else "drawn textures and defects",
         "tolerance": TOLERANCE,
-        "engines": {name: _compared(scores[name], scores["torch"]) for name in engines},
+        "engines": {
+            name: _compared(scores[name], scores["torch"]) | {"machine": machine(name)} for name in engines
+        },
     }
 
 

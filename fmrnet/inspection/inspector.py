@@ -387,10 +387,9 @@ class Inspector:
 
         Raises as `fmrnet.engines.torch_engine.with_graphs`.
         """
-        from fmrnet.engines.torch_engine import about_graphs, content_of, with_graphs
+        from fmrnet.engines.torch_engine import content_of, with_graphs
 
-        self._content = with_graphs(content_of(self.engine))
-        self.provenance["graphs"] = about_graphs(self.model)
+        self._content, self.provenance["graphs"] = with_graphs(content_of(self.engine))
 
     def on(self, engine: str) -> Inspector:
         """The same model as it was loaded, or given graphs, on another engine of `fmrnet.engines.choice.ENGINES`.

@@ -32,7 +32,7 @@ from torch import Tensor
 from fmrnet import artifact, devices
 from fmrnet.config import Config, preset
 from fmrnet.engines import background
-from fmrnet.engines.torch_engine import TorchEngine
+from fmrnet.engines.torch_engine import TorchEngine, graphs_missing
 from fmrnet.errors import ArtifactError, ConfigError, FmrnetError
 from fmrnet.files import check_writable
 from fmrnet.inspection.calibration import Calibration, calibrate
@@ -406,7 +406,10 @@ def _finish(
     provenance["seconds"] = round(run.position.seconds + time.monotonic() - since, 1)
     provenance["loss_curve"] = run.position.history
     try:
-        Inspector(TorchEngine(model), thresholds, provenance).save(out)
+        inspector = Inspector(TorchEngine(model), thresholds, provenance)
+        if graphs_missing(run.config) is None:
+            inspector.add_graphs()
+        inspector.save(out)
     except OSError as error:
         kept = f"{error.strerror}; the training is kept in {run.checkpoint.path}: repeat the command with --resume"
         raise OSError(error.errno, kept, str(out)) from error

@@ -96,7 +96,7 @@ class Surprise(nn.Module):
     def forward(self, witness: int, values: Tensor) -> Tensor:
         """Of the values of one witness, any shape; 0 or more."""
         levels = self.levels[witness]
-        above = _below(levels, values).clamp(1, LEVELS - 1)
+        above = torch.searchsorted(levels, values.contiguous()).clamp(1, LEVELS - 1)
         low, high = levels[above - 1], levels[above]
         part = torch.where(high > low, (values - low) / (high - low).clamp_min(1e-30), 0.0).clamp(0, 1)
         share = 1 - TAIL * (above - 1 + part) / (LEVELS - 1)
@@ -152,18 +152,6 @@ class General(nn.Module):
     def joined(self, surprises: list[Tensor]) -> Tensor:
         """The sum of `surprises` at each pixel, (B, H, W)."""
         return torch.stack([drawn(values, cell) for values, cell in zip(surprises, GRIDS)]).sum(0)
-
-
-def _below(levels: Tensor, values: Tensor) -> Tensor:
-    """How many of LEVELS rising numbers lie below each value; LEVELS - 1 stands for all, too, in a graph."""
-    if not torch.compiler.is_exporting():
-        return torch.searchsorted(levels, values.contiguous())
-    count = torch.zeros_like(values, dtype=torch.long)  # ONNX has no search
-    step = LEVELS // 2
-    while step:
-        count = torch.where(levels[count + (step - 1)] < values, count + step, count)
-        step //= 2
-    return count
 
 
 def drawn(values: Tensor, cell: int) -> Tensor:

@@ -30,6 +30,7 @@ from fmrnet.pictures import write_picture
 
 pytestmark = pytest.mark.slow
 FAULTS = int(os.environ.get("FMRNET_FAULTS", "30"))  # of a run
+PAUSE = float(os.environ.get("FMRNET_PAUSE", "1.5"))  # seconds between two, at most
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +202,7 @@ def test_faults_at_random_moments(kind, small_disk, clock, line_model, tmp_path)
         camera.start()
         until(lambda: told(tmp_path), 120)
         while faults.total() < FAULTS:
-            time.sleep(rng.uniform(0.05, 1.5))
+            time.sleep(rng.uniform(0.05, PAUSE))
             line.keep()
             if (line.mode != "well" or line.full.exists()) and rng.random() < 0.5:
                 line.mend()

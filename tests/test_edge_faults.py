@@ -67,7 +67,7 @@ class Camera(threading.Thread):
                     file.write(data[:1000])
                     time.sleep(0.05)
                     file.write(data[1000:])
-            self.ends.wait(0.1)
+            self.ends.wait(0.3)
 
 
 class Line:
@@ -163,6 +163,7 @@ def link_of(kind: str, port: int) -> Link:
 def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path | None]:
     """A file that sets the clock on the wall of processes to come, and no other; None without libfaketime."""
     forkserver._forkserver._stop()  # another test's has been started without it
+    monkeypatch.setenv("FMRNET_BACKEND", "eager")  # the others take seconds to begin
     try:
         import libfaketime
     except ModuleNotFoundError:

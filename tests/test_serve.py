@@ -99,7 +99,7 @@ def test_health_and_metadata(server: Process, client: triton.InferenceServerClie
     (version,) = metadata["versions"]
     assert client.is_model_ready("carpet.decoder", version)
     assert not client.is_model_ready("carpet.decoder", "0")
-    assert [one["name"] for one in metadata["inputs"]] == ["el5", "el4", "el3"]
+    assert [one["name"] for one in metadata["inputs"]] == ["el5", "el4", "el3", "features"]
     assert client.is_model_ready("tile.v2.patch")
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from fmrnet.commands.options import Device, Engine, FalseAlarms, Model, PathOption
+from fmrnet.deployment.verdict import Send
 from fmrnet.terminal import MACHINE, exit_code, fail, note, show
 
 __all__ = ["edge"]
@@ -51,6 +52,9 @@ def edge(
     opcua: Annotated[
         int | None, typer.Option(metavar="PORT", min=0, max=65535, help="Serve OPC UA on this port; 0: any.")
     ] = None,
+    send: Annotated[
+        Send, typer.Option(help="What of an open picture goes up to the cloud; `fmrnet plan` measures it.")
+    ] = Send.whole,
     false_alarms: FalseAlarms = None,
     device: Device = "auto",
     engine: Engine = "auto",
@@ -78,6 +82,7 @@ def edge(
         line=line,
         cloud=cloud,
         token=None if token_file is None else read_token(token_file),
+        send=send,
         port=port,
         deadline=deadline,
         disk=disk,

@@ -49,25 +49,27 @@ def plan(
     with Bar() as bar:
         count = bar.counter("measuring")
         made = planning.plan(inspector, list_pictures(pictures), link, uplink=uplink, done=count)
+    for text in made.unreadable:
+        note(f"left out: {text}")
     show(
         f"{made.open} of {made.pictures} pictures stay open at the early exit; nothing goes up of the others"
+        + (f"; {len(made.unreadable)} files cannot be read" if made.unreadable else "")
     )
     if not made.open:
         raise fail("there is nothing to measure; give pictures that stay open, such as defective ones", 2)
     where = f"at {cloud}" if cloud else "here, in place of the cloud"
     show(f"of an open picture, in the mean, on {link:g} Mbit/s, the pixel level {where}:")
     show(
-        f"{'what goes up':40} {'kB up':>8} {'kB down':>8} {'encode':>8} {'link':>8} {'serve':>8} {'ms':>8}  changed"
+        f"{'what goes up':36} {'kB up':>8} {'kB down':>8} {'encode':>8} {'link':>8} {'serve':>8} {'ms':>8}  changed"
     )
     for row in made.rows:
         kilobytes = [sum(each) / len(each) / 1e3 for each in (row.up, row.down)]
         parts = [1e3 * sum(each) / len(each) for each in (row.encode, row.serve)]
         show(
-            f"{row.name:40} {kilobytes[0]:8.1f} {kilobytes[1]:8.1f} {parts[0]:8.1f} {1e3 * row.link(link):8.1f} "
+            f"{row.name:36} {kilobytes[0]:8.1f} {kilobytes[1]:8.1f} {parts[0]:8.1f} {1e3 * row.link(link):8.1f} "
             f"{parts[1]:8.1f} {1e3 * row.seconds(link):8.1f}  {row.changed} of {made.open}"
         )
     for text in made.notes:
         note(text)
-    best, default = made.best, made.default
-    show(f"quickest without a changed verdict: {best.name}")
-    show(f"fmrnet edge sends: {default.name}, which decides as one process does on every picture")
+    best = made.best
+    show(f"use fmrnet edge --send {best.send}: {best.name}, the quickest without a changed verdict")

@@ -99,6 +99,27 @@ def test_a_name_that_is_no_text_is_a_picture_as_any_other(line_model, watched, t
     assert {one["picture"] for one in written(tmp_path / "out")} == {"bad\\udcff.png", "two\nlines.png"}
 
 
+def test_two_nodes_of_one_folder_are_each_a_node_of_its_own(line_model, cloud, watched, tmp_path):
+    names = ("good or not", "another rate")
+    for name in names:
+        with (
+            pytest.raises(ConfigError, match="another `fmrnet edge`"),
+            edge(line_model, tmp_path / name, port=0),
+        ):
+            edge(line_model, tmp_path / name, watch=watched)
+    with (
+        edge(line_model, tmp_path / names[0], watch=watched, cloud=cloud.url) as one,
+        edge(line_model, tmp_path / names[1], watch=watched, cloud=cloud.url) as other,
+    ):
+        for seed in range(4):
+            write(watched / f"{seed}.png", seed)
+        until(lambda: all(settled(node) and node.state()["totals"]["pictures"] == 4 for node in (one, other)))
+    for name in names:
+        found = {verdict["picture"]: verdict["decided_by"] for verdict in written(tmp_path / name)}
+        assert found == {f"{seed}.png": "cloud" if seed % 2 else "early exit" for seed in range(4)}
+    assert len(list(watched.iterdir())) == 4
+
+
 def test_half_written_files_are_waited_for(line_model, watched, tmp_path, monkeypatch):
     monkeypatch.setattr("fmrnet.deployment.watch.PATIENCE", 1.5)
     data = file_of(0)

@@ -46,6 +46,12 @@ def edge(
         ),
     ] = 2000.0,
     token_file: Annotated[Path | None, PathOption(help="File that holds the token for the cloud.")] = None,
+    ca: Annotated[
+        Path | None,
+        PathOption(
+            help="Certificate, PEM, that signs that of the cloud; default: those that the system trusts."
+        ),
+    ] = None,
     mqtt: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Broker that verdicts are published to.")
     ] = None,
@@ -82,6 +88,7 @@ def edge(
         line=line,
         cloud=cloud,
         token=None if token_file is None else read_token(token_file),
+        authority=ca,
         send=send,
         port=port,
         deadline=deadline,

@@ -30,6 +30,12 @@ def plan(
         ),
     ] = None,
     token_file: Annotated[Path | None, PathOption(help="File that holds the token for the cloud.")] = None,
+    ca: Annotated[
+        Path | None,
+        PathOption(
+            help="Certificate, PEM, that signs that of the cloud; default: those that the system trusts."
+        ),
+    ] = None,
     false_alarms: FalseAlarms = None,
     device: Device = "auto",
     engine: Engine = "auto",
@@ -45,7 +51,11 @@ def plan(
     if false_alarms is not None:
         inspector.false_alarms = false_alarms
     token = None if token_file is None else read_token(token_file)
-    uplink = None if cloud is None else Uplink(cloud, model.stem, version_of(model), "plan", token=token)
+    uplink = (
+        None
+        if cloud is None
+        else Uplink(cloud, model.stem, version_of(model), "plan", token=token, authority=ca)
+    )
     with Bar() as bar:
         count = bar.counter("measuring")
         made = planning.plan(inspector, list_pictures(pictures), link, uplink=uplink, done=count)

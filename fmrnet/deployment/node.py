@@ -77,6 +77,8 @@ class EdgeNode:
         when no picture is waiting for its first verdict.
     token : str, optional
         For the cloud.
+    authority : Path, optional
+        Certificates, PEM, of which one must have signed the cloud's. Default: those that the system trusts.
     send : Send or str
         What of an open picture goes up to it.
     port : int, optional
@@ -114,6 +116,7 @@ class EdgeNode:
         line: str | None = None,
         cloud: str | None = None,
         token: str | None = None,
+        authority: Path | None = None,
         send: Send | str = Send.whole,
         port: int | None = None,
         deadline: float = 60.0,
@@ -148,7 +151,15 @@ class EdgeNode:
         self._uplink = (
             None
             if cloud is None
-            else Uplink(cloud, Path(model).stem, version, self.line, token=token, connections=WORKERS)
+            else Uplink(
+                cloud,
+                Path(model).stem,
+                version,
+                self.line,
+                token=token,
+                authority=authority,
+                connections=WORKERS,
+            )
         )
         self._send = None if self._uplink is None else sender(Send(send), self._inspector, self._uplink)
         self.ended = threading.Event()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 import random
+import ssl
 import threading
 import time
 from collections.abc import Mapping
@@ -71,17 +72,27 @@ class Uplink:
         The same model file up there as here, or edge and cloud would not decide alike.
     line : str
     token : str, optional
+    authority : Path, optional
+        Certificates, PEM, of which one must have signed the cloud's. Default: those that the system trusts.
     connections : int
         Requests under way at a time.
 
     Raises
     ------
     ConfigError
-        If the URL is none.
+        If the URL is none, or the certificates cannot be read.
     """
 
     def __init__(
-        self, url: str, model: str, version: str, line: str, *, token: str | None = None, connections: int = 4
+        self,
+        url: str,
+        model: str,
+        version: str,
+        line: str,
+        *,
+        token: str | None = None,
+        authority: Path | None = None,
+        connections: int = 4,
     ) -> None:
         try:
             parsed = urllib3.util.parse_url(url)
@@ -94,10 +105,22 @@ class Uplink:
         self._headers = {"X-Edge": quote(platform.node()), "X-Line": quote(line)}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
+        trusted = None
+        if parsed.scheme == "https":
+            try:
+                trusted = ssl.create_default_context(cafile=authority)
+            except OSError as error:
+                reason = "no certificate in PEM" if isinstance(error, ssl.SSLError) else error.strerror
+                raise ConfigError(
+                    f"--ca {authority}: {reason}; expected the certificates to trust"
+                ) from error
+        elif authority is not None:
+            raise ConfigError(f"--cloud {url}: expected an https:// URL with --ca")
         self._pool = urllib3.PoolManager(
             maxsize=connections,
             block=True,
             retries=False,
+            ssl_context=trusted,
             timeout=urllib3.Timeout(connect=CONNECT, read=READ),
         )
 
@@ -152,6 +175,11 @@ class Uplink:
             ) as response:
                 answer = response.read(largest)
                 status, given = response.status, response.headers
+        except urllib3.exceptions.SSLError as error:
+            raise Unreachable(
+                f"{self.url} is not who it says, or not one to trust ({printable(error, 200)}); "
+                "--ca names the certificate that signs it"
+            ) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Unreachable(f"{self.url} does not answer ({printable(error, 120)})") from error
         if status != 200:

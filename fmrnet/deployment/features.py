@@ -39,6 +39,7 @@ def pack(maps: Maps, width: Literal[1, 2]) -> bytes:
         if width == 2:
             parts.append(one.astype("<f2").tobytes())
             continue
+        one = one.astype(np.float32)
         low, high = one.min((2, 3), keepdims=True), one.max((2, 3), keepdims=True)
         step = np.maximum(high - low, 1e-12) / 255
         levels = np.rint((one - low) / step).astype(np.uint8)

@@ -302,7 +302,7 @@ def _rate(parameters: Mapping[str, Parameter]) -> float | None:
     rate = parameters.get("false_alarms")
     if rate is None:
         return None
-    if isinstance(rate, str | bool):
+    if isinstance(rate, str | bool) or not 0 < rate < 1:  # which no float need hold
         raise ProtocolError(f"false_alarms = {shown(rate)}: expected a number between 0 and 1")
     return float(rate)
 

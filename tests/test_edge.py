@@ -264,6 +264,33 @@ def test_pictures_by_http(line_model, tmp_path):
             assert huge.recv(100).split()[1] == b"413"
 
 
+def test_a_disk_that_others_fill_costs_no_verdict_that_somebody_is_still_to_hear(tmp_path, monkeypatch):
+    verdict = Verdict(
+        "A", 0, "1.png", "", "2026-01-01T00:00:00+00:00", True, 2.0, 0.01, "patch", "early exit", "m 1"
+    )
+    store = Store(tmp_path, "A", limit=10**7, deadline=5.0)
+    store.listeners = {"quick", "slow"}
+    for _ in range(3):
+        store.add(verdict, b"picture")
+    store.tell("quick", 3)
+    store.tell("slow", 1)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=0))
+    monkeypatch.setattr("fmrnet.deployment.store.SPARE", 0)
+    assert not store._has_room(store.used())
+    assert [one.number for one in store.finals(0)] == [2, 3]
+    store.tell("slow", 3)
+    assert not store._has_room(store.used())
+    assert store.finals(0) == []
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    store.add(verdict, b"picture")
+    store.limit = store.used() + 1
+    assert not store._has_room(store.limit)
+    store._has_room(4096)  # of its own limit: the line goes on, whoever listens
+    assert store.finals(0) == []
+    store.close()
+
+
 def test_deadlines_hold_whatever_the_clock_on_the_wall_says(tmp_path, monkeypatch):
     verdict = Verdict("A", 0, "1.png", "", "2026-01-01T00:00:00+00:00", True, 2.0, 0.01, "patch", None, "m 1")
     store = Store(tmp_path, "A", limit=10**7, deadline=5.0)

@@ -102,7 +102,7 @@ def watched(
             time.sleep(max(0.0, count / rate - (time.monotonic() - started)))
         state = json.loads(read(own))
         disk = sum(path.stat().st_size for path in (folder / "out").rglob("*") if path.is_file())
-        row: dict[str, Any] = {"minute": minute, **state["totals"], "disk": disk // 1000}
+        row: dict[str, Any] = {"minute": minute, **state["totals"], "kB of disk": disk // 1000}
         for name in ("edge", "cloud"):
             process = psutil.Process(running[name].pid)
             memory = process.memory_full_info()

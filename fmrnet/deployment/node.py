@@ -193,6 +193,7 @@ class EdgeNode:
             for make in listeners:
                 self._listeners.append(make(self))
                 opened.callback(self._listeners[-1].close)
+            self.store.listeners = {one.name for one in self._listeners}
             self._resources = opened.pop_all()
         self._threads = [
             threading.Thread(target=self._loop, args=step, name=step[0]) for step in self._steps()

@@ -11,6 +11,7 @@ the server ends, grows beyond `MOST` of memory or answers a good request otherwi
 from __future__ import annotations
 
 import argparse
+import copy
 import io
 import json
 import random
@@ -280,7 +281,7 @@ def replace(rng: random.Random, value: Any) -> None:
         if rng.random() < 0.2:
             del value[key]
         else:
-            value[key] = rng.choice(HOSTILE)
+            value[key] = copy.deepcopy(rng.choice(HOSTILE))
         return
 
 

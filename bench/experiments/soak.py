@@ -4,7 +4,7 @@
 
 `fmrnet serve`, `fmrnet edge` and mosquitto as processes, with the tests' tiny model, of which half of the pictures go
 up. Pictures are removed after half a minute, as a line would; --disk is so small that verdicts go, too. Memory is RSS
-and PSS in MB, disk what --out takes in kB. Writes soak.json.
+and PSS in MB, disk what --out takes in kB. Writes edge-soak.json.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         found = soak(Path(name), given.minutes, given.rate)
-    rows.write(given.out / "soak.json", record.record() | found)
+    rows.write(given.out / "edge-soak.json", record.record() | found)
     print(json.dumps(found["growth"]), found["errors"])
 
 

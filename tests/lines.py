@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import select
-import socket
 import threading
 import time
 import traceback
@@ -16,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from links import enter
 from tiny import ground, make_inspector
 
 import fmrnet
-from fmrnet.deployment import uplink
+from fmrnet.deployment import mqtt, uplink
 from fmrnet.deployment.node import EdgeNode
 from fmrnet.deployment.protocol import HEADER_LENGTH, Response, decode_request, encode_response
 from fmrnet.deployment.verdict import Verdict
@@ -156,84 +155,38 @@ class Log:
         pass
 
 
-def run_edge(model: Path, folder: Path, url: str, deadline: float) -> None:
-    """A node in a process of its own, to be killed."""
+def run_edge(model: Path, folder: Path, out: Path, url: str, broker: int, deadline: float) -> None:
+    """A node in a process of its own, to be killed; what fails in it stands in a file beside what it says."""
     uplink.LONGEST = 1.0
     uplink.READ = 3.0
-    log = Log(folder / "told")
+    mqtt.LONGEST_PAUSE = 1
+    mqtt.ACKNOWLEDGED = 1.0
+    told = Log(folder / "told")
+
+    def log(text: str) -> None:
+        with open(folder / "log", "a") as file:
+            file.write(text + "\n")
+
     with EdgeNode(
         model,
-        folder / "out",
+        out,
         watch=folder / "in",
         cloud=url,
         line="A",
         device="cpu",
         deadline=deadline,
-        listeners=[lambda node: log],
+        listeners=[lambda node: told, mqtt.publisher(f"127.0.0.1:{broker}")],
+        log=log,
     ) as node:
         node.ended.wait()
     if node.failure is not None:
         (folder / "failure").write_text("".join(traceback.format_exception(node.failure)))
 
 
-def run_cloud(model: Path, port: int) -> None:
-    """A cloud in a process of its own, to be killed."""
-    Cloud(model, port).thread.join()
+def run_cloud(model: Path, port: int, namespace: str | None) -> None:
+    """`fmrnet serve` in a process of its own, to be killed, on a network of its own if one is named."""
+    from fmrnet.deployment import app, models, server
 
-
-class Link:
-    """A way to a port on which things go wrong: `mode` is "well", "refused", "cut" (in the middle) or "silent"."""
-
-    def __init__(self, port: int) -> None:
-        self.port, self.mode = port, "well"
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
-        self._ends = threading.Event()
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
-        self._threads[0].start()
-
-    def close(self) -> None:
-        self._ends.set()
-        self._listening.close()
-        for thread in self._threads:
-            thread.join(5)
-
-    def _accept(self) -> None:
-        self._listening.settimeout(0.1)
-        while not self._ends.is_set():
-            try:
-                near, _ = self._listening.accept()
-            except TimeoutError:
-                continue
-            except OSError:
-                return
-            thread = threading.Thread(target=self._carry, args=(near,), daemon=True)
-            self._threads.append(thread)
-            thread.start()
-
-    def _carry(self, near: socket.socket) -> None:
-        with near:
-            if self.mode == "refused":
-                return
-            try:
-                far = socket.create_connection(("127.0.0.1", self.port), 1)
-            except OSError:
-                return
-            with far:
-                carried = 0
-                while not self._ends.is_set():
-                    if self.mode == "silent":  # half-open: nothing comes, nothing is said
-                        self._ends.wait(0.05)
-                        continue
-                    try:
-                        ready, _, _ = select.select([near, far], [], [], 0.1)
-                        for end in ready:
-                            data = end.recv(4096)
-                            if not data:
-                                return
-                            carried += len(data)
-                            if self.mode == "cut" and carried > 3000:
-                                return
-                            (far if end is near else near).sendall(data)
-                    except OSError:
-                        return
+    enter(namespace)
+    with server.listen("127.0.0.1" if namespace is None else "0.0.0.0", port) as listening:
+        server.run(server.server(app.make_app(models.Models([model], "cpu"))), listening)

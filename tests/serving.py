@@ -70,11 +70,12 @@ class Thread:
 
     def __init__(self, paths: Sequence[Path], *, warm: bool = True, **options: Any) -> None:
         self.models = Models(paths, "cpu", most_pixels=options.pop("most_pixels", 2**20))
+        tls = {name: options.pop(name) for name in ("certificate", "key") if name in options}
         self.app = make_app(self.models, **options)
         self.listening = listen("127.0.0.1", 0)
         self.port = self.listening.getsockname()[1]
         self.address = f"127.0.0.1:{self.port}"
-        self.server = server(self.app)
+        self.server = server(self.app, **tls)
         self._thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listening]})
         self._thread.start()
         while not self.server.started or (warm and not self.models.ready):

@@ -99,6 +99,27 @@ def test_a_name_that_is_no_text_is_a_picture_as_any_other(line_model, watched, t
     assert {one["picture"] for one in written(tmp_path / "out")} == {"bad\\udcff.png", "two\nlines.png"}
 
 
+def test_two_nodes_of_one_folder_are_each_a_node_of_its_own(line_model, cloud, watched, tmp_path):
+    names = ("good or not", "another rate")
+    for name in names:
+        with (
+            pytest.raises(ConfigError, match="another `fmrnet edge`"),
+            edge(line_model, tmp_path / name, port=0),
+        ):
+            edge(line_model, tmp_path / name, watch=watched)
+    with (
+        edge(line_model, tmp_path / names[0], watch=watched, cloud=cloud.url) as one,
+        edge(line_model, tmp_path / names[1], watch=watched, cloud=cloud.url) as other,
+    ):
+        for seed in range(4):
+            write(watched / f"{seed}.png", seed)
+        until(lambda: all(settled(node) and node.state()["totals"]["pictures"] == 4 for node in (one, other)))
+    for name in names:
+        found = {verdict["picture"]: verdict["decided_by"] for verdict in written(tmp_path / name)}
+        assert found == {f"{seed}.png": "cloud" if seed % 2 else "early exit" for seed in range(4)}
+    assert len(list(watched.iterdir())) == 4
+
+
 def test_half_written_files_are_waited_for(line_model, watched, tmp_path, monkeypatch):
     monkeypatch.setattr("fmrnet.deployment.watch.PATIENCE", 1.5)
     data = file_of(0)
@@ -241,6 +262,33 @@ def test_pictures_by_http(line_model, tmp_path):
         with socket.create_connection(("127.0.0.1", node.port)) as huge:
             huge.sendall(b"POST /pictures HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n")
             assert huge.recv(100).split()[1] == b"413"
+
+
+def test_a_disk_that_others_fill_costs_no_verdict_that_somebody_is_still_to_hear(tmp_path, monkeypatch):
+    verdict = Verdict(
+        "A", 0, "1.png", "", "2026-01-01T00:00:00+00:00", True, 2.0, 0.01, "patch", "early exit", "m 1"
+    )
+    store = Store(tmp_path, "A", limit=10**7, deadline=5.0)
+    store.listeners = {"quick", "slow"}
+    for _ in range(3):
+        store.add(verdict, b"picture")
+    store.tell("quick", 3)
+    store.tell("slow", 1)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=0))
+    monkeypatch.setattr("fmrnet.deployment.store.SPARE", 0)
+    assert not store._has_room(store.used())
+    assert [one.number for one in store.finals(0)] == [2, 3]
+    store.tell("slow", 3)
+    assert not store._has_room(store.used())
+    assert store.finals(0) == []
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    store.add(verdict, b"picture")
+    store.limit = store.used() + 1
+    assert not store._has_room(store.limit)
+    store._has_room(4096)  # of its own limit: the line goes on, whoever listens
+    assert store.finals(0) == []
+    store.close()
 
 
 def test_deadlines_hold_whatever_the_clock_on_the_wall_says(tmp_path, monkeypatch):

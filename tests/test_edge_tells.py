@@ -8,22 +8,19 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from broker import Subscriber, free_port, line_of
 from lines import until, write, write_model, written
 
 from fmrnet.deployment import mqtt, opcua
 from fmrnet.deployment.node import EdgeNode
 from fmrnet.errors import ConfigError
 
-MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
 NODE_OPCUA = Path(
     os.environ.get("FMRNET_NODE_OPCUA", "build/node-opcua")
 )  # where npm has put node-opcua-client
@@ -32,77 +29,6 @@ NODE_OPCUA = Path(
 @pytest.fixture(scope="module")
 def line_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("line") / "tiny.fmr")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
-
-
-class Broker:
-    """mosquitto, which remembers what it retains."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        self.settings = folder / "mosquitto.conf"
-        self.settings.write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence true\n"
-            f"persistence_location {folder}/\nautosave_on_changes true\nautosave_interval 1\nuser root\n"
-        )
-        self.start()
-
-    def start(self) -> None:
-        self.process = subprocess.Popen([str(MOSQUITTO), "-c", self.settings], stderr=subprocess.DEVNULL)
-        until(self.answers)
-
-    def answers(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return True
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-class Subscriber:
-    """Whoever listens to a line."""
-
-    def __init__(self, port: int, line: str) -> None:
-        from paho.mqtt import client as paho
-
-        self.heard: dict[str, list[str]] = {"verdict": [], "first": [], "state": []}
-        self.client = paho.Client(
-            paho.CallbackAPIVersion.VERSION2, client_id=f"line {id(self)}", clean_session=False
-        )
-        self.client.on_connect = lambda *told: self.client.subscribe(f"fmrnet/{line}/#", qos=1)
-        self.client.on_message = lambda client, data, message: self.heard[
-            message.topic.split("/")[-1]
-        ].append(message.payload.decode())
-        self.client.connect("127.0.0.1", port)
-        self.client.loop_start()
-
-    def numbers(self, topic: str) -> list[int]:
-        return [json.loads(text)["number"] for text in self.heard[topic]]
-
-    def close(self) -> None:
-        self.client.disconnect()
-        self.client.loop_stop()
-
-
-@contextmanager
-def line_of(tmp_path: Path) -> Iterator[tuple[Broker, Subscriber]]:
-    if MOSQUITTO is None:
-        pytest.skip("mosquitto is not installed")
-    broker = Broker(tmp_path)
-    subscriber = Subscriber(broker.port, "A")
-    try:
-        yield broker, subscriber
-    finally:
-        subscriber.close()
-        broker.kill()
 
 
 def test_a_broker_hears_every_final_verdict_in_order(line_model, tmp_path):

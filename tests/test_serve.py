@@ -26,6 +26,7 @@ from serving import Process, ask
 from tiny import ground, make_inspector
 
 import fmrnet
+from fmrnet.deployment.endpoints import texts
 from fmrnet.deployment.protocol import HEADER_LENGTH, Request, decode_response, encode_request
 from fmrnet.inspection.inspector import Inspector, Result
 
@@ -99,7 +100,7 @@ def test_health_and_metadata(server: Process, client: triton.InferenceServerClie
     (version,) = metadata["versions"]
     assert client.is_model_ready("carpet.decoder", version)
     assert not client.is_model_ready("carpet.decoder", "0")
-    assert [one["name"] for one in metadata["inputs"]] == ["el5", "el4", "el3"]
+    assert [one["name"] for one in metadata["inputs"]] == ["el5", "el4", "el3", "features"]
     assert client.is_model_ready("tile.v2.patch")
 
 
@@ -237,9 +238,11 @@ REFUSED: dict[str, tuple[str, tuple[bytes, dict[str, str]], int, str]] = {
     "an unknown output": ("carpet.patch", of_picture(outputs={"mask": True}), 400, "output 'mask'"),
     "an unknown parameter": ("carpet.pixel", of_picture(parameters={"rate": 1}), 400, "'rate'"),
     "no rate": ("carpet.pixel", of_picture(parameters={"false_alarms": "x"}), 400, "between 0 and 1"),
+    "a rate beyond all": ("carpet.pixel", of_picture(parameters={"false_alarms": 10**400}), 400, "between 0 and 1"),
     "a rate beyond": ("carpet.pixel", of_picture(parameters={"false_alarms": 2}), 400, "between 0 and 1"),
     "too many bytes": ("carpet.pixel", (bytes(2**20 + 1), {}), 413, "expected up to 1048576"),
     "compressed": ("carpet.pixel", (GOOD[0], GOOD[1] | {"Content-Encoding": "gzip"}), 415, "not compressed"),
+    "no features": ("carpet.decoder", encode_request(Request({"features": texts(["FMRF"])})), 400, "no Zstandard"),
     "a lone feature": ("carpet.decoder", of_features(FEATURES[0]), 400, "expected el5, el4, el3"),
     "features that do not fit": ("carpet.decoder", of_features(FEATURES[0], *FEATURES[:2]), 400, "[1, 4, 4, 4]"),
     "endless features": ("carpet.decoder", of_features(FEATURES[0] + np.inf, *FEATURES[1:]), 400, "NaN or inf"),
@@ -256,6 +259,13 @@ def test_bad_requests_are_refused_in_one_line(
     assert reason in message
     assert message.isprintable()
     assert "Traceback" not in message
+
+
+def test_an_id_of_any_letters_is_given_back(server: Process) -> None:
+    body, sent = encode_request(Request({"picture": PICTURE}, id="💥 é\n"))
+    code, headers, answer = ask(server.address, "/v2/models/carpet.patch/infer", body, sent)
+    assert (code, headers["x-request-id"]) == (200, r"\U0001f4a5 \xe9\n")
+    assert decode_response(answer, headers[HEADER_LENGTH.lower()]).id == "💥 é\n"
 
 
 def test_the_guide_says_what_is_so(server: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

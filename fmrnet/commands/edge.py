@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from fmrnet.commands.options import Device, Engine, FalseAlarms, Model, PathOption
+from fmrnet.deployment.verdict import Send
 from fmrnet.terminal import MACHINE, exit_code, fail, note, show
 
 __all__ = ["edge"]
@@ -45,12 +46,21 @@ def edge(
         ),
     ] = 2000.0,
     token_file: Annotated[Path | None, PathOption(help="File that holds the token for the cloud.")] = None,
+    ca: Annotated[
+        Path | None,
+        PathOption(
+            help="Certificate, PEM, that signs that of the cloud; default: those that the system trusts."
+        ),
+    ] = None,
     mqtt: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Broker that verdicts are published to.")
     ] = None,
     opcua: Annotated[
         int | None, typer.Option(metavar="PORT", min=0, max=65535, help="Serve OPC UA on this port; 0: any.")
     ] = None,
+    send: Annotated[
+        Send, typer.Option(help="What of an open picture goes up to the cloud; `fmrnet plan` measures it.")
+    ] = Send.whole,
     false_alarms: FalseAlarms = None,
     device: Device = "auto",
     engine: Engine = "auto",
@@ -78,6 +88,8 @@ def edge(
         line=line,
         cloud=cloud,
         token=None if token_file is None else read_token(token_file),
+        authority=ca,
+        send=send,
         port=port,
         deadline=deadline,
         disk=disk,

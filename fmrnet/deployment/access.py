@@ -56,7 +56,7 @@ class Access:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = fields["id"]
+                headers["X-Request-Id"] = fields["id"].encode("ascii", "backslashreplace").decode()
                 headers["X-Content-Type-Options"] = "nosniff"
             await send(message)
 

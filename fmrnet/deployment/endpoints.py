@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fmrnet.deployment.features import FeaturesError, unpack
 from fmrnet.deployment.protocol import Parameter, ProtocolError, Request
 from fmrnet.engines.engine import decoded
 from fmrnet.errors import PictureError, shown
@@ -27,6 +28,7 @@ __all__ = ["Answer", "Asked", "Decoding", "Endpoint", "Inspection", "texts"]
 
 Arrays = dict[str, NDArray[Any]]
 Read = TypeVar("Read")
+MAPS_IN = ("el5", "el4", "el3")  # of the decoder
 _decoding = threading.Lock()
 
 
@@ -209,20 +211,21 @@ class Decoding:
         config = inspector.config
         self._least = config.patch_size // 32
         self.inputs: Mapping[str, TensorOf] = {
-            f"el{layer}": TensorOf("FP32", (-1, config.channels[layer - 1], -1, -1)) for layer in (5, 4, 3)
+            name: TensorOf("FP32", (-1, config.channels[int(name[2:]) - 1], -1, -1)) for name in MAPS_IN
         }
         self.outputs: Mapping[str, TensorOf] = {
             "reconstruction": TensorOf("FP32", (-1, config.image_channels, -1, -1))
         }
         self._step = config.stride // 32 if config.tile == "picture" else 0
+        self._channels = [self.inputs[name].shape[1] for name in self.inputs]
+        self.inputs = {**self.inputs, "features": TensorOf("BYTES", (1,))}
 
     def checked(self, request: Request) -> Asked:
         """As `Endpoint`."""
-        if request.inputs.keys() != self.inputs.keys():
-            raise ProtocolError(f"inputs {_listed(request.inputs)}: expected {', '.join(self.inputs)}")
+        inputs = self._maps(request.inputs)
         if request.parameters:
             raise ProtocolError(f"parameter {shown(min(request.parameters))}: the decoder takes none")
-        deepest = request.inputs["el5"]
+        deepest = inputs["el5"]
         if deepest.ndim != 4 or 0 in deepest.shape:
             raise ProtocolError(
                 f"input el5 has the shape {list(deepest.shape)}: expected {self._shape('el5')}"
@@ -237,7 +240,7 @@ class Decoding:
             raise PictureError(
                 f"features of {count * height * width * 32**2} pixels: this server takes up to {self._most_pixels}"
             )
-        for times, (name, array) in zip((1, 2, 4), ((key, request.inputs[key]) for key in self.inputs)):
+        for times, (name, array) in zip((1, 2, 4), ((key, inputs[key]) for key in MAPS_IN)):
             expected = (count, self.inputs[name].shape[1], times * height, times * width)
             if array.shape != expected:
                 raise ProtocolError(
@@ -247,12 +250,31 @@ class Decoding:
                 raise ProtocolError(f"input {name} is {array.dtype}: expected FP16 or FP32")
             if not np.isfinite(array).all():
                 raise ProtocolError(f"input {name} holds NaN or infinity: expected finite numbers")
-        return Asked(request.inputs, _wanted(request, self.outputs))
+        return Asked(inputs, _wanted(request, self.outputs))
 
     def answer(self, asked: Asked) -> Answer:
         """As `Endpoint`."""
-        deepest, middle, shallow = (asked.inputs[name] for name in self.inputs)
+        deepest, middle, shallow = (asked.inputs[name] for name in MAPS_IN)
         return Answer({"reconstruction": decoded(self._engine, (deepest, middle, shallow))})
+
+    def _maps(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """The three maps, as they are given or packed in one."""
+        if inputs.keys() == set(MAPS_IN):
+            return inputs
+        if inputs.keys() != {"features"}:
+            raise ProtocolError(
+                f"inputs {_listed(inputs)}: expected {', '.join(MAPS_IN)}, or features, all three packed"
+            )
+        packed = inputs["features"]
+        if not (packed.dtype.hasobject and packed.size == 1):
+            raise ProtocolError(
+                f"input features is {packed.dtype} of shape {list(packed.shape)}: expected BYTES [1]"
+            )
+        try:
+            maps = unpack(packed.item(), self._channels, self._most_pixels // 32**2)
+        except FeaturesError as error:
+            raise ProtocolError(f"input features: {error}") from error
+        return dict(zip(MAPS_IN, maps, strict=True))
 
     def _is_odd(self, side: int) -> bool:
         """Whether windows do not fill a side, or a patch has another one."""
@@ -280,7 +302,7 @@ def _rate(parameters: Mapping[str, Parameter]) -> float | None:
     rate = parameters.get("false_alarms")
     if rate is None:
         return None
-    if isinstance(rate, str | bool):
+    if isinstance(rate, str | bool) or not 0 < rate < 1:  # which no float need hold
         raise ProtocolError(f"false_alarms = {shown(rate)}: expected a number between 0 and 1")
     return float(rate)
 

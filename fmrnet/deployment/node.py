@@ -22,12 +22,13 @@ from typing import Any, Protocol, Self
 from filelock import FileLock, Timeout
 
 import fmrnet
-from fmrnet.deployment.compress import lossless
 from fmrnet.deployment.intake import LARGEST_PICTURE, Intake
 from fmrnet.deployment.models import version_of
+from fmrnet.deployment.sending import sender
 from fmrnet.deployment.store import Store
+from fmrnet.deployment.suspect import rectangle
 from fmrnet.deployment.uplink import Answer, Backoff, Refused, Unreachable, Uplink
-from fmrnet.deployment.verdict import DecidedBy, Verdict
+from fmrnet.deployment.verdict import DecidedBy, Send, Verdict
 from fmrnet.deployment.watch import Found, Watch
 from fmrnet.errors import ConfigError, FmrnetError, PictureError, in_text, is_out_of_memory, printable
 from fmrnet.pictures import decode_picture
@@ -76,6 +77,10 @@ class EdgeNode:
         when no picture is waiting for its first verdict.
     token : str, optional
         For the cloud.
+    authority : Path, optional
+        Certificates, PEM, of which one must have signed the cloud's. Default: those that the system trusts.
+    send : Send or str
+        What of an open picture goes up to it.
     port : int, optional
         On which pictures are taken from programs on this machine, see `fmrnet.deployment.intake`; 0: any.
     deadline : float
@@ -111,6 +116,8 @@ class EdgeNode:
         line: str | None = None,
         cloud: str | None = None,
         token: str | None = None,
+        authority: Path | None = None,
+        send: Send | str = Send.whole,
         port: int | None = None,
         deadline: float = 60.0,
         disk: float = 2000.0,
@@ -144,8 +151,17 @@ class EdgeNode:
         self._uplink = (
             None
             if cloud is None
-            else Uplink(cloud, Path(model).stem, version, self.line, token=token, connections=WORKERS)
+            else Uplink(
+                cloud,
+                Path(model).stem,
+                version,
+                self.line,
+                token=token,
+                authority=authority,
+                connections=WORKERS,
+            )
         )
+        self._send = None if self._uplink is None else sender(Send(send), self._inspector, self._uplink)
         self.ended = threading.Event()
         self.failure: BaseException | None = None
         self._closing = threading.Event()
@@ -153,7 +169,7 @@ class EdgeNode:
         self._troubles: dict[str, str] = {}
         self._backoff = Backoff()
         self._turn, self._fresh = threading.Lock(), 0
-        self._claimed: set[int] = set()
+        self._at_work: set[int] = set()
         self._claims = threading.Lock()
         self._looks = 0
         self._resources = ExitStack()
@@ -177,6 +193,7 @@ class EdgeNode:
             for make in listeners:
                 self._listeners.append(make(self))
                 opened.callback(self._listeners[-1].close)
+            self.store.listeners = {one.name for one in self._listeners}
             self._resources = opened.pop_all()
         self._threads = [
             threading.Thread(target=self._loop, args=step, name=step[0]) for step in self._steps()
@@ -340,6 +357,7 @@ class EdgeNode:
             p_value=result.p_value,
             decided_by=DecidedBy.exit if result.settled else None,
             reasons=result.reasons,
+            suspect=None if result.settled else rectangle(self._inspector, picture.shape, result),
         )
 
     def _is_known(self, source: str) -> bool:
@@ -383,77 +401,72 @@ class EdgeNode:
             self.store.write_files()
         self._closing.wait(TICK)
 
-    def _claim(self) -> int | None:
-        """The oldest open verdict that nobody is working on; None, after a while, if there is none."""
+    @contextmanager
+    def _claimed(self) -> Iterator[tuple[Verdict, bytes] | None]:
+        """The oldest open verdict that nobody is working on, and its picture; None, after a while, if there is none."""
         with self._claims:
-            for number in self.store.open_numbers():
-                if number not in self._claimed:
-                    self._claimed.add(number)
-                    return number
-        with self.store.changed:
-            if not self._closing.is_set():
-                self.store.changed.wait(TICK)
-        return None
-
-    def _release(self, number: int) -> None:
-        with self._claims:
-            self._claimed.discard(number)
-
-    def _ask_cloud(self) -> None:
-        assert self._uplink is not None
-        if self._closing.wait(self._backoff.left()):
-            return
-        number = self._claim()
+            free = (number for number in self.store.open_numbers() if number not in self._at_work)
+            number = next(free, None)
+            if number is not None:
+                self._at_work.add(number)
         if number is None:
+            with self.store.changed:
+                if not self._closing.is_set():
+                    self.store.changed.wait(TICK)
+            yield None
             return
         try:
             verdict, picture = self.store.verdict(number), self.store.picture(number)
-            if verdict is None or picture is None:
-                return  # decided since
+            yield None if verdict is None or picture is None else (verdict, picture)  # None: decided since
+        finally:
+            with self._claims:
+                self._at_work.discard(number)
+
+    def _ask_cloud(self) -> None:
+        assert self._send is not None
+        if self._closing.wait(self._backoff.left()):
+            return
+        with self._claimed() as claimed:
+            if claimed is None:
+                return
+            verdict, picture = claimed
             try:
-                answer = self._uplink.ask(
-                    verdict.request, lossless(picture, self._inspector.bits), self._inspector.false_alarms
-                )
+                answer, sent = self._send(verdict, picture)
             except Refused as error:
-                refused = replace(
-                    verdict, decided_by=DecidedBy.refused, reasons=(*verdict.reasons, printable(error))
-                )
-                self.store.decide(refused)
+                self.store.decide(_refused(verdict, printable(error)))
                 return
             except Unreachable as error:
                 self._backoff.failed(error.pause)
                 self._set_trouble("link", printable(error))
                 return
+            except (MemoryError, RuntimeError) as error:
+                self._give_up(verdict, error)
+                return
             self._backoff.succeeded()
             self._set_trouble("link", "")
-            self.store.decide(_decided(verdict, answer, DecidedBy.cloud))
-        finally:
-            self._release(number)
+            self.store.decide(replace(_decided(verdict, answer, DecidedBy.cloud), sent=sent))
 
     def _decide_here(self) -> None:
         if self._fresh:
             self._closing.wait(0.005)
             return
-        number = self._claim()
-        if number is None:
-            return
-        try:
-            verdict, picture = self.store.verdict(number), self.store.picture(number)
-            if verdict is None or picture is None:
+        with self._claimed() as claimed:
+            if claimed is None:
                 return
+            verdict, picture = claimed
             try:
                 result = self._inspector.inspect(decode_picture(picture, self._inspector.bits), "pixel")
             except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                self.store.decide(
-                    replace(verdict, decided_by=DecidedBy.refused, reasons=(*verdict.reasons, NO_MEMORY))
-                )
+                self._give_up(verdict, error)
                 return
             answer = Answer(result.defective, result.score, result.p_value, result.level)
             self.store.decide(replace(_decided(verdict, answer, DecidedBy.node), reasons=result.reasons))
-        finally:
-            self._release(number)
+
+    def _give_up(self, verdict: Verdict, error: BaseException) -> None:
+        """The patch level stands where there is no memory for more; another error is raised on."""
+        if not is_out_of_memory(error):
+            raise error
+        self.store.decide(_refused(verdict, NO_MEMORY))
 
     def _telling(self, listener: Listener) -> Callable[[], None]:
         """What tells one listener the next final verdicts."""
@@ -487,3 +500,7 @@ def _decided(verdict: Verdict, answer: Answer, by: DecidedBy) -> Verdict:
         level=answer.level,
         decided_by=by,
     )
+
+
+def _refused(verdict: Verdict, why: str) -> Verdict:
+    return replace(verdict, decided_by=DecidedBy.refused, reasons=(*verdict.reasons, why))

@@ -4,9 +4,10 @@ A verdict and, while it is open, its picture go to the disk in one transaction, 
 without the other: a process that is killed or a power cut loses nothing that `Store.add` has given a number. The files
 in `verdicts/` say the same as the database; what a killed process left unwritten is written at the next start.
 
-The disk is bounded. Where there is no room, decided verdicts go first, the oldest before the others. Where none of them
-are left, a picture's verdict is still given and written, but the picture is not kept: the patch level stands, marked
-"disk". Open verdicts are never removed.
+The disk is bounded. Where there is no room, decided verdicts go first, the oldest before the others: on a disk that is
+full of other things those that every listener has heard, beyond the store's own limit any. Where none of them are left,
+a picture's verdict is still given and written, but the picture is not kept: the patch level stands, marked "disk". Open
+verdicts are never removed.
 """
 
 from __future__ import annotations
@@ -100,6 +101,8 @@ class Store:
         Notified whenever a verdict is added or decided.
     trouble : str
         What the disk refuses at the moment; empty if nothing.
+    listeners : set of str
+        Who is to hear every final verdict, see `tell`.
     """
 
     def __init__(self, folder: Path, line: str, *, limit: int, deadline: float) -> None:
@@ -108,6 +111,7 @@ class Store:
         self.verdicts.mkdir(parents=True, exist_ok=True)
         self.changed = threading.Condition()
         self.trouble = ""
+        self.listeners: set[str] = set()
         self._lock = threading.RLock()
         self._boot = _boot()
         self._written: list[int] = []
@@ -381,7 +385,8 @@ class Store:
             used = self.used()
             disk = shutil.disk_usage(self.folder)
             spare = min(SPARE, disk.total // 10) * (1 + share)
-            room = min(self.limit * (1 - share) - used, disk.free + self._pages("freelist_count") - spare)
+            within = self.limit * (1 - share) - used
+            room = min(within, disk.free + self._pages("freelist_count") - spare)
             if room >= need:
                 return True
             if not compact:
@@ -389,15 +394,16 @@ class Store:
                 compact = True
                 continue
             (open_bytes,) = self._db.execute("SELECT coalesce(sum(length(picture)), 0) FROM open").fetchone()
-            if room + used - open_bytes < need or not self._prune():
+            if room + used - open_bytes < need or not self._prune(unheard=within < need):
                 return False
 
-    def _prune(self) -> int:
-        """Remove the oldest decided verdicts, file first; how many."""
+    def _prune(self, *, unheard: bool = False) -> int:
+        """Remove the oldest decided verdicts, file first; how many. If `unheard`, any, else those heard by all."""
+        heard = [] if unheard else [self.told(listener) for listener in self.listeners]
         rows = self._db.execute(
             "SELECT number FROM pictures WHERE number < coalesce((SELECT min(number) FROM open), 9223372036854775807) "
-            "ORDER BY number LIMIT ?",
-            (PRUNED,),
+            "AND number <= ? ORDER BY number LIMIT ?",
+            (min(heard, default=2**63 - 1), PRUNED),
         ).fetchall()
         for (number,) in rows:
             self._file(number).unlink(missing_ok=True)

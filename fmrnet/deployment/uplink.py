@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import platform
 import random
+import ssl
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import urllib3
+from numpy.typing import NDArray
 
 from fmrnet.deployment.protocol import HEADER_LENGTH, ProtocolError, Request, decode_response, encode_request
 from fmrnet.errors import ConfigError, FmrnetError, printable
@@ -25,6 +29,7 @@ __all__ = ["Answer", "Backoff", "Refused", "Unreachable", "Uplink", "read_token"
 FIRST, LONGEST = 0.2, 30.0  # seconds: the greatest pause after the first failure, and after many
 CONNECT, READ = 3.0, 15.0  # seconds until a link is taken for dead
 LARGEST_ANSWER = 2**20  # bytes of one with four numbers
+LARGEST_BACKGROUND = 2**29  # bytes of one with a reconstruction
 REFUSALS = {400, 413, 415, 422}  # that are about this picture, and will be the same next time
 
 
@@ -67,17 +72,27 @@ class Uplink:
         The same model file up there as here, or edge and cloud would not decide alike.
     line : str
     token : str, optional
+    authority : Path, optional
+        Certificates, PEM, of which one must have signed the cloud's. Default: those that the system trusts.
     connections : int
         Requests under way at a time.
 
     Raises
     ------
     ConfigError
-        If the URL is none.
+        If the URL is none, or the certificates cannot be read.
     """
 
     def __init__(
-        self, url: str, model: str, version: str, line: str, *, token: str | None = None, connections: int = 4
+        self,
+        url: str,
+        model: str,
+        version: str,
+        line: str,
+        *,
+        token: str | None = None,
+        authority: Path | None = None,
+        connections: int = 4,
     ) -> None:
         try:
             parsed = urllib3.util.parse_url(url)
@@ -86,14 +101,26 @@ class Uplink:
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise ConfigError(f"--cloud {url}: expected a URL such as https://cloud.example:8000")
         self.url = url.rstrip("/")
-        self._infer = f"{self.url}/v2/models/{quote(model, safe='')}.pixel/versions/{version}/infer"
+        self._model = f"{self.url}/v2/models/{quote(model, safe='')}.{{}}/versions/{version}/infer"
         self._headers = {"X-Edge": quote(platform.node()), "X-Line": quote(line)}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
+        trusted = None
+        if parsed.scheme == "https":
+            try:
+                trusted = ssl.create_default_context(cafile=authority)
+            except OSError as error:
+                reason = "no certificate in PEM" if isinstance(error, ssl.SSLError) else error.strerror
+                raise ConfigError(
+                    f"--ca {authority}: {reason}; expected the certificates to trust"
+                ) from error
+        elif authority is not None:
+            raise ConfigError(f"--cloud {url}: expected an https:// URL with --ca")
         self._pool = urllib3.PoolManager(
             maxsize=connections,
             block=True,
             retries=False,
+            ssl_context=trusted,
             timeout=urllib3.Timeout(connect=CONNECT, read=READ),
         )
 
@@ -112,38 +139,61 @@ class Uplink:
         Refused
         Unreachable
         """
-        file = np.empty(1, object)
-        file[0] = picture
         wanted = dict.fromkeys(("score", "p_value", "defective", "level"), True)
-        body, headers = encode_request(
-            Request({"file": file}, wanted, request, {"false_alarms": false_alarms})
-        )
+        asked = Request({"file": _bytes(picture)}, wanted, request, {"false_alarms": false_alarms})
+        outputs = self._infer("pixel", asked, LARGEST_ANSWER)
+        try:
+            (score,), (p_value,), (defective,), (level,) = (outputs[name].ravel() for name in wanted)
+            return Answer(bool(defective), float(score), float(p_value), bytes(level).decode())
+        except (KeyError, ValueError, TypeError) as error:
+            raise self._else("a verdict", error) from error
+
+    def paint(self, request: str, features: bytes) -> NDArray[np.float32]:
+        """The backgrounds (B, C, H, W) in [0, 1] that the decoder paints of features, see `fmrnet.deployment.features`.
+
+        Raises as `ask`.
+        """
+        asked = Request({"features": _bytes(features)}, {"reconstruction": True}, request)
+        outputs = self._infer("decoder", asked, LARGEST_BACKGROUND)
+        painted = outputs.get("reconstruction")
+        if painted is None or painted.dtype != np.float32 or painted.ndim != 4:
+            raise self._else("a background", ValueError(", ".join(outputs)))
+        return painted
+
+    def _infer(self, endpoint: str, asked: Request, largest: int) -> Mapping[str, NDArray[Any]]:
+        """The outputs of a request, of up to so many bytes."""
+        where = self._model.format(endpoint)
+        body, headers = encode_request(asked)
         try:
             with self._pool.request(
                 "POST",
-                self._infer,
+                where,
                 body=body,
                 headers=headers | self._headers,
                 preload_content=False,
                 redirect=False,
             ) as response:
-                answer = response.read(LARGEST_ANSWER)
+                answer = response.read(largest)
                 status, given = response.status, response.headers
+        except urllib3.exceptions.SSLError as error:
+            raise Unreachable(
+                f"{self.url} is not who it says, or not one to trust ({printable(error, 200)}); "
+                "--ca names the certificate that signs it"
+            ) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Unreachable(f"{self.url} does not answer ({printable(error, 120)})") from error
         if status != 200:
             said = printable(answer.decode(errors="replace"), 200)
             if status in REFUSALS:
                 raise Refused(f"the cloud refuses this picture ({status}): {said}")
-            raise Unreachable(f"{self._infer} answers {status}: {said}", _seconds(given.get("Retry-After")))
+            raise Unreachable(f"{where} answers {status}: {said}", _seconds(given.get("Retry-After")))
         try:
-            outputs = decode_response(answer, given.get(HEADER_LENGTH)).outputs
-            (score,), (p_value,), (defective,), (level,) = (outputs[name].ravel() for name in wanted)
-            return Answer(bool(defective), float(score), float(p_value), bytes(level).decode())
-        except (ProtocolError, KeyError, ValueError, TypeError) as error:
-            raise Unreachable(
-                f"{self.url} answers something else than a verdict ({printable(error, 120)})"
-            ) from error
+            return decode_response(answer, given.get(HEADER_LENGTH)).outputs
+        except ProtocolError as error:
+            raise self._else("an answer of the protocol", error) from error
+
+    def _else(self, expected: str, error: Exception) -> Unreachable:
+        return Unreachable(f"{self.url} answers something else than {expected} ({printable(error, 120)})")
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -187,6 +237,13 @@ def read_token(path: Path) -> str:
     if not token or any(character.isspace() for character in token):
         raise ConfigError(f"--token-file {path}: expected one word, the token")
     return token
+
+
+def _bytes(content: bytes) -> NDArray[Any]:
+    """As the protocol's BYTES."""
+    array = np.empty(1, object)
+    array[0] = content
+    return array
 
 
 def _seconds(retry_after: str | None) -> float:

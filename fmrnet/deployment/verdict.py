@@ -10,7 +10,7 @@ from typing import Any
 
 import fmrnet
 
-__all__ = ["DecidedBy", "Verdict"]
+__all__ = ["DecidedBy", "Send", "Verdict"]
 
 
 class DecidedBy(StrEnum):
@@ -23,6 +23,17 @@ class DecidedBy(StrEnum):
     disk = "disk"  # the patch level stands, for the disk had no room to keep the picture for the pixel level
     refused = "refused"  # the patch level stands, for the cloud will not take this picture
     unreadable = "unreadable"  # there is no picture in the file, and so nothing to decide
+
+
+class Send(StrEnum):
+    """What goes up of an open picture."""
+
+    whole = "whole"  # the picture without loss; it is decided up there as here
+    part = "part"  # the rectangle around what is suspect, without loss, inspected as a picture of its own
+    features = (
+        "features"  # EL_5 and the two skips in float16; the background comes back, and the picture stays
+    )
+    features_8bit = "features-8bit"  # the same in 8 bits
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,11 @@ class Verdict:
         File name and version of the model.
     reasons : tuple of str
         Limits of good pictures as a whole that it passes, why there is no verdict, or why none from the cloud.
+    suspect : tuple of int, or None
+        x, y, width and height of the rectangle around what the early exit is not sure of; None where it is sure.
+    sent : Send, or None
+        What the cloud's answer rests on; None of a verdict that is not the cloud's. Of a "part", score and p-value are
+        those of the part as a picture of its own.
     """
 
     line: str
@@ -65,6 +81,8 @@ class Verdict:
     decided_by: DecidedBy | None
     model: str
     reasons: tuple[str, ...] = ()
+    suspect: tuple[int, int, int, int] | None = None
+    sent: Send | None = None
 
     @property
     def final(self) -> bool:
@@ -89,5 +107,10 @@ class Verdict:
         """The opposite of `to_json`, of what this program wrote itself."""
         values = json.loads(text)
         known = {field.name: values[field.name] for field in dataclasses.fields(cls)}
-        decided_by = known["decided_by"] and DecidedBy(known["decided_by"])
-        return cls(**known | {"decided_by": decided_by, "reasons": tuple(known["reasons"])})
+        found = {
+            "decided_by": known["decided_by"] and DecidedBy(known["decided_by"]),
+            "reasons": tuple(known["reasons"]),
+            "suspect": known["suspect"] and tuple(known["suspect"]),
+            "sent": known["sent"] and Send(known["sent"]),
+        }
+        return cls(**known | found)

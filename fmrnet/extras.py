@@ -25,6 +25,7 @@ EXTRAS = dict.fromkeys(TRAIN, "train") | {
     **dict.fromkeys(("urllib3", "watchdog", "zstandard"), "edge"),
     "paho": "mqtt",
     "asyncua": "opcua",
+    "ray": "ray",
 }
 
 

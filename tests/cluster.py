@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -31,6 +32,8 @@ class Cluster:
             "FMRNET_BACKEND": "eager",
             "OMP_NUM_THREADS": "1",
             "RAY_ADDRESS": self.address,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",
         }
         self._log = open(self.folder / "log", "w")  # noqa: SIM115 - closed by `close`

@@ -88,5 +88,5 @@ def archive(
 
 def _word(line: dict[str, object]) -> str:
     if "error" in line:
-        return "unreadable" if line["fault"] == "picture" else "failed"
+        return "failed" if line["fault"] == "machine" else "unreadable"
     return "defective" if line["defective"] else "good"

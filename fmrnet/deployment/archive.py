@@ -19,14 +19,13 @@ import fmrnet
 from fmrnet.errors import ArtifactError, ConfigError, FmrnetError, printable
 from fmrnet.files import digest
 from fmrnet.inspection.folder import check_replaceable, claimed
-from fmrnet.inspection.record import Line, Record, read_lines
+from fmrnet.inspection.record import Line, Record, path_of, read_lines
 from fmrnet.inspection.report import identify
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-    from fmrnet.inspection.inspector import Level, Result
+    from fmrnet.inspection.inspector import Level
 
 __all__ = ["VERDICTS", "Archive", "Worker", "open_archive"]
 
@@ -56,8 +55,7 @@ class Worker:
     """
 
     def __init__(self, setting: Setting) -> None:
-        self.level = setting.level
-        self.kept: set[Path] = set()
+        self._level = setting.level
         self._inspector = fmrnet.load(setting.model, setting.device, engine=setting.engine)
         if digest(setting.model) != setting.sha256:
             raise ArtifactError(
@@ -69,31 +67,11 @@ class Worker:
     def __call__(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, list[str]]:
         """The lines of pictures, as JSON; `batch` has their paths."""
         from fmrnet.inspection.batch import inspect_each
+        from fmrnet.inspection.verdicts import Verdicts
 
         paths = [Path(os.fsdecode(path)) for path in batch["picture"]]
-        return {"line": [json.dumps(line) for line in inspect_each(self._inspector, self, paths)]}
-
-    def add(self, path: Path, picture: NDArray[np.float32], result: Result, identity: Line) -> Line:
-        """The line of an inspected picture: what a report says of it, but for files and single defects."""
-        return {
-            "picture": str(path),
-            "score": float(result.score),
-            "defective": bool(result.defective),
-            "p_value": float(result.p_value),
-            "patch_p_value": float(result.patch_p_values.min()),
-            "reasons": list(result.reasons),
-            "level": result.level,
-            "defective_pixels": None if result.mask is None else int(result.mask.sum()),
-            "largest_patch_distance": float(result.patch_scores.max()),
-            "width": picture.shape[1],
-            "height": picture.shape[0],
-            "seconds": round(float(result.seconds), 4),
-            "file": identity,
-        }
-
-    def add_error(self, path: str | Path, error: object, fault: str = "picture", **more: str) -> Line:
-        """The line of a picture that could not be inspected."""
-        return {"picture": str(path), "error": printable(error), "fault": fault, **more}
+        verdicts = Verdicts(self._inspector, self._level, paths)
+        return {"line": [json.dumps(line) for line in inspect_each(self._inspector, verdicts, paths)]}
 
 
 class Archive:
@@ -122,12 +100,12 @@ class Archive:
             raise ConfigError(
                 f"{folder} holds verdicts of another model, level, rate of false alarms or release; name another folder"
             )
-        kept = {line["picture"]: line for line in (found[1] if found else []) if "error" not in line}
+        kept = {path_of(line): line for line in (found[1] if found else []) if "error" not in line}
         for picture in paths:
-            if str(picture) in kept and kept[str(picture)]["file"] != identify(picture):
-                del kept[str(picture)]  # another picture by now
-        self.done = [kept[str(picture)] for picture in paths if str(picture) in kept]
-        self.missing = [picture for picture in paths if str(picture) not in kept]
+            if picture in kept and kept[picture]["file"] != identify(picture):
+                del kept[picture]  # another picture by now
+        self.done = [kept[picture] for picture in paths if picture in kept]
+        self.missing = [picture for picture in paths if picture not in kept]
         self._record = Record(path, head, kept.values())
 
     def inspect(self, *, address: str | None, workers: int | None, gpus: float) -> Iterator[Line]:
@@ -151,11 +129,11 @@ class Archive:
         """
         if not self.missing:
             return
-        left = {str(path) for path in self.missing}
+        left = set(self.missing)
         with _cluster(address):
             for line in self._lines(workers, gpus):
-                if line["picture"] in left:  # else Ray has done a batch twice, as it does where a worker dies
-                    left.remove(line["picture"])
+                if path_of(line) in left:  # else Ray has done a batch twice, as it does where a worker dies
+                    left.remove(path_of(line))
                     self._record.append(line)
                     yield line
         if left:
@@ -245,7 +223,7 @@ def _cluster(address: str | None) -> Iterator[None]:
     alone = {} if address else {"include_dashboard": False}
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **alone)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"--address {address}: there is no Ray cluster ({printable(error, 120)})"
         ) from error

@@ -1,0 +1,264 @@
+"""What one machine serves: a prediction for thousands of edges, and how near it comes to a measured run.
+
+python bench/scale.py MODEL --engine onnxruntime    # measures, predicts, writes results/scale.json and scale.html
+python bench/scale.py                               # the page anew, from results/scale.json
+
+In turn the server is asked by 50 edges at half of what it can do, for the times of its requests, and at another load,
+which is predicted from the times before and after it, with pictures that come at the same moments. Clients and server
+share the machine: leave each a core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import record
+import rows
+from edges import Server, Site, arrivals, simulate
+from load import Running, Times, run, running
+from numpy.typing import NDArray
+from PIL import Image
+
+import fmrnet
+from fmrnet.deployment.compress import lossless
+from fmrnet.pages.render import write_page
+
+RESULTS = Path(__file__).parent / "results"
+EDGES = 50
+LOADS = (0.6, 0.8, 1.5)  # of what the server can do
+SIDES = (256, 512, 1024)  # pixels of the square pictures that the pixel level is timed on
+CAMERA = {"pictures": 1.0, "unsettled": 0.05}  # a second; the share that goes up
+BEST = 5.0  # seconds within which 99 of 100 unsettled pictures are to have the pixel level
+FULLEST = 0.9  # of what a machine can do
+FIGURES = {
+    "mean": "mean seconds",
+    "p50": "half within, seconds",
+    "p95": "95 of 100 within, seconds",
+    "refused": "share of requests told to come again",
+    "busy": "share of time in which it computes",
+}
+STEPS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1)
+
+
+def picture(side: int, channels: int) -> bytes:
+    """A rough surface, as lossless as it goes up."""
+    noise = np.random.default_rng(0).normal(120, 8, (side, side, channels)).clip(0, 255).astype(np.uint8)
+    encoded = io.BytesIO()
+    Image.fromarray(noise.squeeze()).save(encoded, "PNG")
+    return lossless(encoded.getvalue(), 8)
+
+
+def together(times: list[Times]) -> Server:
+    """A server with the times of several runs."""
+    return Server(*(np.concatenate([getattr(one, name) for one in times]) for name in ("service", "rest")))
+
+
+def compared(server: Running, sent: bytes, seconds: float) -> tuple[list[dict[str, Any]], Server]:
+    """Measured runs and their predictions, and a server with all times of the runs between them."""
+    first = Site(EDGES, 0.5 / EDGES)
+    _, times = run(
+        server, first, arrivals(first, 20.0, 99), sent, "first"
+    )  # one each two seconds: how long one takes
+    can = 1 / times.service.mean()
+
+    def usual(number: int) -> Times:
+        site = Site(EDGES, 0.5 * can / EDGES)
+        return run(server, site, arrivals(site, seconds / 2, 100 + number), sent, f"usual-{number}")[1]
+
+    between, found = [usual(0)], []
+    for number, load in enumerate(LOADS):
+        site = Site(EDGES, load * can / EDGES)
+        coming = arrivals(site, seconds, number)
+        measured, times = run(server, site, coming, sent, f"load-{number}")
+        between.append(usual(number + 1))
+        predicted = simulate(together(between[-2:]), site, coming, number).figures()
+        with_its_own = simulate(together([times]), site, coming, number).figures()
+        found.append(
+            {
+                "load": load,
+                "edges": EDGES,
+                "measured": measured.figures(),
+                "predicted": predicted,
+                "predicted_with_its_own_times": with_its_own,
+            }
+        )
+        print(json.dumps(found[-1]), flush=True)
+    return found, together(between)
+
+
+def by_size(server: Running, channels: int) -> dict[str, dict[str, float]]:
+    """Seconds of computing for larger pictures, and their bytes, asked one after the other."""
+    found = {}
+    for side in SIDES:
+        sent = picture(side, channels)
+        uplink = server.uplink("sizes")
+        for number in range(5):
+            uplink.ask(f"{side}-{number}", sent, 0.05)
+        uplink.close()
+        logged = server.logged()
+        seconds = [logged[f"{side}-{number}"][1] for number in range(1, 5)]
+        found[str(side)] = {"seconds": float(np.median(seconds)), "bytes": len(sent)}
+    return found
+
+
+def sweep(spread: NDArray[np.float64], rest: NDArray[np.float64], mean: float) -> list[dict[str, float]]:
+    """Figures of one machine by how many edges it serves; `spread` is of the times of computing, around 1."""
+    server = Server(spread * mean, rest)
+    each = CAMERA["pictures"] * CAMERA["unsettled"]
+    found = []
+    for step in STEPS:
+        edges = max(1, round(step / (mean * each)))
+        site = Site(edges, each)
+        found.append(
+            {
+                "edges": edges,
+                "load": step,
+                **simulate(server, site, arrivals(site, 4000 * mean, 7), 7).figures(),
+            }
+        )
+    return found
+
+
+def measure(model: Path, engine: str, side: int, seconds: float) -> dict[str, Any]:
+    """Everything that the page shows."""
+    channels = fmrnet.load(model, "cpu", engine=engine).config.image_channels
+    with running(model, engine) as server:
+        runs, times = compared(server, picture(side, channels), seconds)
+        sizes = by_size(server, channels)
+    spread = times.service / times.service.mean()
+    return {
+        **record.record(),
+        "model": model.name,
+        "engine": engine,
+        "side": side,
+        "seconds": {
+            "computing": {"mean": float(times.service.mean()), "deviation": float(times.service.std())},
+            "rest": {"mean": float(times.rest.mean()), "median": float(np.median(times.rest))},
+        },
+        "runs": runs,
+        "sizes": sizes,
+        "camera": CAMERA,
+        "sweep": sweep(spread, times.rest, sizes["512"]["seconds"]),
+    }
+
+
+def machines(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """What may serve: this machine, as measured, and a GPU of which the engine's time alone was."""
+    gpu = json.loads((RESULTS / "edge-gpu-timing.json").read_text())
+    rest = np.full(1, found["seconds"]["rest"]["median"])
+    engine_alone = {
+        name.split()[1].partition("x")[0]: part["seconds"]["pixel level"]["median"]
+        for name, part in gpu["parts"].items()
+        if name in ("cuda 256x256", "cuda 512x512", "cuda 1024x1024")
+    }
+    here = {side: one["seconds"] for side, one in found["sizes"].items()}
+    given = (
+        (
+            f"one core of this {found['machine']['cpu']}",
+            f"{found['model']}, through the server",
+            here,
+            found["sweep"],
+        ),
+        (
+            gpu["name"],
+            "preset edge, engine alone, one picture at a time; a server on it was not measured",
+            engine_alone,
+            sweep(np.ones(1), rest, engine_alone["512"]),
+        ),
+    )
+    return [
+        {
+            "name": name,
+            "measured": measured,
+            "load": min(most(swept)["load"], FULLEST),
+            "sizes": [{"pixels": int(side) ** 2, "seconds": one} for side, one in sizes.items()],
+        }
+        for name, measured, sizes, swept in given
+    ]
+
+
+def most(swept: list[dict[str, float]]) -> dict[str, float]:
+    """The last of those, from few edges on, that all have their pixel level in time."""
+    found = swept[0]
+    for one in swept:
+        if one["p99"] > BEST or one["overdue"]:
+            break
+        found = one
+    return found
+
+
+def ratios(runs: list[dict[str, Any]]) -> list[tuple[str, str, float, float]]:
+    """Load, figure, measured and predicted."""
+    return [
+        (f"{one['load']:.0%}", name, one["measured"][key], one["predicted"][key])
+        for one in runs
+        for key, name in FIGURES.items()
+        if one["measured"][key] > 0
+    ]
+
+
+def page(found: dict[str, Any], path: Path) -> None:
+    """The page of a result."""
+    pairs = ratios(found["runs"])
+    worst = max(abs(predicted / measured - 1) for _, _, measured, predicted in pairs)
+    rate = found["camera"]["pictures"] * found["camera"]["unsettled"]
+    full = most(found["sweep"])
+    said = (
+        f"Up to {full['edges']} edges, 99 of 100 unsettled pictures have their pixel level within {BEST:g} s. "
+        "Beyond, the queue fills up, edges are told to come again, and the deadline decides more and more pictures."
+    )
+    write_page(
+        path,
+        "scale.html.j2",
+        folder=Path(__file__).parent,
+        scripts=[str(Path(__file__).with_suffix(".js"))],
+        data={
+            "machines": machines(found),
+            "sweep": found["sweep"],
+            "edges": full["edges"],
+            "says": said,
+            "bits": 8 * found["sizes"]["512"]["bytes"] / 512**2,
+        },
+        subtitle=f"{found['model']} by {found['engine']} on {found['machine']['cpu']}",
+        camera=found["camera"],
+        best=f"{BEST:g}",
+        sweep_title=f"pictures of 512 x 512, {rate:g} unsettled ones a second and edge",
+        agreement=(
+            f"{EDGES} edges, by the package's own way up, asked a server on this machine; the same pictures at the "
+            f"same moments were put to the simulation, with times of requests measured before and after. Of all "
+            f"figures the one farthest off differs by {worst:.0%}."
+        ),
+        comparison=[
+            (load, name, f"{measured:.3g}", f"{predicted:.3g}", f"{predicted / measured:.2f}")
+            for load, name, measured, predicted in pairs
+        ],
+        facts=[
+            ("Machine", f"{found['machine']['cpu']}, {found['machine']['cores']} cores"),
+            ("Measured", found["time"]),
+            ("Commit", found["commit"]),
+            ("Command", found["command"]),
+        ],
+    )
+
+
+def main() -> None:
+    """Measure if a model is given, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path, nargs="?")
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--side", type=int, default=128, help="pixels of the pictures of the measured runs")
+    parser.add_argument("--seconds", type=float, default=40, help="of each measured run")
+    parser.add_argument("--out", type=Path, default=RESULTS / "scale.json")
+    given = parser.parse_args()
+    if given.model is not None:
+        rows.write(given.out, measure(given.model, given.engine, given.side, given.seconds))
+    page(json.loads(given.out.read_text()), given.out.with_suffix(".html"))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,9 +3,9 @@
 python bench/scale.py MODEL --engine onnxruntime    # measures, predicts, writes results/scale.json and scale.html
 python bench/scale.py                               # the page anew, from results/scale.json
 
-In turn the server is asked by 50 edges at half of what it can do, for the times of its requests, and at another load,
-which is predicted from the times before and after it, with pictures that come at the same moments. Clients and server
-share the machine: leave each a core.
+In turn the server is asked for the times of its requests, and by 50 edges at some load, which is predicted from the
+times before and after it, with pictures that come at the same moments. Clients and server share the machine: leave each
+a core, for near what a server can do a twentieth more of computing is twice the waiting.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -60,31 +61,33 @@ def together(times: list[Times]) -> Server:
 
 def compared(server: Running, sent: bytes, seconds: float) -> tuple[list[dict[str, Any]], Server]:
     """Measured runs and their predictions, and a server with all times of the runs between them."""
-    first = Site(EDGES, 0.5 / EDGES)
-    _, times = run(
-        server, first, arrivals(first, 20.0, 99), sent, "first"
-    )  # one each two seconds: how long one takes
-    can = 1 / times.service.mean()
+    first = Site(1, 1.0)
+    _, times = run(server, first, [(0.0, 0)] * 20, sent, "first")
+    each = float(times.service.mean())
+    calm, calmer = Site(EDGES, 0.3 / each / EDGES), round(seconds / 4 / each)
 
     def usual(number: int) -> Times:
-        site = Site(EDGES, 0.5 * can / EDGES)
-        return run(server, site, arrivals(site, seconds / 2, 100 + number), sent, f"usual-{number}")[1]
+        """The times of requests: of computing where one follows the other, of the rest where nobody waits."""
+        full, times = run(server, first, [(0.0, 0)] * calmer, sent, f"full-{number}")
+        between = max(full.latency) / calmer / times.service.mean()  # what passes from one to the next, too
+        _, quiet = run(server, calm, arrivals(calm, seconds / 4, 100 + number), sent, f"calm-{number}")
+        return Times(times.service * between, quiet.rest)
 
     between, found = [usual(0)], []
+    can = 1 / float(between[0].service.mean())
     for number, load in enumerate(LOADS):
         site = Site(EDGES, load * can / EDGES)
         coming = arrivals(site, seconds, number)
-        measured, times = run(server, site, coming, sent, f"load-{number}")
+        measured, _ = run(server, site, coming, sent, f"load-{number}")
         between.append(usual(number + 1))
-        predicted = simulate(together(between[-2:]), site, coming, number).figures()
-        with_its_own = simulate(together([times]), site, coming, number).figures()
+        predicted = simulate(together(between[-2:]), site, coming, number)
         found.append(
             {
                 "load": load,
                 "edges": EDGES,
+                "seconds_of_computing": [float(one.service.mean()) for one in between[-2:]],
                 "measured": measured.figures(),
-                "predicted": predicted,
-                "predicted_with_its_own_times": with_its_own,
+                "predicted": predicted.figures(),
             }
         )
         print(json.dumps(found[-1]), flush=True)
@@ -133,6 +136,7 @@ def measure(model: Path, engine: str, side: int, seconds: float) -> dict[str, An
     spread = times.service / times.service.mean()
     return {
         **record.record(),
+        "load_average": os.getloadavg()[0],  # with the server's own
         "model": model.name,
         "engine": engine,
         "side": side,

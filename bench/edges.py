@@ -39,12 +39,15 @@ class Server:
         Seconds that a request takes beside queue and computing: client, protocol, loopback.
     workers, waiting : int
         Requests that are computed at once, and that may wait.
+    in_order : bool
+        Take the times of computing one after the other, as they were measured.
     """
 
     service: NDArray[np.float64]
     rest: NDArray[np.float64]
     workers: int = 1
     waiting: int = 64
+    in_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,15 +81,12 @@ class Found:
         Seconds from picture to pixel level, of those that had it in time.
     asked, refused, overdue : int
         Requests, those that were told to come again, and pictures that the deadline decided.
-    busy : float
-        The share of the workers' time in which they computed.
     """
 
     latency: list[float] = field(default_factory=list)
     asked: int = 0
     refused: int = 0
     overdue: int = 0
-    busy: float = 0.0
 
     def figures(self) -> dict[str, float]:
         """In numbers."""
@@ -100,17 +100,15 @@ class Found:
             "mean": float(np.mean(self.latency)) if self.latency else np.inf,
             "refused": self.refused / max(1, self.asked),
             "overdue": self.overdue / max(1, pictures),
-            "busy": self.busy,
         }
 
 
 @dataclass(eq=False)
 class _Edge:
     open: deque[float] = field(default_factory=deque)  # when its pictures came
-    under_way: int = 0
+    idle: int = CONNECTIONS  # threads that neither wait for an answer nor sleep
     failures: int = 0
     until: float = 0.0
-    wakes: bool = False
 
 
 @dataclass(eq=False)
@@ -143,7 +141,8 @@ class _Simulation:
         self._waiting: deque[_Request] = deque()
         self._free = server.workers
         self._usual = USUAL_SECONDS
-        self._busy = self.now = 0.0
+        self._computed_so_far = 0
+        self.now = 0.0
 
     def run(self, coming: list[tuple[float, int]]) -> Found:
         for time, edge in coming:
@@ -151,38 +150,43 @@ class _Simulation:
         while self._events:
             self.now, _, happen, what = heapq.heappop(self._events)
             happen(what)
-        last = max(self.now - READ, coming[-1][0] if coming else 0.0)  # the last time-out happens to nobody
-        self.found.busy = self._busy / max(1e-9, last * self.server.workers)
         return self.found
 
     def _at(self, time: float, happen: Callable[[Any], None], what: Any) -> None:
         heapq.heappush(self._events, (time, next(self._order), happen, what))
 
-    def _drawn(self, measured: NDArray[np.float64]) -> float:
+    def _service(self) -> float:
+        measured = self.server.service
+        self._computed_so_far += 1
+        if self.server.in_order:
+            return float(measured[min(self._computed_so_far, len(measured)) - 1])
         return float(measured[self._random.integers(len(measured))])
+
+    def _rest(self) -> float:
+        return float(self.server.rest[self._random.integers(len(self.server.rest))])
 
     def _picture(self, edge: _Edge) -> None:
         edge.open.append(self.now)
         self._send(edge)
 
-    def _send(self, edge: _Edge) -> None:
-        """What an edge sends now, and when it looks again."""
+    def _send(self, edge: _Edge, pause: bool = True) -> None:
+        """What idle threads send now; while a pause lasts they sleep, whatever happens to the others meanwhile."""
         while edge.open and edge.open[0] + self.site.deadline <= self.now:
             edge.open.popleft()
             self.found.overdue += 1
-        if edge.open and self.now < edge.until and not edge.wakes:
-            edge.wakes = True
-            self._at(min(edge.until, edge.open[0] + self.site.deadline), self._wake, edge)
-        while edge.open and self.now >= edge.until and edge.under_way < CONNECTIONS:
+        while edge.open and edge.idle:
+            edge.idle -= 1
+            if pause and self.now < edge.until:
+                self._at(edge.until, self._wake, edge)
+                continue
             request = _Request(edge, edge.open.popleft())
-            edge.under_way += 1
             self.found.asked += 1
-            self._at(self.now + self.site.link + self._drawn(self.server.rest) / 2, self._arrive, request)
+            self._at(self.now + self.site.link + self._rest() / 2, self._arrive, request)
             self._at(self.now + READ, self._time_out, request)
 
     def _wake(self, edge: _Edge) -> None:
-        edge.wakes = False
-        self._send(edge)
+        edge.idle += 1
+        self._send(edge, pause=False)
 
     def _arrive(self, request: _Request) -> None:
         if request.state == "over":
@@ -201,15 +205,14 @@ class _Simulation:
             request = self._waiting.popleft()
             if request.state == "over":  # its client is gone
                 continue
-            request.state, seconds = "computed", self._drawn(self.server.service)
+            request.state, seconds = "computed", self._service()
             self._free -= 1
-            self._busy += seconds
             self._usual = REMEMBERED * self._usual + (1 - REMEMBERED) * seconds
             self._at(self.now + seconds, self._computed, request)
 
     def _computed(self, request: _Request) -> None:
         self._free += 1
-        self._at(self.now + self._drawn(self.server.rest) / 2, self._answered, request)
+        self._at(self.now + self._rest() / 2, self._answered, request)
         self._work()
 
     def _answered(self, request: _Request) -> None:
@@ -217,7 +220,7 @@ class _Simulation:
             return
         edge, latency = request.edge, self.now - request.born
         request.state = "over"
-        edge.under_way, edge.failures, edge.until = edge.under_way - 1, 0, 0.0
+        edge.idle, edge.failures, edge.until = edge.idle + 1, 0, 0.0
         if latency < self.site.deadline:
             self.found.latency.append(latency)
         else:
@@ -235,7 +238,7 @@ class _Simulation:
         bound = min(LONGEST, FIRST * 2 ** min(edge.failures, 20))
         edge.failures += 1
         edge.until = self.now + min(pause, LONGEST) + self._random.uniform(0, bound)
-        edge.under_way -= 1
+        edge.idle += 1
         edge.open.append(request.born)
         edge.open = deque(sorted(edge.open))
         self._send(edge)

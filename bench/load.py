@@ -109,13 +109,14 @@ class _Edge:
 
     def _send(self) -> None:
         while True:
-            time.sleep(self._backoff.left())
             with self._changed:
                 while not self._open and not (self._over and not self._under_way):
-                    self._changed.wait(0.1)
+                    self._changed.wait()
                 if not self._open:
                     return
-                if self._backoff.left():
+            time.sleep(self._backoff.left())
+            with self._changed:
+                if not self._open:
                     continue
                 born, number = heapq.heappop(self._open)
                 self._under_way += 1
@@ -139,7 +140,7 @@ class _Edge:
             finally:
                 with self._changed:
                     self._under_way -= 1
-                    self._changed.notify()
+                    self._changed.notify_all()
 
 
 def run(
@@ -155,9 +156,12 @@ def run(
         edges[number].add(began + at)
     for edge in edges:
         edge.finish()
-    seconds = time.monotonic() - began
+    time.sleep(0.2)  # the last line of the log follows the answer
     logged = server.logged()
-    took = {request: took for edge in edges for request, took in edge.took.items() if request in logged}
+    by_request = {request: took for edge in edges for request, took in edge.took.items()}
+    took = {
+        request: by_request[request] for request in logged if request in by_request
+    }  # as they were computed
     times = Times(
         np.array([logged[request][1] for request in took]),
         np.array([max(0.0, all_ - sum(logged[request])) for request, all_ in took.items()]),
@@ -167,6 +171,5 @@ def run(
         sum(edge.asked for edge in edges),
         sum(edge.refused for edge in edges),
         sum(edge.overdue for edge in edges),
-        float(times.service.sum()) / seconds,
     )
     return found, times

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrnet.deployment.batching import REMEMBERED, USUAL_SECONDS
+from fmrnet.deployment.batching import LONGEST_WAIT, REMEMBERED, USUAL_SECONDS
 from fmrnet.deployment.node import WORKERS as CONNECTIONS
 from fmrnet.deployment.uplink import FIRST, LONGEST, READ
 
@@ -140,7 +140,7 @@ class _Simulation:
         self._order = itertools.count()
         self._waiting: deque[_Request] = deque()
         self._free = server.workers
-        self._usual = USUAL_SECONDS
+        self._usual, self._timed = USUAL_SECONDS, False
         self._computed_so_far = 0
         self.now = 0.0
 
@@ -191,7 +191,8 @@ class _Simulation:
     def _arrive(self, request: _Request) -> None:
         if request.state == "over":
             return
-        if len(self._waiting) >= self.server.waiting:
+        too_long = self._timed and len(self._waiting) * self._usual / self.server.workers > LONGEST_WAIT
+        if len(self._waiting) >= self.server.waiting or too_long:
             after = max(1, ceil(self._usual * (1 + len(self._waiting)) / self.server.workers))
             self.found.refused += 1
             self._failed(request, after)
@@ -207,7 +208,8 @@ class _Simulation:
                 continue
             request.state, seconds = "computed", self._service()
             self._free -= 1
-            self._usual = REMEMBERED * self._usual + (1 - REMEMBERED) * seconds
+            remembered = REMEMBERED if self._timed else 0.0
+            self._usual, self._timed = remembered * self._usual + (1 - remembered) * seconds, True
             self._at(self.now + seconds, self._computed, request)
 
     def _computed(self, request: _Request) -> None:

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from fmrnet import streams
+from fmrnet.commands.archive import archive
 from fmrnet.commands.bench import bench
 from fmrnet.commands.calibrate import calibrate
 from fmrnet.commands.demo import demo
@@ -73,6 +74,6 @@ def version(
 
 for verb in (
     *(demo, train, calibrate, inspect, evaluate, graphs, export, info),
-    *(serve, edge, plan, selfcheck, bench),
+    *(archive, serve, edge, plan, selfcheck, bench),
 ):
     app.command()(verb)

@@ -24,6 +24,7 @@ EXTRAS = dict.fromkeys(TRAIN, "train") | {
     **dict.fromkeys(("urllib3", "watchdog", "zstandard"), "edge"),
     "paho": "mqtt",
     "asyncua": "opcua",
+    "ray": "ray",
 }
 
 

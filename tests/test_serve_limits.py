@@ -309,6 +309,23 @@ def test_the_queue_says_when_to_come_again_by_how_long_jobs_take() -> None:
     assert queue.waiting == 0
 
 
+def test_no_more_may_wait_than_are_done_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for longer has given up when his turn comes, and nobody's request is done in time."""
+    queue, go = batching.Queue(64), threading.Event()
+    queue.start()
+    queue.submit(lambda: time.sleep(0.05)).result()
+    monkeypatch.setattr(batching, "LONGEST_WAIT", 2.5 * queue._usual)
+    queue.submit(go.wait)
+    while queue.waiting:  # until it is at work
+        time.sleep(0.01)
+    for _ in range(3):
+        queue.submit(lambda: None)
+    with pytest.raises(batching.Busy, match="3 requests wait"):
+        queue.submit(lambda: None)
+    go.set()
+    queue.close()
+
+
 def test_each_request_is_a_span_where_opentelemetry_is_installed(model: Path) -> None:
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))

@@ -17,6 +17,9 @@ from fmrnet.errors import FmrnetError
 __all__ = ["Busy", "Queue", "Room", "Timed"]
 
 USUAL_SECONDS = 0.5  # of a job, before any was timed
+LONGEST_WAIT = (
+    10.0  # seconds; a client that waits much longer gives up, and what is computed for it then is in vain
+)
 REMEMBERED = 0.9  # how much of the mean time of a job stays with each new one
 
 
@@ -50,7 +53,7 @@ class Queue:
     Parameters
     ----------
     capacity : int
-        Jobs that may wait.
+        Jobs that may wait; fewer where they would wait for more than LONGEST_WAIT.
     workers : int
         Jobs that are done at once.
     """
@@ -61,6 +64,7 @@ class Queue:
         self._changed = threading.Condition()
         self._closed = False
         self._usual = USUAL_SECONDS
+        self._timed = False
         self._threads = [
             threading.Thread(target=self._work, name=f"inspection {number}", daemon=True)
             for number in range(workers)
@@ -91,7 +95,8 @@ class Queue:
 
     def check(self) -> None:
         """Raise Busy if there is no room for another job."""
-        if self.waiting >= self.capacity:
+        too_long = self._timed and self.waiting * self._usual / len(self._threads) > LONGEST_WAIT
+        if self.waiting >= self.capacity or too_long:
             raise Busy(f"{self.waiting} requests wait, and no more may; come again later", self.retry_after)
 
     def submit(self, work: Callable[[], Any]) -> Future[Timed]:
@@ -120,7 +125,8 @@ class Queue:
                 job.future.set_exception(error)
                 continue
             seconds = time.perf_counter() - began
-            self._usual = REMEMBERED * self._usual + (1 - REMEMBERED) * seconds
+            remembered = REMEMBERED if self._timed else 0.0
+            self._usual, self._timed = remembered * self._usual + (1 - remembered) * seconds, True
             job.future.set_result(Timed(value, began - job.since, seconds))
 
     def _next(self) -> _Job | None:

@@ -122,7 +122,8 @@ class Models:
 
     def watch(self, stop: threading.Event) -> None:
         """Warm up, then look at the files until told to stop. Of a replacement that cannot be served, say why."""
-        self.warm_up()
+        if not self.ready:
+            self.warm_up()
         resting: dict[Path, object] = {}
         while not stop.wait(LOOK_SECONDS):
             for path, state in self._states.items():

@@ -9,7 +9,7 @@ import dataclasses
 import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,7 +20,7 @@ from fmrnet.files import as_json, replacing
 from fmrnet.inspection.defects import Defect
 from fmrnet.inspection.limits import Look
 
-__all__ = ["Line", "Record", "named", "path_of", "read_record"]
+__all__ = ["Line", "Record", "named", "path_of", "read_lines", "read_record"]
 
 Line = dict[str, Any]
 
@@ -91,11 +91,16 @@ class Record:
 
 
 def read_record(path: Path) -> tuple[Line, list[Line]] | None:
+    """The record of a report, as of `read_lines`."""
+    return read_lines(path, _is_line)
+
+
+def read_lines(path: Path, is_line: Callable[[object], bool]) -> tuple[Line, list[Line]] | None:
     """The first line and the others; None if there is no record. A last line that a power cut tore is left out.
 
     Raises
     ------
-    ConfigError : the file is no record.
+    ConfigError : the file is no record; `is_line` says whether what stands on a line but the first belongs there.
     OSError : it cannot be read.
     """
     try:
@@ -105,7 +110,7 @@ def read_record(path: Path) -> tuple[Line, list[Line]] | None:
         return None
     except (ValueError, RecursionError):
         raise _damaged(path) from None
-    if not all(map(_is_line, parsed[1:])):
+    if not all(map(is_line, parsed[1:])):
         raise _damaged(path)
     return parsed[0], parsed[1:]
 

@@ -34,6 +34,7 @@ def write_page(
     *,
     data: Mapping[str, Any] | None = None,
     scripts: Sequence[str] = (),
+    folder: Path = ROOM / "templates",
     **content: Any,
 ) -> int:
     """Write a page in one step; gives its size in bytes.
@@ -41,9 +42,10 @@ def write_page(
     Parameters
     ----------
     path : the HTML file.
-    template : a file of `templates/` that extends `base.html.j2`.
+    template : a file of `folder` that extends `base.html.j2`.
     data : what the page's scripts read as `page.data`, JSON-ready, without NaN.
-    scripts : files of this room beside those of every page, in their order.
+    scripts : files of this room, or paths, beside those of every page, in their order.
+    folder : where the template stands, if not among those of this room.
     **content : what the template reads. Iterators are gone through as the file is written.
 
     Raises
@@ -51,7 +53,7 @@ def write_page(
     OSError, ArtifactError : as `fmrnet.files.replacing`.
     """
     with replacing(path) as file:
-        for piece in _pieces(template, data or {}, scripts, content):
+        for piece in _pieces(template, data or {}, scripts, folder, content):
             file.write(in_text(piece).encode())
         return file.tell()
 
@@ -73,12 +75,12 @@ def plural(text: Mapping[str, str], count: int, **values: object) -> str:
 
 
 def _pieces(
-    template: str, data: Mapping[str, Any], scripts: Sequence[str], content: Mapping[str, Any]
+    template: str, data: Mapping[str, Any], scripts: Sequence[str], folder: Path, content: Mapping[str, Any]
 ) -> Iterator[str]:
     style = _source(*STYLES)
     script = _source(*SCRIPTS, *scripts)
     return (
-        _environment()
+        _environment(folder)
         .get_template(template)
         .generate(
             text=strings(),
@@ -94,9 +96,9 @@ def _pieces(
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def _environment(folder: Path) -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(ROOM / "templates"),
+        loader=jinja2.FileSystemLoader([folder, ROOM / "templates"]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -57,7 +57,7 @@ def archive(
     from fmrnet.inspection.gathering import gather
     from fmrnet.progress import Bar
 
-    found = gather([os.path.expanduser(one) for one in pictures], out, recursive=recursive)
+    found = gather([os.path.expanduser(one) for one in pictures], out, out, recursive=recursive)
     for reason in found.unusable.values():
         say(reason)
     settings = {"level": level.value, "false_alarms": false_alarms, "device": device, "engine": engine}

@@ -220,9 +220,9 @@ def _cluster(address: str | None) -> Iterator[None]:
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
-    alone = {} if address else {"include_dashboard": False}
+    alone: dict[str, Any] = {} if address else {"include_dashboard": False}
     try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **alone)
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **alone)
     except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"--address {address}: there is no Ray cluster ({printable(error, 120)})"

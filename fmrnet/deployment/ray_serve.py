@@ -106,7 +106,7 @@ def app(options: Options) -> Any:
     """
     from ray import serve
 
-    deployment = serve.deployment(
+    deployment: Any = serve.deployment(
         serve.ingress()(Replica),
         name="fmrnet",
         max_ongoing_requests=2 * options.waiting,

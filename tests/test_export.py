@@ -94,7 +94,7 @@ def test_nothing_is_replaced_and_nothing_half_made_stays(model, tmp_path):
     bare.graphs.clear()
     save(bare, tmp_path / "bare.fmr")
     line = only_error(run("export", tmp_path / "bare.fmr", "--to", "onnx", "--out", tmp_path / "made"))
-    assert "make them with `fmrnet graphs`" in line
+    assert "run `fmrnet graphs MODEL --out MODEL`" in line
 
 
 @pytest.mark.parametrize("small_disk", ["8k"], indirect=True)

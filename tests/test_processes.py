@@ -81,6 +81,7 @@ def test_the_model_of_two_processes_is_the_model_of_one(together, tmp_path):
 def test_one_that_is_killed_ends_all_with_one_line(together):
     folder, ended = together
     assert ended.returncode == 1
+    assert len(told(ended)) == 1, ended.stderr
     (line,) = told(ended)
     assert "another process of this training has ended; repeat the command with --resume" in line
     assert not (folder / "killed").exists()

@@ -38,7 +38,8 @@ def code(pages: list[Path], language: str) -> list[str]:
 def commands(pages: list[Path]) -> list[str]:
     """The commands of `fmrnet` and of make on these pages, in blocks and within sentences, each once."""
     lines = [line for block in code(pages, "sh") for line in block.replace("\\\n", " ").splitlines()]
-    lines += [line.removeprefix("$ ") for block in code(pages, "console") for line in block.splitlines()]
+    shown = [line for block in code(pages, "console") for line in block.splitlines()]
+    lines += [line.removeprefix("$ ") for line in shown if line.startswith("$ ")]
     lines = [line.partition("|")[0].partition(" <")[0].strip() for line in lines]
     for page in pages:
         lines += re.findall(

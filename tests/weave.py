@@ -54,5 +54,6 @@ def learn_and_save_often(good: Path, out: Path) -> None:
 
 
 def weights_of(path: Path) -> dict[str, Any]:
-    """The tensors of a model or a checkpoint."""
-    return tensors(read_tensors(path)[0])
+    """The tensors of a model, without its graphs, or of a checkpoint."""
+    found = tensors(read_tensors(path)[0])
+    return {name: value for name, value in found.items() if not name.startswith("graphs/")}

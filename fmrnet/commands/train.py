@@ -112,7 +112,8 @@ def _compare_engines(inspector: Inspector, out: Path) -> None:
     graphs = inspector.content.graphs
     if not graphs:
         reason = graphs_missing(inspector.config)
-        why = "" if reason is None else f": this model {reason}"
+        refused = inspector.provenance.get("graphs", {}).get("refused", "")
+        why = f": this model {reason}" if reason is not None else f": {refused}" if refused else ""
         note(f"it holds no graphs, and needs torch to inspect{why}")
         return
     pictures = [Path(one.picture) for one in inspector.calibration.loudest]

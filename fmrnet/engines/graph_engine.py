@@ -121,8 +121,8 @@ class GraphEngine:
             counts = shares >= 0.5
             typical = float(np.median(distances[counts])) if counts.any() else np.inf
             return Seen(picture, (distances * counts).reshape(1, rows, -1), typical, known, inside)
-        readings, typical, known["surprise"] = self._run("glance", known)
-        return Seen(picture, readings, float(typical), known, inside)
+        readings, middle, known["surprise"] = self._run("glance", known)
+        return Seen(picture, readings, float(middle), known, inside)
 
     def compare(self, seen: Seen) -> Found:
         """As `fmrnet.engines.engine.Engine`."""

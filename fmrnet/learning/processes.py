@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -193,9 +194,13 @@ def joined(device: str) -> Iterator[torch.device]:
     try:
         yield where
     except BaseException as error:
+        with suppress(
+            ValueError
+        ):  # torchrun ends the others when one ends; this one ends by itself, once it has told
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if not _tells(store):
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # until this process ends
-            time.sleep(HEAD_START)  # torchrun may end this process meanwhile; it says nothing of that either
+            time.sleep(HEAD_START)
         if _is_loss(error):
             reason = "another process of this training has ended; repeat the command with --resume to go on"
             raise ConnectionResetError(errno.ECONNRESET, reason) from error

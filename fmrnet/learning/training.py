@@ -408,12 +408,20 @@ def _finish(
     try:
         inspector = Inspector(TorchEngine(model), thresholds, provenance)
         if graphs_missing(run.config) is None:
-            inspector.add_graphs()
+            _add_graphs(inspector)
         inspector.save(out)
     except OSError as error:
         kept = f"{error.strerror}; the training is kept in {run.checkpoint.path}: repeat the command with --resume"
         raise OSError(error.errno, kept, str(out)) from error
     run.checkpoint.path.unlink(missing_ok=True)
+
+
+def _add_graphs(inspector: Inspector) -> None:
+    """Give a model its graphs; one whose graphs say something else keeps none, and the reason."""
+    try:
+        inspector.add_graphs()
+    except ArtifactError as error:
+        inspector.provenance["graphs"] = {"refused": str(error)}
 
 
 def _updates(

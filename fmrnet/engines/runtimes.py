@@ -25,6 +25,7 @@ Graph = Callable[[Mapping[str, NDArray[Any]]], list[NDArray[np.float32]]]
 def _onnxruntime(graph: bytes, inputs: tuple[str, ...]) -> Graph:
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()  # nobody else hears of pictures
     _share_memory()
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.use_env_allocators", "1")

@@ -90,7 +90,7 @@ async function ask() {
   look();
 }
 
-const rate = () => 10 ** Number(at("rate").value);
+const rate = () => Number((10 ** Number(at("rate").value)).toPrecision(2)); // as it is shown: 0.05, where the slider has 0.0501
 const short = value => value === 0 ? "0" : value < 0.001 ? value.toExponential(1) : String(Number(value.toPrecision(2)));
 
 function verdict() {

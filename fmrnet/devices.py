@@ -55,4 +55,5 @@ def describe(device: torch.device) -> str:
     """The device in words, for an artifact's provenance."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{platform.processor() or platform.machine()} CPU, {threads} thread{'s' * (threads != 1)}"

@@ -141,6 +141,8 @@ def test_what_few_good_pictures_can_tell_is_said(good):
     assert not of(needed - 1).measures
     (line,) = of(needed - 1).lines()
     assert line.endswith(f"{needed} pictures would do")
+    (line,) = of(1).lines()
+    assert line.startswith("a drift cannot be told by 1 picture beside ")
     assert list(of(0).lines()) == []
 
 

@@ -90,7 +90,7 @@ def _print(found: dict[str, Any], changed: dict[str, dict[str, int]], pictures: 
     for engine, told in found.items():
         show(
             f"{engine}: first verdict {told['first_verdict_seconds']:.2f} s after the start of its process; "
-            f"{told['threads']} threads"
+            f"{told['threads']} thread{'s' * (told['threads'] != 1)}"
         )
     if not told_watts:
         print("no watts: /sys/class/powercap does not tell them here")

@@ -28,7 +28,7 @@ def export(
 ) -> None:
     """Write a model's graphs for other programs, with weights, and thresholds and their use in model.json beside them.
 
-    The model file has graphs, from `fmrnet graphs`.
+    The model file needs graphs: `fmrnet train` writes them, `fmrnet graphs` puts them into an older file.
     """
     import fmrnet
     from fmrnet.deployment import export as exporting

@@ -114,13 +114,15 @@ class Drift:
         """What there is to say, line by line; `model` is the file to calibrate anew."""
         if not self.pictures:
             return
-        among = f"{self.pictures} pictures beside {self.good} good ones"
+        among, are = f"{self.pictures} pictures beside {self.good} good ones", "are"
+        if self.pictures == 1:
+            among, are = among.replace("1 pictures", "1 picture", 1), "is"
         if self.changes:
             yield f"the line has drifted, by {among}:"
             yield from (f"  {change}" for change in self.changes)
             yield f"  if pictures are to be like these from now on: fmrnet calibrate {model} GOOD"
         elif self.measures and min(self.pictures, self.good) < FEW:
-            yield f"{among} are too few to tell a drift, unless it is a plain one: none is seen"
+            yield f"{among} {are} too few to tell a drift, unless it is a plain one: none is seen"
         elif self.measures:
             yield f"no drift of {', '.join(self.measures)} to tell, by {among} (p = {self.p_value:.2g})"
         elif self.needed is None:

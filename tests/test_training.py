@@ -69,6 +69,7 @@ def test_trains_and_loads(good, tmp_path):
     assert np.array_equal(found.anomaly_map, again.anomaly_map)
     assert loaded.provenance["seed"] == 0
     assert len(loaded.provenance["good"]["sha256"]) == 64
+    assert "/" not in loaded.provenance["command"].split()[0], "the folder that the program lies in"
 
 
 def test_same_seed_same_bits_other_seed_other_bits(good, tmp_path):

@@ -269,8 +269,9 @@ def train(
         checkpoint.check_room(networks)
         if restart and processes.is_first():
             checkpoint.path.unlink(missing_ok=True)
+        program = Path(sys.argv[0]).name  # where it lies is nobody's business
         provenance = {
-            "command": " ".join(sys.argv),
+            "command": " ".join([program, *sys.argv[1:]]),
             "versions": {name: version(name) for name in ("fmrnet", "torch", "numpy", "scikit-learn")},
             "device": devices.describe(where),
             "processes": processes.count(),

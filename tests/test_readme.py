@@ -22,9 +22,19 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [README, *(ROOT / name for name in ("CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md")), *DOCS]
-# Commands on these pages are only parsed, as they need a server, a broker, larger pictures or other data; the tests of
-# their rooms run the like. Examples for programs that are not installed, or that ask a server, are not run.
-PARSED = ("a-day-on-a-line", "cluster", "commands", "edge", "evaluate", "inspect", "report", "serve")
+# Commands on these pages are only parsed, as they need a server, a broker, graphs, larger pictures or other data; the
+# tests of their rooms run the like. Examples for programs that are not installed, or that ask a server, are not run.
+PARSED = (
+    "a-day-on-a-line",
+    "cluster",
+    "commands",
+    "edge",
+    "engines",
+    "evaluate",
+    "inspect",
+    "report",
+    "serve",
+)
 FOREIGN = ("fiftyone", "label_studio_sdk", "mlflow", "tritonclient", "wandb")
 RUN = [page for page in (README, *DOCS) if page.stem not in PARSED]
 

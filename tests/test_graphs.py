@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -198,3 +200,26 @@ def test_a_runtime_says_what_the_network_says(tmp_path, channels, settings):
     artifact.save(dataclasses.replace(content, graphs=late), tmp_path / "e.fmr")
     with pytest.raises(ArtifactError, match="a graph "):
         fmrnet.load(tmp_path / "e.fmr", "cpu", engine="onnxruntime").inspect(picture)
+
+
+@pytest.mark.slow
+def test_ctrl_c_after_openvino_has_been_used(tmp_path):
+    """It gives the system a stack for signals, which must outlive its models."""
+    own = make_general_inspector(1, iterations=(0, 0, 0))
+    own.add_graphs()
+    own.save(tmp_path / "a.fmr")
+    program = """
+import gc, signal, sys
+import numpy as np
+import fmrnet
+for _ in range(2):
+    inspector = fmrnet.load(sys.argv[1], "cpu", engine="openvino")
+    inspector.inspect(np.zeros((96, 96), np.uint8))
+    del inspector
+    gc.collect()
+signal.signal(signal.SIGINT, lambda *given: print("handled"))
+signal.raise_signal(signal.SIGINT)
+"""
+    words = [sys.executable, "-c", program, tmp_path / "a.fmr"]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=100)
+    assert (ended.returncode, ended.stdout) == (0, "handled\n"), ended.stderr

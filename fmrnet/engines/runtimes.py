@@ -66,10 +66,17 @@ def _share_memory() -> None:
     onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(as_asked))
 
 
-def _openvino(graph: bytes, inputs: tuple[str, ...]) -> Graph:
+@cache
+def _core() -> Any:
+    """OpenVINO, until the process ends: when it goes, it frees the stack that it gave the system for this thread's
+    signals, and the next Ctrl-C would be a crash."""
     import openvino
 
-    core = openvino.Core()
+    return openvino.Core()
+
+
+def _openvino(graph: bytes, inputs: tuple[str, ...]) -> Graph:
+    core = _core()
     try:
         model = core.read_model(graph)
         settings = {"INFERENCE_NUM_THREADS": threads(), "INFERENCE_PRECISION_HINT": "f32"}

@@ -262,6 +262,13 @@ def test_pictures_by_http(line_model, tmp_path):
         with socket.create_connection(("127.0.0.1", node.port)) as huge:
             huge.sendall(b"POST /pictures HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n")
             assert huge.recv(100).split()[1] == b"413"
+        with socket.create_connection(("127.0.0.1", node.port), timeout=30) as huge:
+            huge.sendall(f"POST /pictures HTTP/1.1\r\nContent-Length: {2**28 + 1}\r\n\r\n".encode())
+            time.sleep(0.05)
+            huge.sendall(
+                bytes(2**24)
+            )  # more than the system's buffers hold: it is read, and so is the answer
+            assert huge.recv(100).split()[1] == b"413"
 
 
 def test_a_disk_that_others_fill_costs_no_verdict_that_somebody_is_still_to_hear(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -259,6 +260,29 @@ def test_bad_requests_are_refused_in_one_line(
     assert reason in message
     assert message.isprintable()
     assert "Traceback" not in message
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        ("POST /v2/models/carpet.pixel/infer HTTP/1.1", 413),
+        ("POST /v2/models/rug.pixel/infer HTTP/1.1", 404),
+        ("POST /v2 HTTP/1.1", 405),
+        ("POST /v2/models/carpet.pixel/infer HTTP/1.1\r\nContent-Encoding: gzip", 415),
+        ("no HTTP", 400),
+    ],
+)
+@pytest.mark.parametrize("close", [True, False], ids=["close", "keep-alive"])
+def test_who_still_sends_what_is_refused_reads_why(
+    server: Process, head: str, expected: int, close: bool
+) -> None:
+    size = 2**24  # more than the system's buffers hold
+    closing = "Connection: close\r\n" if close else ""
+    with socket.create_connection(server.address.split(":"), timeout=30) as client:
+        client.sendall(f"{head}\r\nHost: x\r\n{closing}Content-Length: {size}\r\n\r\n".encode())
+        time.sleep(0.05)  # long enough to be refused
+        client.sendall(bytes(size))
+        assert int(client.recv(65536).split()[1]) == expected
 
 
 def test_an_id_of_any_letters_is_given_back(server: Process) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
@@ -19,8 +21,9 @@ from fmrnet.deployment.journal import Journal
 from fmrnet.deployment.models import UnknownModel
 from fmrnet.errors import ArtifactError, FmrnetError, is_out_of_memory, printable
 
-__all__ = ["Access", "error_response", "short"]
+__all__ = ["LINGER", "Access", "error_response", "short"]
 
+LINGER = 5.0  # seconds for which the rest of a refused body is read, so that the client can read why
 LONGEST = 100  # characters of what a client says of itself
 SOON = {"Retry-After": "5"}
 log = logging.getLogger(__name__)
@@ -46,13 +49,32 @@ class Access:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 0
-        request = Request(scope, receive)
+        started, seconds, status = time.perf_counter(), 0.0, 0
+        request = Request(scope)
         fields = _fields(request)
         request.state.fields, request.state.model, request.state.received = fields, "", 0
 
+        unread = "content-length" in request.headers or "transfer-encoding" in request.headers
+
+        async def received() -> Message:
+            nonlocal unread
+            message = await receive()
+            unread = message["type"] == "http.request" and message.get("more_body", False)
+            return message
+
+        async def drained() -> None:
+            while unread:
+                await received()
+
         async def answered(message: Message) -> None:
-            nonlocal status
+            nonlocal status, seconds
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                seconds = time.perf_counter() - started
+                if unread:  # a connection that is closed on unsent bytes takes the answer with it
+                    await send(message | {"more_body": True})
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(drained(), LINGER)
+                    message = {"type": "http.response.body", "body": b""}
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
@@ -63,15 +85,14 @@ class Access:
         public = scope["path"] in self._public
         try:
             if public or self._tokens.accept(request.headers.get("authorization")):
-                await self._app(scope, receive, answered)
+                await self._app(scope, received, answered)
             else:
                 needed = "a token is needed: send it as Authorization: Bearer TOKEN"
-                await error_response(401, needed, {"WWW-Authenticate": "Bearer"})(scope, receive, answered)
+                await error_response(401, needed, {"WWW-Authenticate": "Bearer"})(scope, received, answered)
         except Exception as error:
             if status:
                 raise
-            await self._failed(error, fields)(scope, receive, answered)
-        seconds = time.perf_counter() - started
+            await self._failed(error, fields)(scope, received, answered)
         self._journal.request(request.state.model, status, seconds, request.state.received)
         if not public:
             told = {key: value for key, value in fields.items() if value != ""}

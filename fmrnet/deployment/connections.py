@@ -13,6 +13,8 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from fmrnet.deployment.access import LINGER
+
 __all__ = ["IDLE_SECONDS", "LARGEST_HEAD", "MOST", "Watched"]
 
 MOST = 1000  # connections at once
@@ -29,6 +31,7 @@ class Watched(H11Protocol):
     _since = 0.0  # when something last went on
     _left = 0  # bytes of a response that were not taken at the last look
     _timer: asyncio.TimerHandle | None = None
+    _deaf = False  # what still comes is not read, so that the client can read why
 
     @property
     def busy(self) -> bool:
@@ -52,6 +55,11 @@ class Watched(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes, unless what came was no HTTP."""
+        if not self._deaf:
+            super().data_received(data)
 
     def _look(self) -> None:
         """Whether it goes on; else end it."""
@@ -81,4 +89,9 @@ class Watched(H11Protocol):
             h11.EndOfMessage(),
         )
         self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
-        self.transport.close()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._deaf = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_later(LINGER, self.transport.close)

@@ -14,9 +14,12 @@ page (header Origin).
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar, Protocol
 from urllib.parse import parse_qs, urlsplit
@@ -29,6 +32,7 @@ __all__ = ["LARGEST_PICTURE", "Intake"]
 LARGEST_PICTURE = 2**28  # bytes of a file
 LONGEST_TEXT = 200  # characters of a name or a key
 CLIENTS = 32  # at a time
+LINGER = 5.0  # seconds for which the rest of a refused request is read, so that the client can read why
 SLOWEST = 30.0  # seconds for which a client may say nothing
 
 
@@ -101,6 +105,17 @@ class _Server(ThreadingHTTPServer):
             super().process_request_thread(request, client_address)
         finally:
             self._free.release()
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection when its client has read the answer, though it may still be sending what is refused."""
+        until = time.monotonic() + LINGER
+        with suppress(OSError):  # it may be gone
+            request.shutdown(socket.SHUT_WR)
+            while (left := until - time.monotonic()) > 0:
+                request.settimeout(left)
+                if not request.recv(2**16):
+                    break
+        self.close_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away in the middle is no error of the node; anything else is."""

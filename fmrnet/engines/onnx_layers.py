@@ -99,14 +99,13 @@ class Builder:
         return self.op("Unsqueeze", x, self.integers(axes))
 
     def convolved(self, x: Value, name: str, *, bias: bool = False, **attributes: Any) -> Value:
-        """A convolution with the weights of a layer."""
-        return self.op(
-            "Conv",
-            x,
-            self.weight(f"{name}.weight"),
-            self.weight(f"{name}.bias") if bias else None,
-            **attributes,
-        )
+        """A convolution with the weights of a layer.
+
+        Without a bias there is no third input: onnxruntime takes an empty one for a bias that is not known, and neither
+        joins the layer with the norm behind it nor brings it to the layout that it is fastest in.
+        """
+        parts = ("weight", "bias") if bias else ("weight",)
+        return self.op("Conv", x, *(self.weight(f"{name}.{part}") for part in parts), **attributes)
 
     def normed(self, x: Value, name: str) -> Value:
         """Batch normalisation with the statistics of training."""

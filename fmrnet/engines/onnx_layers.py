@@ -135,10 +135,15 @@ class Builder:
         """The mean over some axes."""
         return self.op("ReduceMean", x, self.integers(axes), keepdims=int(keep))
 
-    def greatest(self, x: Value, count: Value, axis: int, *, largest: bool = True) -> Value:
-        """The `count` greatest values along an axis, the greatest first; or the least."""
+    def greatest(self, x: Value, count: Value, axis: int) -> Value:
+        """The `count` greatest values along an axis, in any order."""
+        values, _ = self.tape.op_multi_out("TopK", [x, count], {"axis": axis, "sorted": 0}, num_outputs=2)
+        return values
+
+    def ordered(self, x: Value) -> Value:
+        """All values along the only axis, the least first."""
         values, _ = self.tape.op_multi_out(
-            "TopK", [x, count], {"axis": axis, "largest": int(largest), "sorted": 1}, num_outputs=2
+            "TopK", [x, self.op("Shape", x)], {"axis": 0, "largest": 0}, num_outputs=2
         )
         return values
 

@@ -91,7 +91,7 @@ def main() -> None:
     noise = np.random.default_rng(0).normal(0, 1, (1, content.config.image_channels, height, width))
     of_texture = (content.weights[part][:, None, None] for part in ("std", "mean"))
     picture = (noise * next(of_texture) + next(of_texture)).clip(0, 1).astype(np.float32)
-    made = _marked(content)
+    made = marked(content)
     rates = ceilings()
     known = {"picture": picture, "inside": np.ones((height, width), np.float32)}
     floors = _floors(content.config, made, known, rates)
@@ -132,7 +132,7 @@ def _seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def _marked(content: artifact.Artifact) -> dict[str, bytes]:
+def marked(content: artifact.Artifact) -> dict[str, bytes]:
     """The graphs with their weights, in which the name of each operator begins with its stage."""
     originals = {}
     for stage, functions in STAGES.items():

@@ -132,9 +132,9 @@ def _unit(
 ) -> Value:
     before = kernel // 2 if stride == 1 else (kernel - stride) // 2
     after = kernel - stride - before
-    x = g.convolved(
-        x, f"{name}.conv", bias=True, strides=[stride] * 2, pads=[before, before, after, after], group=groups
-    )
+    weight, bias = g.weight(f"{name}.conv.weight"), g.alone(g.weight(f"{name}.conv.bias"))
+    around = [before, before, after, after]
+    x = g.op("Conv", x, weight, bias, strides=[stride] * 2, pads=around, group=groups)
     return g.clipped(x, 0.0, 6.0) if acts else x
 
 

@@ -107,6 +107,13 @@ class Builder:
         parts = ("weight", "bias") if bias else ("weight",)
         return self.op("Conv", x, *(self.weight(f"{name}.{part}") for part in parts), **attributes)
 
+    def alone(self, weight: Value) -> Value:
+        """The same numbers, which nothing else reads once constants are folded.
+
+        OpenVINO joins no bias to a convolution that two of them share.
+        """
+        return self.op("Neg", self.op("Neg", weight))
+
     def normed(self, x: Value, name: str) -> Value:
         """Batch normalisation with the statistics of training."""
         parts = (self.weight(f"{name}.{part}") for part in ("weight", "bias", "running_mean", "running_var"))

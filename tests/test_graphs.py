@@ -13,7 +13,7 @@ from tiny import CONFIG, ground, make_general_inspector
 import fmrnet
 from fmrnet import artifact
 from fmrnet.config import PRESETS, preset
-from fmrnet.engines import choice, probes
+from fmrnet.engines import choice, graph_engine, probes
 from fmrnet.engines.graph_engine import GraphEngine, why_no_graphs
 from fmrnet.engines.onnx_bytes import with_weights
 from fmrnet.engines.torch_engine import TorchEngine, content_of, with_graphs
@@ -74,7 +74,7 @@ def test_every_preset_can_be_written_as_graphs(name):
     [(1, {}), (3, {"iterations": (2, 2, 0), "patch_size": 96, "overlap": 0.5})],
     ids=["edge", "paper"],
 )
-def test_models_of_patches_are_cut_and_laid_back_alike(channels, settings):
+def test_models_of_patches_are_cut_and_laid_back_alike(monkeypatch, channels, settings):
     torch.manual_seed(0)
     config = dataclasses.replace(CONFIG, image_channels=channels, **settings)
     model = FMRNet(config).eval()
@@ -95,6 +95,16 @@ def test_models_of_patches_are_cut_and_laid_back_alike(channels, settings):
     assert expected.background is not None
     for name in ("anomaly_map", "evidence", "readings", "background"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-3, atol=1e-4)
+    seen = asked.glance(picture.transpose(2, 0, 1))
+    run, ran = asked._run, []
+    monkeypatch.setattr(asked, "_run", lambda name, known: ran.append(name) or run(name, known))
+    asked.compare(seen)
+    assert ran == ["restore", "fuse"]  # the encoder has seen the patches
+    monkeypatch.setattr(graph_engine, "BATCH", 3)  # of more patches than are kept, nothing is
+    again = asked.compare(asked.glance(picture.transpose(2, 0, 1)))
+    assert ran[2:].count("glance") == 2 * ran[2:].count("restore") > 2
+    np.testing.assert_allclose(again.background, found.background, atol=1e-5)
+    np.testing.assert_allclose(asked.restore(picture.transpose(2, 0, 1)), found.background, atol=1e-5)
 
 
 def test_an_engine_is_asked_again_on_another_kind_of_machine(tmp_path, monkeypatch, caplog):

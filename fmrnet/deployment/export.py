@@ -26,10 +26,10 @@ __all__ = ["ABOUT", "FORMATS", "export"]
 
 ABOUT = "model.json"
 PATCHES = (
-    "The graphs glance and restore take patches, (N, C, side, side), picture.stride apart, the last of a row or column "
-    "flush with the border, N as you like. The distances are the readings of glance, row by row, 0 where less than "
-    "half of a patch counts. Lay the backgrounds back for fuse: where they overlap, their mean, pixel i and j of a "
-    "patch weighing min(i + 1, side - i) min(j + 1, side - j)."
+    "The graph glance takes patches, (N, C, side, side), picture.stride apart, the last of a row or column flush with "
+    "the border, N as you like. The distances are its readings, row by row, 0 where less than half of a patch counts. "
+    "The graph restore takes the other outputs of glance. Lay the backgrounds back for fuse: where they overlap, their "
+    "mean, pixel i and j of a patch weighing min(i + 1, side - i) min(j + 1, side - j)."
 )
 
 

@@ -6,11 +6,13 @@
 
 `inside` is 1 where a pixel counts and 0 elsewhere. A model without a generator has no `restore`, and its `fuse` takes
 the surprise alone. Without general features a picture is cut into patches beforehand: then `glance` gives their
-distances to memory, `restore` their backgrounds, and there is no surprise. `fmrnet.engines.graphs` makes them.
+distances to memory and the encoder's maps, `restore` the backgrounds of such maps, and there is no surprise.
+`fmrnet.engines.graphs` makes them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,13 +34,14 @@ OUTPUTS = {
     "restore": ("background",),
     "fuse": ("anomaly_map", "evidence", "readings"),
 }
+MAPS = ("deepest", "middle", "shallow")  # of the encoder: EL_5, EL_4 and EL_3
 BATCH = 256  # patches at a time: bounds the memory that the network's inner layers take
 
 
 def inputs_of(config: Config) -> dict[str, tuple[str, ...]]:
     """The names of the inputs of each graph that a model of these settings has."""
     if not config.general:
-        return {"glance": ("patches",), "restore": ("patches",), "fuse": ("picture", "background", "inside")}
+        return {"glance": ("patches",), "restore": MAPS, "fuse": ("picture", "background", "inside")}
     if not config.generator:
         return {"glance": ("picture", "inside"), "fuse": ("surprise",)}
     return {
@@ -50,7 +53,7 @@ def inputs_of(config: Config) -> dict[str, tuple[str, ...]]:
 
 def outputs_of(config: Config) -> dict[str, tuple[str, ...]]:
     """The names of the outputs of each graph."""
-    every = OUTPUTS if config.general else OUTPUTS | {"glance": ("distances",)}
+    every = OUTPUTS if config.general else OUTPUTS | {"glance": ("distances", *MAPS)}
     return {name: every[name] for name in inputs_of(config)}
 
 
@@ -116,7 +119,12 @@ class GraphEngine:
             known["inside"][: inside.shape[0], : inside.shape[1]] = inside
         if not self.config.general:
             places, rows = self._places(whole)
-            distances = self._of_patches("glance", whole, places)
+            found = []
+            for given in self._encoded(whole, places):
+                found.append(given[0])
+            if len(found) == 1:  # maps of more patches are made again later: memory is bounded
+                known |= dict(zip(MAPS, given[1:]))
+            distances = np.concatenate(found)
             shares = cut(known["inside"][None], places, self.config.patch_size).mean((1, 2, 3))
             counts = shares >= 0.5
             typical = float(np.median(distances[counts])) if counts.any() else np.inf
@@ -128,7 +136,7 @@ class GraphEngine:
         """As `fmrnet.engines.engine.Engine`."""
         known: dict[str, NDArray[Any]] = dict(seen.kept)
         if self.config.generator:
-            known["background"] = self._restored(known["picture"])
+            known["background"] = self._restored(known["picture"], known)
         anomaly_map, evidence, own = self._run("fuse", known)
         _, height, width = seen.picture.shape
         anomaly_map, evidence = (values[:height, :width] for values in (anomaly_map, evidence))
@@ -146,28 +154,33 @@ class GraphEngine:
         restored = self._restored(self._filled(picture))
         return restored[0, :, : picture.shape[1], : picture.shape[2]]
 
-    def _restored(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The background of a filled picture, (1, C, H, W) both."""
+    def _restored(
+        self, picture: NDArray[np.float32], known: Mapping[str, NDArray[Any]] | None = None
+    ) -> NDArray[np.float32]:
+        """The background of a filled picture, (1, C, H, W) both; of patches whose maps are known they are taken."""
         if self.config.general:
             return self._run("restore", {"picture": picture})[0]
         places, _ = self._places(picture)
-        patches = self._of_patches("restore", picture, places)
-        return laid(patches, places, (picture.shape[2], picture.shape[3]))[None]
+        maps = [known[name] for name in MAPS if name in known] if known else []
+        if maps and len(maps[0]) == len(places):
+            batches: Iterable[list[NDArray[Any]]] = [maps]
+        else:
+            batches = (given[1:] for given in self._encoded(picture, places))
+        patches = [self._run("restore", dict(zip(MAPS, one)))[0] for one in batches]
+        return laid(np.concatenate(patches), places, (picture.shape[2], picture.shape[3]))[None]
 
     def _places(self, picture: NDArray[np.float32]) -> tuple[list[tuple[int, int]], int]:
         return corners((picture.shape[2], picture.shape[3]), self.config.patch_size, self.config.stride)
 
-    def _of_patches(
-        self, name: str, picture: NDArray[np.float32], places: list[tuple[int, int]]
-    ) -> NDArray[np.float32]:
-        """What a graph gives of all patches, BATCH of them at a time."""
-        found = []
+    def _encoded(
+        self, picture: NDArray[np.float32], places: list[tuple[int, int]]
+    ) -> Iterator[list[NDArray[np.float32]]]:
+        """What the graph glance gives of all patches, BATCH of them at a time: distances, and the encoder's maps."""
         for start in range(0, len(places), BATCH):
             patches = cut(picture[0], places[start : start + BATCH], self.config.patch_size)
-            found += self._run(name, {"patches": patches})
-        return np.concatenate(found)
+            yield self._run("glance", {"patches": patches})
 
-    def _run(self, name: str, known: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+    def _run(self, name: str, known: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         given = {key: known[key] for key in inputs_of(self.config)[name]}
         found = self._graph(name)(given)
         if len(found) != (expected := len(outputs_of(self.config)[name])):

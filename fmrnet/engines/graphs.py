@@ -17,7 +17,7 @@ import onnx_ir as ir
 from fmrnet.artifact import Graph
 from fmrnet.config import Config
 from fmrnet.engines.background import ALARM_PIXELS, BREADTH, COARSE, HALF
-from fmrnet.engines.graph_engine import OPSET, inputs_of, outputs_of
+from fmrnet.engines.graph_engine import MAPS, OPSET, inputs_of, outputs_of
 from fmrnet.engines.onnx_layers import Builder, Value, neighbours
 from fmrnet.fast.blurs import BLUR_RADIUS, BLUR_SIGMA, CELL
 from fmrnet.fast.fusion import C0, C1, C2, SIGMA, WINDOW, gaussian
@@ -45,14 +45,18 @@ def graphs(config: Config) -> dict[str, Graph]:
     made = {}
     for name, inputs in inputs_of(config).items():
         builder = Builder()
-        given = {one: _input(one, config.image_channels) for one in inputs}
+        given = {one: _input(one, config) for one in inputs}
         found = drawn[name](builder, config, given)
         made[name] = _graph(builder, name, outputs_of(config)[name], list(given.values()), found)
     return made
 
 
-def _input(name: str, channels: int) -> Value:
-    shape = [channels if length is None else length for length in SHAPES[name]]
+def _input(name: str, config: Config) -> Value:
+    shape = [config.image_channels if length is None else length for length in SHAPES.get(name, ())]
+    if name in MAPS:
+        level = 4 - MAPS.index(name)
+        side = config.patch_size // 2 ** (level + 1)
+        shape = ["patches", config.channels[level], side, side]
     return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
 
 
@@ -254,17 +258,18 @@ def _restore(g: Builder, config: Config, given: dict[str, Value]) -> tuple[Value
 
 
 def _restore_patches(g: Builder, config: Config, given: dict[str, Value]) -> tuple[Value, ...]:
-    """Of patches that were cut beforehand, each its own window."""
-    maps = _encoded(g, given["patches"])
-    restored = _recalled(g, g.reshaped(maps[4], 0, config.latent_size))
+    """From the encoder's maps of patches that were cut beforehand, each its own window."""
+    deepest, *skips = (given[name] for name in MAPS)
+    restored = _recalled(g, g.reshaped(deepest, 0, config.latent_size))
     side, _ = _window(config, 32)
     x = g.reshaped(restored, -1, config.channels[4], side, side)
-    return (_decoded(g, x, lambda level, x: _rearranged_patches(g, config, level, maps[3 - level], x)),)
+    return (_decoded(g, x, lambda level, x: _rearranged_patches(g, config, level, skips[level], x)),)
 
 
 def _distances(g: Builder, config: Config, given: dict[str, Value]) -> tuple[Value, ...]:
-    """The early exit without general features: distances of patches to memory, (N,)."""
-    z = g.reshaped(_encoded(g, given["patches"])[4], 0, config.latent_size)
+    """The early exit without general features: distances of patches to memory, (N,), and the encoder's maps."""
+    maps = _encoded(g, given["patches"])
+    z = g.reshaped(maps[4], 0, config.latent_size)
     memory = g.weight("memory")
     centre = g.mean(memory, 0)  # distances do not change; the products shrink, and with them their rounding
     centred = g.op("Sub", memory, centre)
@@ -272,7 +277,7 @@ def _distances(g: Builder, config: Config, given: dict[str, Value]) -> tuple[Val
     products = g.op("MatMul", g.op("Sub", z, centre), g.op("Transpose", centred, perm=[1, 0]))
     nearest = g.op("ArgMin", g.op("Add", norms, g.mapped(products, -2.0)), axis=1, keepdims=0)
     apart = g.op("Sub", z, g.op("Gather", memory, nearest))
-    return (g.op("ReduceL2", apart, g.integers([1]), keepdims=0),)
+    return g.op("ReduceL2", apart, g.integers([1]), keepdims=0), maps[4], maps[3], maps[2]
 
 
 def _encoded(g: Builder, picture: Value) -> list[Value]:

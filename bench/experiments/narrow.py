@@ -6,7 +6,7 @@ Each MODEL is one with general features that sees whole pictures, each DATASET t
 was trained on. Its graphs are drawn anew; convolutions and what stands between them are brought to int8 by
 onnxruntime's static quantisation, weights for each channel, on good pictures that it was trained on. OpenVINO is timed
 in float32 beside it. Processors' seconds are those of the graphs on 512 x 512 pixels of a good picture; verdicts those
-of all test pictures at pixel level, against onnxruntime in float32. Writes narrow.json.
+of test pictures at pixel level, int8 against float32. Writes narrow.json.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ NARROWED = [
     "Pad",
     "Resize",
 ]
+JUDGED = ("onnxruntime float32", "onnxruntime int8")
 SIDE = 512  # pixels of the pictures that are timed
 CROP = 256  # least height and width of those that ranges are taken from
 
@@ -58,6 +59,7 @@ def main() -> None:
     )
     parser.add_argument("models", nargs="+", metavar="MODEL=DATASET")
     parser.add_argument("--calibrated-on", type=int, default=4)
+    parser.add_argument("--pictures", type=int, default=1000, help="how many are judged, about; default all")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--out", type=Path, default=common.RESULTS)
     given = parser.parse_args()
@@ -65,20 +67,18 @@ def main() -> None:
     with Bar() as bar:
         for entry in given.models:
             model, _, dataset = entry.partition("=")
-            found[Path(dataset).name] = measure(
-                Path(model), Path(dataset), given.calibrated_on, given.rounds, bar
-            )
+            found[Path(dataset).name] = measure(Path(model), Path(dataset), given, bar)
     about = {"threads": runtimes.threads(), "load": round(os.getloadavg()[0], 1)}
     rows.write(given.out / "narrow.json", record.record() | about | {"sets": found})
 
 
-def measure(model: Path, dataset: Path, count: int, rounds: int, bar: Bar) -> dict[str, Any]:
-    """Seconds of each graph and verdicts on each test picture, by kind of numbers."""
+def measure(model: Path, dataset: Path, given: argparse.Namespace, bar: Bar) -> dict[str, Any]:
+    """Seconds of each graph, by kind of numbers, and how the verdicts on test pictures differ."""
     inspector = fmrnet.load(model, "cpu", engine="torch")
     content = artifact.load(model)
     content = replace(content, graphs=graphs.graphs(content.config))
     plain = GraphEngine(content, "onnxruntime")
-    good = sorted((dataset / "train" / "good").iterdir())[:count]
+    good = sorted((dataset / "train" / "good").iterdir())[: given.calibrated_on]
     pictures = [inspector._picture(path) for path in good]
     wide = stages.marked(content)  # of operators with names, which the quantisation tells apart
     narrow = {name: _int8(wide[name], list(_known(plain, name, pictures))) for name in wide}
@@ -91,25 +91,24 @@ def measure(model: Path, dataset: Path, count: int, rounds: int, bar: Bar) -> di
         )
     picture = pictures[0][:, :SIDE, :SIDE]
     picture = np.pad(picture, ((0, 0), *((0, SIDE - side) for side in picture.shape[1:])), mode="reflect")
-    seconds = _seconds(engines, picture, rounds)
-    examples = load_dataset(dataset).examples
-    verdicts: dict[str, list[tuple[float, bool]]] = {name: [] for name in engines}
+    seconds = _seconds(engines, picture, given.rounds)
+    every = load_dataset(dataset).examples
+    examples = every[:: max(1, len(every) // given.pictures)]
+    verdicts: dict[str, list[tuple[float, bool]]] = {name: [] for name in JUDGED}
     for done, example in enumerate(examples):
-        for name, engine in engines.items():
+        for name in JUDGED:
             bar.show(f"{dataset.name}, {name}", done, len(examples))
-            result = Inspector(engine, inspector.calibration, {}).inspect(example.picture, "pixel")
+            result = Inspector(engines[name], inspector.calibration, {}).inspect(example.picture, "pixel")
             verdicts[name].append((result.score, result.defective))
-    expected = verdicts["onnxruntime float32"]
+    plainly, narrowly = verdicts.values()
     return {
         "pictures": len(examples),
+        "changed_verdicts": sum(one[1] != other[1] for one, other in zip(plainly, narrowly)),
+        "largest_difference": max(abs(one[0] - other[0]) for one, other in zip(plainly, narrowly)),
         "engines": {
-            name: {
-                **{f"{graph}_processor_seconds": taken for graph, taken in seconds[name].items()},
-                "processor_seconds": sum(seconds[name].values()),
-                "changed_verdicts": sum(one[1] != other[1] for one, other in zip(each, expected)),
-                "largest_difference": max(abs(one[0] - other[0]) for one, other in zip(each, expected)),
-            }
-            for name, each in verdicts.items()
+            name: {f"{graph}_processor_seconds": one for graph, one in taken.items()}
+            | {"processor_seconds": sum(taken.values())}
+            for name, taken in seconds.items()
         },
     }
 

@@ -3,8 +3,8 @@
     python bench/experiments/stages.py MODEL [--size 512x512] [--threads 1] [--rounds 8] [--name NAME] [--out FOLDER]
 
 MODEL is one of whole pictures with general features. Its graphs are drawn anew, every operator marked with the stage
-that it belongs to, and run with the profilers of onnxruntime and OpenVINO; PyTorch is timed around its modules. Each
-operator's least time over the rounds counts, for others compute on the machine, too.
+that it belongs to, and run with the profilers of onnxruntime and OpenVINO; of PyTorch the processors' time is taken around
+its modules. Each one's least time over the rounds counts, for others compute on the machine, too.
 
 The floor of a stage is the longer of two times: its multiply-adds at the rate of a matrix product of 1,024 x 1,024, and
 the bytes of weights, of what comes in from other stages and of what goes out to them, at the rate of a copy, the
@@ -296,10 +296,10 @@ def _torch(content: artifact.Artifact, picture: NDArray[np.float32], rounds: int
     engine = of_content(content, "cpu")
     spent: Counter[str] = Counter()
     within = ["rest"]
-    turned = [time.perf_counter()]
+    turned = [time.process_time()]
 
     def turn() -> None:
-        now = time.perf_counter()
+        now = time.process_time()
         spent[within[-1]] += now - turned[0]
         turned[0] = now
 
@@ -325,7 +325,7 @@ def _torch(content: artifact.Artifact, picture: NDArray[np.float32], rounds: int
         engine.compare(engine.glance(picture))
         turn()
         each.append(Counter(spent))
-    return Counter({stage: min(one[stage] for one in each) for stage in STAGES})
+    return Counter({stage: min(one[stage] for one in each) / torch.get_num_threads() for stage in STAGES})
 
 
 if __name__ == "__main__":

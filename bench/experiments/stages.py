@@ -3,8 +3,8 @@
     python bench/experiments/stages.py MODEL [--size 512x512] [--threads 1] [--rounds 8] [--name NAME] [--out FOLDER]
 
 MODEL is one of whole pictures with general features. Its graphs are drawn anew, every operator marked with the stage
-that it belongs to, and run with the profilers of onnxruntime and OpenVINO; of PyTorch the processors' time is taken around
-its modules. Each one's least time over the rounds counts, for others compute on the machine, too.
+that it belongs to, and run with the profilers of onnxruntime and OpenVINO; of PyTorch the processors' time is taken
+around its modules. The least time over the rounds counts, for others compute on the machine, too.
 
 The floor of a stage is the longer of two times: its multiply-adds at the rate of a matrix product of 1,024 x 1,024, and
 the bytes of weights, of what comes in from other stages and of what goes out to them, at the rate of a copy, the

@@ -19,15 +19,18 @@ RESULTS = Path(__file__).parent / "results"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help='cases whose name contains this, such as "512 x 512"')
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help='cases whose name contains one of these, such as "512 x 512"'
+    )
     parser.add_argument("--budget", type=float, default=1.0, help="seconds for each candidate of a case")
     parser.add_argument("--out", type=Path, default=RESULTS / "microbench-cpu.json")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     results, limits = [], ceilings("cpu")
-    for result in measured("cpu", options.budget, options.only, limits=limits):
-        print(table(result), flush=True)
-        results.append(result)
+    for only in options.only:
+        for result in measured("cpu", options.budget, only, limits=limits):
+            print(table(result), flush=True)
+            results.append(result)
     measures = {"device": "cpu", "ceilings": limits, "results": results}
     found = record() | {"panel_memory": _panel_memory()} | measures
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from fmrnet.engines.onnx_bytes import with_weights
 from fmrnet.engines.torch_engine import TorchEngine, content_of, with_graphs
 from fmrnet.errors import ArtifactError, ConfigError
 from fmrnet.inspection.region import Region
+from fmrnet.network import weights
 from fmrnet.network.model import FMRNet
 
 for module in ("onnx", "onnx_ir", "onnxruntime"):
@@ -105,6 +106,32 @@ def test_models_of_patches_are_cut_and_laid_back_alike(monkeypatch, channels, se
     assert ran[2:].count("glance") == 2 * ran[2:].count("restore") > 2
     np.testing.assert_allclose(again.background, found.background, atol=1e-5)
     np.testing.assert_allclose(asked.restore(picture.transpose(2, 0, 1)), found.background, atol=1e-5)
+
+
+def test_runtimes_join_each_layer_with_its_bias_and_its_norm(tmp_path):
+    import onnx
+    import onnxruntime
+
+    from fmrnet.engines import graphs
+
+    small = {"channels": (8, 8, 8, 8, 8), "memory_entries": 16, "addressing_width": 16}
+    config = dataclasses.replace(preset("general"), **small)
+    held = weights.arrays(FMRNet(config).state_dict())
+    for name, graph in graphs.graphs(config).items():
+        whole = with_weights(graph.template, graph.weights, held)
+        convolutions = [one for one in onnx.load_from_string(whole).graph.node if one.op_type == "Conv"]
+        assert all(all(one.input) for one in convolutions)
+        biases = [one.input[2] for one in convolutions if len(one.input) > 2]
+        assert len(biases) == len(set(biases))  # OpenVINO joins none that two of them share
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(tmp_path / f"{name}.onnx")
+        onnxruntime.InferenceSession(whole, options, providers=["CPUExecutionProvider"])
+        left = [one.op_type for one in onnx.load(tmp_path / f"{name}.onnx").graph.node]
+        assert left.count("BatchNormalization") == (
+            name == "glance"
+        )  # the head's first has no layer before it
 
 
 def test_an_engine_is_asked_again_on_another_kind_of_machine(tmp_path, monkeypatch, caplog):

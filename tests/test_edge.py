@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from lines import Cloud, cloud_of, texture, until, write, write_model, written
 from PIL import Image
 
 import fmrnet
+from fmrnet.deployment.intake import CLIENTS
 from fmrnet.deployment.node import EdgeNode
 from fmrnet.deployment.store import Store, now
 from fmrnet.deployment.verdict import Verdict
@@ -269,6 +271,11 @@ def test_pictures_by_http(line_model, tmp_path):
                 bytes(2**24)
             )  # more than the system's buffers hold: it is read, and so is the answer
             assert huge.recv(100).split()[1] == b"413"
+        with ExitStack() as kept:  # by clients that do not close, and are more than are served at a time
+            for _ in range(CLIENTS + 1):
+                client = kept.enter_context(socket.create_connection(("127.0.0.1", node.port), timeout=2))
+                client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                assert client.recv(100).split()[1] == b"200"
 
 
 def test_a_disk_that_others_fill_costs_no_verdict_that_somebody_is_still_to_hear(tmp_path, monkeypatch):

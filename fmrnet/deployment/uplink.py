@@ -33,6 +33,14 @@ LARGEST_ANSWER = 2**20  # bytes of one with four numbers
 LARGEST_BACKGROUND = 2**29  # bytes of one with a reconstruction
 REFUSALS = {400, 413, 415, 422}  # that are about this picture, and will be the same next time
 
+REMEDIES = {  # by OpenSSL's numbers
+    9: "wait, or set the clock of this machine",
+    10: "renew its certificate, or set the clock of this machine",
+    62: "--cloud is to name it as its certificate does",
+    64: "--cloud is to name it as its certificate does",
+}
+NO_TLS = "does it speak TLS at that port?"
+
 
 class Refused(FmrnetError):
     """The cloud will not take this picture, now or later."""
@@ -178,9 +186,11 @@ class Uplink:
                 answer = response.read(largest)
                 status, given = response.status, response.headers
         except urllib3.exceptions.SSLError as error:
+            cause = next((one for one in error.args if isinstance(one, ssl.SSLError)), None)
+            code = getattr(cause, "verify_code", None)
             raise Unreachable(
-                f"{self.url} is not who it says, or not one to trust ({printable(error, 200)}); "
-                "--ca names the certificate that signs it"
+                f"{self.url} is not who it says, or not one to trust ({printable(cause or error, 200)}); "
+                + (NO_TLS if code is None else REMEDIES.get(code, "--ca names the certificate that signs it"))
             ) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Unreachable(f"{self.url} does not answer ({printable(error, 120)})") from error

@@ -7,10 +7,12 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -18,8 +20,9 @@ from lines import Cloud, cloud_of, texture, until, write, write_model, written
 from PIL import Image
 
 import fmrnet
+from fmrnet.deployment.intake import CLIENTS
 from fmrnet.deployment.node import EdgeNode
-from fmrnet.deployment.store import Store, now
+from fmrnet.deployment.store import QUEUE, Store, now
 from fmrnet.deployment.verdict import Verdict
 from fmrnet.errors import ConfigError
 
@@ -269,6 +272,11 @@ def test_pictures_by_http(line_model, tmp_path):
                 bytes(2**24)
             )  # more than the system's buffers hold: it is read, and so is the answer
             assert huge.recv(100).split()[1] == b"413"
+        with ExitStack() as kept:  # by clients that do not close, and are more than are served at a time
+            for _ in range(CLIENTS + 1):
+                client = kept.enter_context(socket.create_connection(("127.0.0.1", node.port), timeout=2))
+                client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                assert client.recv(100).split()[1] == b"200"
 
 
 def test_a_disk_that_others_fill_costs_no_verdict_that_somebody_is_still_to_hear(tmp_path, monkeypatch):
@@ -296,6 +304,35 @@ def test_a_disk_that_others_fill_costs_no_verdict_that_somebody_is_still_to_hear
     store._has_room(4096)  # of its own limit: the line goes on, whoever listens
     assert store.finals(0) == []
     store.close()
+
+
+@pytest.mark.parametrize("folder", [True, False], ids=["folder", "http"])
+def test_what_a_node_remembers_is_bounded(folder, line_model, tmp_path, monkeypatch):
+    """Sources of pictures that have gone: the last ones stay, so that none gets two verdicts, and no more."""
+    monkeypatch.setattr("fmrnet.deployment.store.KEPT", 8)
+    monkeypatch.setattr("fmrnet.deployment.node.FORGET", 4)
+    watched, batch, rounds = tmp_path / "in", 12, 3
+    watched.mkdir()
+    with edge(line_model, tmp_path / "out", **({"watch": watched} if folder else {"port": 0})) as node:
+
+        def remembered() -> int:
+            with closing(sqlite3.connect(tmp_path / "out" / QUEUE)) as queue:
+                return queue.execute("SELECT count(*) FROM seen").fetchone()[0]
+
+        for number in range(rounds):
+            names = [f"{number}-{one}.png" for one in range(batch)]
+            for name in names:
+                if folder:
+                    write(watched / name, 0)
+                else:
+                    node.take(file_of(0), name, f"/{name}")
+            until(lambda number=number: node.state()["totals"]["pictures"] == (number + 1) * batch)
+            until(lambda: remembered() <= 8 + batch)
+            assert remembered() >= 8
+            for name in names if folder else ():
+                (watched / name).unlink()
+            time.sleep(0.5 * folder)  # the folder is empty, and when it is looked at again has other pictures
+        assert node.take(file_of(0), "again", f"/{names[-1]}").number == rounds * batch + folder
 
 
 def test_deadlines_hold_whatever_the_clock_on_the_wall_says(tmp_path, monkeypatch):

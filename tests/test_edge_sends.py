@@ -68,7 +68,12 @@ def cloud(model: Path) -> Iterator[Thread]:
 @pytest.fixture
 def open_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of all pictures the windows of the upper left corner are suspect."""
-    monkeypatch.setattr("fmrnet.deployment.suspect.windows", lambda *given: [(slice(0, 32), slice(0, 64))])
+    monkeypatch.setattr("fmrnet.deployment.suspect.windows", corner)
+
+
+def corner(*given: object) -> list[tuple[slice, slice]]:
+    """The windows of the upper left corner, of whatever picture."""
+    return [(slice(0, 32), slice(0, 64))]
 
 
 @pytest.mark.parametrize("send", list(Send))
@@ -195,17 +200,26 @@ def test_features_of_more_than_a_server_takes_are_refused_before_they_are_unpack
         unpack(bomb, (2, 1, 1), 8)
 
 
-def test_the_plan_counts_bytes_and_changed_verdicts(inspector, tmp_path, monkeypatch, open_part):
+@pytest.fixture(scope="module")
+def planned(inspector: Inspector, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, planning.Plan]:
+    """A folder of three pictures with a suspect corner and two that are none, and its plan."""
+    folder = tmp_path_factory.mktemp("pictures")
     for seed in range(3):
-        write_picture(tmp_path / f"{seed}.png", spotted(seed))
-    (tmp_path / "1a.png").write_bytes(b"no picture")
-    write_picture(tmp_path / "1b.png", ground(8, 8))
-    made = planning.plan(inspector, sorted(tmp_path.glob("*.png")), 8.0)
+        write_picture(folder / f"{seed}.png", spotted(seed))
+    (folder / "1a.png").write_bytes(b"no picture")
+    write_picture(folder / "1b.png", ground(8, 8))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fmrnet.deployment.suspect.windows", corner)
+        return folder, planning.plan(inspector, sorted(folder.glob("*.png")), 8.0)
+
+
+def test_the_plan_counts_bytes_and_changed_verdicts(inspector, planned):
+    folder, made = planned
     assert (made.pictures, made.open, len(made.unreadable)) == (3, 3, 2)
     assert "1a.png" in made.unreadable[0]
     assert "smaller than a patch" in made.unreadable[1]
     found = {row.name: row for row in made.rows}
-    data = [(tmp_path / f"{seed}.png").read_bytes() for seed in range(3)]
+    data = [(folder / f"{seed}.png").read_bytes() for seed in range(3)]
     assert found["picture, lossless WebP"].up == [len(lossless(one)) for one in data]
     assert found["suspect part, lossless WebP"].up == [
         len(lossless_part(one, (0, 0, 96, 64))) for one in data
@@ -231,16 +245,18 @@ def test_the_plan_says_what_to_send(inspector):
     assert planning.Plan(1, 1, rows, 1.0, [], []).best.send == Send.whole
 
 
-def test_plan_and_cloud_paint_alike(model, inspector, cloud, tmp_path):
+def test_plan_and_cloud_paint_alike(model, inspector, planned, cloud, open_part):
+    folder, here = planned
+    up = Uplink(f"http://{cloud.address}", "tiny", version_of(model), "plan")
+    there = planning.plan(inspector, [folder / "0.png"], 8.0, uplink=up)
+    up.close()
+    assert [(row.name, row.up[0]) for row in there.rows] == [(row.name, row.up[0]) for row in here.rows]
+    assert [row.changed for row in there.rows if row.send not in (None, Send.part)] == [0, 0, 0]
+
+
+def test_the_plan_is_told(model, tmp_path):
     write_picture(tmp_path / "0.png", spotted(0))
     (tmp_path / "1.png").write_bytes(b"no picture")
-    up = Uplink(f"http://{cloud.address}", "tiny", version_of(model), "plan")
-    there = planning.plan(inspector, [tmp_path / "0.png"], 10.0, uplink=up)
-    here = planning.plan(inspector, [tmp_path / "0.png"], 10.0)
-    up.close()
-    assert [(row.name, row.up, row.changed) for row in there.rows] == [
-        (row.name, row.up, row.changed) for row in here.rows
-    ]
     done = run("plan", model, tmp_path, "--link", 10, "--device", "cpu")
     assert done.exit_code == 0
     assert "1.png" in done.output

@@ -9,16 +9,20 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
 import tritonclient.http as triton
 from commands import run
+from lines import until
 from numpy.typing import NDArray
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
@@ -28,7 +32,10 @@ from tiny import ground, make_inspector
 
 import fmrnet
 from fmrnet.deployment.endpoints import texts
+from fmrnet.deployment.models import version_of
 from fmrnet.deployment.protocol import HEADER_LENGTH, Request, decode_response, encode_request
+from fmrnet.deployment.server import listen
+from fmrnet.deployment.uplink import Unreachable, Uplink
 from fmrnet.inspection.inspector import Inspector, Result
 
 PICTURE = ground(seed=3)
@@ -301,14 +308,31 @@ def test_the_guide_says_what_is_so(server: Process, tmp_path: Path, monkeypatch:
     names: dict[str, Any] = {}
     exec(snippet.replace("localhost:8000", server.address), names)
     assert names["answer"].as_numpy("mask").shape == PICTURE.shape
-    (asked,) = re.findall(r"curl http://localhost:8000(/\S+)", guide)
-    assert ask(server.address, asked)[0] == 200
+    guide = re.sub(
+        r"^ *curl.*?[^\\]$", "", guide, flags=re.DOTALL | re.MULTILINE
+    )  # whose options are its own
     shown = run("serve", "--help").output
     assert set(re.findall(r"--[a-z][a-z-]+", guide)) <= set(re.findall(r"--[a-z][a-z-]+", shown))
     table = re.findall(r"\| `NAME\.(\w+)` \|", guide)
     assert [ask(server.address, f"/v2/models/carpet.{kind}")[0] for kind in table] == [200] * 3
     outputs = json.loads(ask(server.address, "/v2/models/carpet.pixel")[2])["outputs"]
     assert all(f"`{one['name']}`" in guide for one in outputs)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+def test_the_guide_inspects_by_curl(server: Process, tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "serve.md").read_text()
+    (curl,) = re.findall(r"```sh\n(curl.*?)```", guide, re.DOTALL)
+    (tmp_path / "panels").mkdir()
+    (tmp_path / "panels" / "7.png").write_bytes(saved(PICTURE, "PNG"))
+    command = ["sh", "-ec", curl.replace("localhost:8000", server.address)]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    answer, end = json.JSONDecoder().raw_decode(said)
+    found = {one["name"]: one["data"] for one in answer["outputs"]}
+    body, headers = encode_request(Request({"picture": PICTURE}, {"p_value": True}))
+    _, sent, expected = ask(server.address, "/v2/models/carpet.pixel/infer", body, headers)
+    assert found["p_value"] == decode_response(expected, sent[HEADER_LENGTH.lower()]).outputs["p_value"]
+    assert json.loads(said[end:])["name"] == "carpet.pixel"
 
 
 def test_metrics_log_and_status_tell_what_happened(server: Process) -> None:
@@ -338,6 +362,29 @@ def test_metrics_log_and_status_tell_what_happened(server: Process) -> None:
     assert shown["edges"][0]["name"] == "press 4"
     assert shown["recent"][0]["model"] == "carpet.patch"
     assert {model["name"] for model in shown["models"]} == {"carpet", "tile.v2"}
+
+
+def test_a_picture_is_followed_from_edge_to_log_though_it_is_refused(server: Process, folder: Path) -> None:
+    version = version_of(folder / "carpet.fmr")
+    encoded = io.BytesIO()
+    Image.fromarray(PICTURE).save(encoded, "PNG")
+    for model, edge, status in (("carpet", "press 4", 200), ("carpet", "Presse é", 200), ("rug", "5", 404)):
+        uplink = Uplink(f"http://{server.address}", model, version, edge)
+        request = f"{edge}-{status}-{version}"
+        with suppress(Unreachable):
+            uplink.ask(request, encoded.getvalue(), 0.05)
+        uplink.close()
+        until(lambda sent=request: sent in [unquote(line.get("id", "")) for line in server.log])
+        lines = [line for line in server.log if unquote(line.get("id", "")) == request]
+        assert [line["status"] for line in lines] == [status]
+
+
+def test_answers_wait_for_no_acknowledgement() -> None:
+    """Nagle's algorithm is off on what is accepted, else the body of an answer comes 40 ms after its head."""
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.slow

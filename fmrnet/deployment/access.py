@@ -71,7 +71,7 @@ class Access:
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 seconds = time.perf_counter() - started
                 if unread:  # a connection that is closed on unsent bytes takes the answer with it
-                    await send(message | {"more_body": True})
+                    await send({**message, "more_body": True})
                     with suppress(TimeoutError):
                         await asyncio.wait_for(drained(), LINGER)
                     message = {"type": "http.response.body", "body": b""}

@@ -43,6 +43,7 @@ STRICT = {
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-cache",
 }
+SMALL = 2**14  # bytes of an answer that is sooner encoded than handed to a thread
 SCHEMA = "#/components/schemas/"
 log = logging.getLogger(__name__)
 
@@ -105,6 +106,44 @@ def make_app(
         asked = f"{request.method} {request.url.path}"
         return error_response(error.status_code, f"{asked}: {error.detail}", dict(error.headers or {}))
 
+    # Routes are tried in their order, and this is what is asked most.
+    @app.post("/v2/models/{model}/infer", **INFER)
+    @app.post("/v2/models/{model}/versions/{version}/infer", **INFER)
+    async def infer(request: Request, model: str, version: str | None = None) -> Response:
+        """Ask a model."""
+        found, endpoint = models.find(model, version)
+        request.state.model, fields = model, request.state.fields
+        fields |= {"model": model, "version": found.version}
+        if not models.ready:
+            return _not_warm()
+        if fields["edge"]:
+            journal.heard(fields["edge"])
+        with Body(request, room, queue, largest) as body:
+            data = await body.read()
+            request.state.received = len(data)
+            if (length := request.headers.get(HEADER_LENGTH)) == "0":
+                asked = protocol.decode_raw(data, endpoint.file)
+            else:
+                asked = protocol.decode_request(data, length)
+            if asked.id and "x-request-id" not in request.headers:
+                fields["id"] = short(asked.id)
+            job = partial(endpoint.answer, endpoint.checked(asked))
+            timed = await _done(request, queue.submit(job))
+        answer: Answer = timed.value
+        journal.computed(model, timed.waited, timed.computed)
+        fields |= {"waited": round(timed.waited, 4), "computed": round(timed.computed, 4)}
+        if (result := answer.result) is not None:
+            verdict = {"defective": result.defective, "score": result.score, "p_value": result.p_value}
+            fields |= verdict
+            names = ("id", "edge", "line", "version", "score", "p_value")
+            journal.verdict(model, result.defective, {name: fields[name] for name in names})
+        response = protocol.Response(model, found.version, answer.outputs, asked.id)
+        as_bytes = {name: asked.outputs.get(name, asked.binary) for name in answer.outputs}
+        encode = partial(protocol.encode_response, response, as_bytes)
+        small = sum(array.nbytes for array in answer.outputs.values()) <= SMALL
+        content, headers = encode() if small else await asyncio.to_thread(encode)
+        return Response(content, headers=headers)
+
     for path, (package, name, kind) in PAGE.items():
         content = files(package).joinpath(name).read_bytes()
         app.get(path, include_in_schema=False)(partial(_static, content, kind))
@@ -165,38 +204,6 @@ def make_app(
         """Whether a model is warm."""
         models.find(model, version)
         return JSONResponse({"name": model, "ready": True}) if models.ready else _not_warm()
-
-    @app.post("/v2/models/{model}/infer", **INFER)
-    @app.post("/v2/models/{model}/versions/{version}/infer", **INFER)
-    async def infer(request: Request, model: str, version: str | None = None) -> Response:
-        """Ask a model."""
-        found, endpoint = models.find(model, version)
-        request.state.model, fields = model, request.state.fields
-        fields |= {"model": model, "version": found.version}
-        if not models.ready:
-            return _not_warm()
-        if fields["edge"]:
-            journal.heard(fields["edge"])
-        with Body(request, room, queue, largest) as body:
-            data = await body.read()
-            request.state.received = len(data)
-            asked = protocol.decode_request(data, request.headers.get(HEADER_LENGTH))
-            if asked.id and "x-request-id" not in request.headers:
-                fields["id"] = short(asked.id)
-            job = partial(endpoint.answer, endpoint.checked(asked))
-            timed = await _done(request, queue.submit(job))
-        answer: Answer = timed.value
-        journal.computed(model, timed.waited, timed.computed)
-        fields |= {"waited": round(timed.waited, 4), "computed": round(timed.computed, 4)}
-        if (result := answer.result) is not None:
-            verdict = {"defective": result.defective, "score": result.score, "p_value": result.p_value}
-            fields |= verdict
-            names = ("id", "edge", "line", "version", "score", "p_value")
-            journal.verdict(model, result.defective, {name: fields[name] for name in names})
-        response = protocol.Response(model, found.version, answer.outputs, asked.id)
-        as_bytes = {name: asked.outputs.get(name, asked.binary) for name in answer.outputs}
-        content, headers = await asyncio.to_thread(protocol.encode_response, response, as_bytes)
-        return Response(content, headers=headers)
 
     app.openapi = partial(_openapi, app, models)  # type: ignore[method-assign]
     with suppress(ModuleNotFoundError):  # traces, where OpenTelemetry is installed
@@ -276,7 +283,7 @@ INFER: dict[str, Any] = {
                 "in": "header",
                 "required": False,
                 "schema": {"type": "integer", "minimum": 0},
-                "description": "How long the JSON is, where bytes of tensors follow it",
+                "description": "How long the JSON is, where bytes of tensors follow it; 0: the body is a file alone",
             }
         ],
         "requestBody": {

@@ -68,9 +68,10 @@ class TensorOf:
 
 
 class Endpoint(Protocol):
-    """Something that a model answers."""
+    """Something that a model answers; `file` is the input that a body of nothing else is taken for."""
 
     name: str
+    file: str
     inputs: Mapping[str, TensorOf]
     outputs: Mapping[str, TensorOf]
 
@@ -116,6 +117,7 @@ class Inspection:
         Of a picture.
     """
 
+    file = "file"
     inputs: Mapping[str, TensorOf] = {
         "picture": TensorOf("UINT8", (-1, -1, -1)),
         "file": TensorOf("BYTES", (1,)),
@@ -205,6 +207,7 @@ class Decoding:
     """
 
     name = "decoder"
+    file = "features"
 
     def __init__(self, inspector: Inspector, most_pixels: int) -> None:
         self._engine, self._most_pixels = inspector.engine, most_pixels

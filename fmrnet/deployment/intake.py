@@ -106,17 +106,6 @@ class _Server(ThreadingHTTPServer):
         finally:
             self._free.release()
 
-    def shutdown_request(self, request: Any) -> None:
-        """Close a connection when its client has read the answer, though it may still be sending what is refused."""
-        until = time.monotonic() + LINGER
-        with suppress(OSError):  # it may be gone
-            request.shutdown(socket.SHUT_WR)
-            while (left := until - time.monotonic()) > 0:
-                request.settimeout(left)
-                if not request.recv(2**16):
-                    break
-        self.close_request(request)
-
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away in the middle is no error of the node; anything else is."""
         error = sys.exception()
@@ -127,6 +116,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     node: ClassVar[Taker]
     timeout = SLOWEST
+    unread = True  # whether some of the request may still come
 
     def do_POST(self) -> None:
         """Take a picture in."""
@@ -153,6 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
         picture = self.rfile.read(int(length))
         if len(picture) < int(length):
             return None  # the client has gone
+        self.unread = False
         try:
             verdict = self.node.take(picture, name, None if key is None else f"/{key}")
         except OSError as error:
@@ -163,6 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Tell a verdict or the state."""
+        self.unread = "Content-Length" in self.headers
         url = urlsplit(self.path)
         first, _, number = url.path.strip("/").partition("/")
         after = parse_qs(url.query).get("after", ["0"])[0]
@@ -184,6 +176,17 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(403, {"error": "programs are served here, not pages"})
             return False
         return True
+
+    def finish(self) -> None:
+        """Read what a client still sends of a refused request: were it cut off, it would not read the answer."""
+        super().finish()
+        until = time.monotonic() + LINGER
+        with suppress(OSError):  # it may be gone
+            if self.unread:
+                self.connection.shutdown(socket.SHUT_WR)
+            while self.unread and (left := until - time.monotonic()) > 0:
+                self.connection.settimeout(left)
+                self.unread = bool(self.connection.recv(2**16))
 
     def _send(self, status: int, content: dict[str, Any]) -> None:
         body = json.dumps(content, allow_nan=False).encode() + b"\n"

@@ -38,7 +38,9 @@ __all__ = ["EdgeNode", "Listener"]
 LOCK = ".fmrnet.lock"
 WORKERS = 4  # requests to the cloud at a time
 TICK = 0.2  # seconds between two looks at deadlines
-FORGET = 10_000  # looks at the folder between two times that vanished files are forgotten
+FORGET = (
+    10_000  # looks at the folder, or pictures where there is none, until those that have gone are forgotten
+)
 NO_MEMORY = "not enough memory for a picture of this size; cut it into pieces"
 
 
@@ -171,7 +173,7 @@ class EdgeNode:
         self._turn, self._fresh = threading.Lock(), 0
         self._at_work: set[int] = set()
         self._claims = threading.Lock()
-        self._looks = 0
+        self._looks = FORGET
         self._resources = ExitStack()
         with ExitStack() as opened:
             self._watch = None if watch is None else Watch(Path(watch), self._is_known)
@@ -245,6 +247,8 @@ class EdgeNode:
                 if known is not None:
                     return known
             verdict = self.store.add(self._glance(picture, name, whole), picture, source)
+            if self._watch is None and verdict.number % FORGET == 0:
+                self.store.forget(())
         for listener in self._listeners:
             listener.first(verdict)
         return verdict
@@ -374,8 +378,9 @@ class EdgeNode:
                 self._watch.again(found)
                 raise
         self._looks += 1
-        if self._looks % FORGET == 1 and (sources := self._watch.sources()):
+        if self._looks >= FORGET and (sources := self._watch.sources()):  # else the folder may be away
             self.store.forget(sources)
+            self._looks = 0
         self._watch.wait()
 
     def _take_file(self, found: Found) -> None:

@@ -1,9 +1,10 @@
 """Requests and responses of the Open Inference Protocol v2, with its binary tensor extension, in NumPy.
 
 A body is JSON, which names the tensors, and after it the bytes of those tensors that the JSON holds no `data` of;
-the HTTP header HEADER_LENGTH says how long the JSON is where there are such bytes. Client and server alike encode and
-decode here. The bytes are a stranger's: the JSON is read up to LARGEST_JSON, and a tensor's size is held against the
-bytes that are there before anything of that size is made. What is decoded shares the memory of the body.
+the HTTP header HEADER_LENGTH says how long the JSON is where there are such bytes. Where it says 0, the body is a file,
+and nothing else. Client and server alike encode and decode here. The bytes are a stranger's: the JSON is read up to
+LARGEST_JSON, and a tensor's size is held against the bytes that are there before anything of that size is made. What is
+decoded shares the memory of the body.
 
 https://github.com/kserve/open-inference-protocol, and Triton's extension_binary_data.md
 """
@@ -34,6 +35,7 @@ __all__ = [
     "Response",
     "ResponseHeader",
     "datatype_of",
+    "decode_raw",
     "decode_request",
     "decode_response",
     "encode_request",
@@ -205,6 +207,13 @@ def decode_request(body: bytes | bytearray, header_length: str | None = None) ->
             )
         outputs[one.name] = _flag(one.parameters.get("binary_data", binary), "binary_data")
     return Request(_tensors(header.inputs, rest), outputs, header.id, parameters, binary)
+
+
+def decode_raw(body: bytes | bytearray, name: str) -> Request:
+    """The request in a body that is nothing but a file: the input `name`, BYTES [1]. HEADER_LENGTH is 0 then."""
+    content = np.empty(1, object)
+    content[0] = bytes(body)
+    return Request({name: content}, binary=False)
 
 
 def encode_response(

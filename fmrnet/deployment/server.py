@@ -27,10 +27,14 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that listens at an address; port 0 is any that is free. ConfigError names one that is not to be had."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=WAITING)
+        listening = socket.create_server((host, port), family=family, backlog=WAITING)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{host}:{port}: {reason}; name another address or port") from None
+    # What it accepts takes this after it. asyncio asks for it, too, but of sockets that name their protocol alone.
+    # Without it an answer's second piece waits until the first is acknowledged, which clients put off by 40 ms.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def server(app: FastAPI, *, certificate: Path | None = None, key: Path | None = None) -> uvicorn.Server:
@@ -54,6 +58,7 @@ def server(app: FastAPI, *, certificate: Path | None = None, key: Path | None = 
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nothing here asks where a client is
         h11_max_incomplete_event_size=LARGEST_HEAD,
         timeout_keep_alive=round(IDLE_SECONDS),
         timeout_graceful_shutdown=FINISH_SECONDS,

@@ -28,9 +28,18 @@ __all__ = ["Answer", "Backoff", "Refused", "Unreachable", "Uplink", "read_token"
 
 FIRST, LONGEST = 0.2, 30.0  # seconds: the greatest pause after the first failure, and after many
 CONNECT, READ = 3.0, 15.0  # seconds until a link is taken for dead
+VISIBLE = "".join(map(chr, range(33, 127)))  # what stands in a header as it is; the rest is percent-encoded
 LARGEST_ANSWER = 2**20  # bytes of one with four numbers
 LARGEST_BACKGROUND = 2**29  # bytes of one with a reconstruction
 REFUSALS = {400, 413, 415, 422}  # that are about this picture, and will be the same next time
+
+REMEDIES = {  # by OpenSSL's numbers
+    9: "wait, or set the clock of this machine",
+    10: "renew its certificate, or set the clock of this machine",
+    62: "--cloud is to name it as its certificate does",
+    64: "--cloud is to name it as its certificate does",
+}
+NO_TLS = "does it speak TLS at that port?"
 
 
 class Refused(FmrnetError):
@@ -101,14 +110,15 @@ class Uplink:
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise ConfigError(f"--cloud {url}: expected a URL such as https://cloud.example:8000")
         self.url = url.rstrip("/")
-        self._model = f"{self.url}/v2/models/{quote(model, safe='')}.{{}}/versions/{version}/infer"
+        root = (parsed.path or "").rstrip("/")
+        self._model = f"{root}/v2/models/{quote(model, safe='')}.{{}}/versions/{version}/infer"
         self._headers = {"X-Edge": quote(platform.node()), "X-Line": quote(line)}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
-        trusted = None
+        trusted: dict[str, Any] = {}
         if parsed.scheme == "https":
             try:
-                trusted = ssl.create_default_context(cafile=authority)
+                trusted["ssl_context"] = ssl.create_default_context(cafile=authority)
             except OSError as error:
                 reason = "no certificate in PEM" if isinstance(error, ssl.SSLError) else error.strerror
                 raise ConfigError(
@@ -116,12 +126,13 @@ class Uplink:
                 ) from error
         elif authority is not None:
             raise ConfigError(f"--cloud {url}: expected an https:// URL with --ca")
-        self._pool = urllib3.PoolManager(
+        self._pool = urllib3.connection_from_url(
+            self.url,
             maxsize=connections,
             block=True,
             retries=False,
-            ssl_context=trusted,
             timeout=urllib3.Timeout(connect=CONNECT, read=READ),
+            **trusted,
         )
 
     def ask(self, request: str, picture: bytes, false_alarms: float) -> Answer:
@@ -130,7 +141,7 @@ class Uplink:
         Parameters
         ----------
         request : str
-            An id, the same each time this is asked.
+            An id, the same each time this is asked. It goes as X-Request-Id, too, for the log of whoever refuses it.
         picture : bytes
         false_alarms : float
 
@@ -162,23 +173,24 @@ class Uplink:
 
     def _infer(self, endpoint: str, asked: Request, largest: int) -> Mapping[str, NDArray[Any]]:
         """The outputs of a request, of up to so many bytes."""
-        where = self._model.format(endpoint)
         body, headers = encode_request(asked)
         try:
             with self._pool.request(
                 "POST",
-                where,
+                self._model.format(endpoint),
                 body=body,
-                headers=headers | self._headers,
+                headers=headers | self._headers | {"X-Request-Id": quote(asked.id, VISIBLE)},
                 preload_content=False,
                 redirect=False,
             ) as response:
                 answer = response.read(largest)
                 status, given = response.status, response.headers
         except urllib3.exceptions.SSLError as error:
+            cause = next((one for one in error.args if isinstance(one, ssl.SSLError)), None)
+            code = getattr(cause, "verify_code", None)
             raise Unreachable(
-                f"{self.url} is not who it says, or not one to trust ({printable(error, 200)}); "
-                "--ca names the certificate that signs it"
+                f"{self.url} is not who it says, or not one to trust ({printable(cause or error, 200)}); "
+                + (NO_TLS if code is None else REMEDIES.get(code, "--ca names the certificate that signs it"))
             ) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Unreachable(f"{self.url} does not answer ({printable(error, 120)})") from error
@@ -186,7 +198,7 @@ class Uplink:
             said = printable(answer.decode(errors="replace"), 200)
             if status in REFUSALS:
                 raise Refused(f"the cloud refuses this picture ({status}): {said}")
-            raise Unreachable(f"{where} answers {status}: {said}", _seconds(given.get("Retry-After")))
+            raise Unreachable(f"{self.url} answers {status}: {said}", _seconds(given.get("Retry-After")))
         try:
             return decode_response(answer, given.get(HEADER_LENGTH)).outputs
         except ProtocolError as error:
@@ -197,7 +209,7 @@ class Uplink:
 
     def close(self) -> None:
         """Let go of all connections."""
-        self._pool.clear()
+        self._pool.close()
 
 
 class Backoff:

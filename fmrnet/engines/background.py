@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
 from fmrnet import fast
-from fmrnet.engines.engine import DAMAGED
+from fmrnet.engines.engine import BREADTH, DAMAGED, HALF
 from fmrnet.errors import ArtifactError
 from fmrnet.network.general import GRIDS
 from fmrnet.network.learned_fusion import alarm, beyond_good, learned_map
@@ -45,8 +45,6 @@ __all__ = [
 MODALITIES = ("gms", "ssim", "residual")
 BATCH = 256  # patches at a time: bounds the memory that the network's inner layers take
 ALARM_PIXELS = 64  # of a patch, the greatest, whose mean is its alarm: a defect is no lone pixel
-HALF = 6.0  # sum of the surprises, where the map is 1/2
-BREADTH = 4.0  # of its slope there: few pixels are to come so near to 1 that they cannot be told apart
 COARSE = 1  # number of the witness that looks from afar
 
 

@@ -14,7 +14,23 @@ from numpy.typing import NDArray
 from fmrnet.config import Config
 from fmrnet.errors import ArtifactError, ConfigError
 
-__all__ = ["DAMAGED", "Engine", "Found", "Seen", "all_readings", "decoded", "filled"]
+__all__ = [
+    "BREADTH",
+    "DAMAGED",
+    "HALF",
+    "Engine",
+    "Found",
+    "Seen",
+    "all_readings",
+    "decoded",
+    "filled",
+    "patches",
+    "readings_of",
+    "unpainted",
+]
+
+HALF = 6.0  # sum of the surprises, where the map is 1/2
+BREADTH = 4.0  # of its slope there: few pixels are to come so near to 1 that they cannot be told apart
 
 DAMAGED = "the model gives no number for this picture: its weights are damaged; train it again"
 
@@ -125,3 +141,52 @@ def all_readings(config: Config, seen: NDArray[np.float32], own: NDArray[np.floa
     if not config.generator:
         return seen
     return np.concatenate((own[:1], seen[1:], own[1:])) if config.general else own
+
+
+def patches(length: int, size: int, step: int) -> int:
+    """How many patches, `step` apart, it takes to cover so many pixels; the last may reach beyond them.
+
+    >>> patches(64, 64, 32), patches(65, 64, 32), patches(128, 64, 32)
+    (1, 2, 3)
+    """
+    return 1 - -max(length - size, 0) // step
+
+
+def readings_of(
+    config: Config, readings: NDArray[np.float32], rows: slice, columns: slice
+) -> NDArray[np.float32]:
+    """The readings of a part of a picture, in whole cells: those of patches half a patch apart.
+
+    Without general features, those of the early exit are no part of what the pixel level says: then they are left.
+    """
+    if not config.general:
+        return readings
+    size = config.patch_size
+    places = (
+        slice(
+            side.start // (size // 2),
+            side.start // (size // 2) + patches(side.stop - side.start, size, size // 2),
+        )
+        for side in (rows, columns)
+    )
+    return readings[:, *places]
+
+
+def unpainted(config: Config, seen: Seen, surprise: NDArray[np.float32]) -> Found:
+    """What the pixel level would find if the network's own witnesses were not surprised anywhere.
+
+    Parameters
+    ----------
+    config : Config
+        With general features and a generator.
+    seen : Seen
+    surprise : (H, W) float32
+        The sum of the surprises of all witnesses on general features.
+    """
+    mapped = 1 / (1 + np.exp((HALF - surprise) / BREADTH))
+    own = np.stack((seen.readings[0], np.zeros_like(seen.readings[0])))
+    if seen.inside is not None:
+        mapped = mapped * seen.inside
+    return Found(
+        mapped.astype(np.float32), surprise, all_readings(config, seen.readings, own), seen.picture.copy()
+    )

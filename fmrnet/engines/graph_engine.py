@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fmrnet.artifact import Artifact
 from fmrnet.config import Config
-from fmrnet.engines.engine import Found, Seen, all_readings, filled
+from fmrnet.engines.engine import Found, Seen, all_readings, filled, readings_of
 from fmrnet.engines.onnx_bytes import with_weights
 from fmrnet.engines.patches import corners, cut, laid
 from fmrnet.engines.runtimes import ANEW, RUNTIMES, Graph
@@ -148,6 +148,19 @@ class GraphEngine:
             all_readings(self.config, seen.readings, own),
             known["background"][0, :, :height, :width] if self.config.generator else None,
         )
+
+    def part(self, seen: Seen, rows: slice, columns: slice) -> Seen:
+        """As `fmrnet.engines.torch_engine.TorchEngine`."""
+        known = {name: values[..., rows, columns].copy() for name, values in seen.kept.items()}
+        readings = readings_of(self.config, seen.readings, rows, columns)
+        within = None if seen.inside is None else seen.inside[rows, columns]
+        return Seen(seen.picture[:, rows, columns], readings, seen.typical, known, within)
+
+    def surprise(self, seen: Seen) -> NDArray[np.float32]:
+        """As `fmrnet.engines.torch_engine.TorchEngine`."""
+        _, height, width = seen.picture.shape
+        found: NDArray[np.float32] = seen.kept["surprise"][:height, :width]
+        return found
 
     def restore(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
         """As `fmrnet.engines.engine.Engine`."""

@@ -16,7 +16,8 @@ import onnx_ir as ir
 
 from fmrnet.artifact import Graph
 from fmrnet.config import Config
-from fmrnet.engines.background import ALARM_PIXELS, BREADTH, COARSE, HALF
+from fmrnet.engines.background import ALARM_PIXELS, COARSE
+from fmrnet.engines.engine import BREADTH, HALF
 from fmrnet.engines.graph_engine import MAPS, OPSET, inputs_of, outputs_of
 from fmrnet.engines.onnx_layers import Builder, Value, neighbours
 from fmrnet.fast.blurs import BLUR_RADIUS, BLUR_SIGMA, CELL

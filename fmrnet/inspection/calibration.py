@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
+from fmrnet.engines import tiles
 from fmrnet.engines.engine import Engine, Found
 from fmrnet.errors import ArtifactError, ConfigError, DatasetError
 from fmrnet.inspection.early_exit import LOST, EarlyExit
@@ -153,9 +154,18 @@ class Calibration:
         picture, patch = (dataclasses.replace(good, parts=parts) for good in (self.picture, self.patch))
         return dataclasses.replace(self, picture=picture, patch=patch, pixels=pixels)
 
+    @property
+    def exit_level(self) -> float:
+        """The p-value of the early exit beyond which a picture leaves there as good; 1: none does."""
+        return max(self.early_exit.level(self.false_alarms), self.false_alarms)
+
     def is_settled(self, surprise: float) -> bool:
         """Whether a picture that surprises the early exit so much leaves there as good."""
-        return self.patch.p_value(surprise) > max(self.early_exit.level(self.false_alarms), self.false_alarms)
+        return self.patch.p_value(surprise) > self.exit_level
+
+    def suspect(self, patch_p_values: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """The patches, by their p-values at the early exit, that keep a picture from leaving there."""
+        return patch_p_values <= self.exit_level
 
     def at(self, false_alarms: float) -> Calibration:
         """The same at another rate of false alarms.
@@ -323,8 +333,8 @@ class _Evidence:
 def _evidence(
     engine: Engine, name: str, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None
 ) -> _Evidence:
-    seen = engine.glance(picture, inside)
-    found = engine.compare(seen)
+    seen = tiles.glance(engine, picture, inside)
+    found = tiles.compare(engine, seen)
     values = found.anomaly_map.astype(np.float64)
     if inside is not None:
         values = values[inside]

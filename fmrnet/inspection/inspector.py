@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fmrnet import artifact
 from fmrnet.config import Config
+from fmrnet.engines import tiles
 from fmrnet.engines.choice import choose
 from fmrnet.engines.engine import DAMAGED, Engine, filled
 from fmrnet.errors import ArtifactError, ConfigError, DatasetError, PictureError, SizeError
@@ -236,7 +237,7 @@ class Inspector:
         whole = self._whole(image)
         picture, inside = self._picture(image, whole), self._inside
         calibration = self.calibration.of_size(picture[0].size if inside is None else int(inside.sum()))
-        glance = self.engine.glance(picture, inside)
+        glance = tiles.glance(self.engine, picture, inside)
         seen = look(picture, inside)
         passed = calibration.limits.passed_by(seen, glance.typical)
         good = calibration.patch
@@ -245,7 +246,8 @@ class Inspector:
         surprise, found, mask, background, pixel_p_values = float(surprises.max()), None, None, None, None
         settled = not passed and calibration.is_settled(surprise)
         if level == "pixel" or (level == "auto" and not settled):
-            compared = self.engine.compare(glance)
+            suspect = self._suspect(patch_p_values) if level == "auto" and not passed else None
+            compared = tiles.compare(self.engine, glance, suspect)
             good = calibration.picture
             surprises = good.surprise(compared.readings)
             pixel_p_values = good.p_values(surprises)
@@ -435,7 +437,15 @@ class Inspector:
             raise ConfigError(
                 "this model has no generator, and restores no background; train one with another preset than instant"
             )
-        return self.engine.restore(picture)
+        return tiles.restore(self.engine, picture)
+
+    def _suspect(self, patch_p_values: NDArray[np.float64]) -> list[tiles.Box] | None:
+        """The windows that keep a picture from leaving early; None if none does, or all do for want of an exit's level."""
+        size, found = self.config.patch_size, np.argwhere(self.calibration.suspect(patch_p_values))
+        if self.calibration.exit_level == 1 or not len(found):
+            return None
+        corners = size // 2 * found
+        return [(slice(row, row + size), slice(column, column + size)) for row, column in corners.tolist()]
 
     @property
     def _inside(self) -> NDArray[np.bool_] | None:

@@ -1,0 +1,270 @@
+"""Large pictures in tiles, and the pixel level on suspect windows alone.
+
+A picture of more than PIXELS passes in tiles that overlap, so that what an engine takes is bounded. Tiles begin where
+cells of the network and patches begin, and what each says of its core is kept. The core lies so far from where its
+tile was cut that hardly anything of the cut is felt there (bench/results/panels.json); 352 pixels away, with patches
+of 64, all but rounding is gone. The typical distance is the median of the tiles', by their size.
+
+What has been seen of a picture can be compared in parts, for the witnesses on general features have seen it already:
+only what generator and fusion see is to be laid around them, which is less.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmrnet.config import Config
+from fmrnet.engines.engine import Engine, Found, Seen, patches, unpainted
+
+__all__ = ["PIXELS", "Box", "compare", "glance", "restore"]
+
+PIXELS = 2**22  # that pass at once; an engine takes 150 to 400 bytes for each
+SEEN = 256  # pixels around a core, and a patch more, for the early exit
+PAINTED = 128  # the same for the pixel level
+AROUND = 64  # the same for a suspect window
+PARTS = 0.5  # of a picture that is compared in parts; if they are more, the whole is
+
+Box = tuple[slice, slice]  # rows and columns of a picture as it is filled up
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """What has been seen of a tile, and its core, of a picture."""
+
+    core: Box
+    box: Box
+    seen: Seen
+
+
+def glance(engine: Engine, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> Seen:
+    """As `Engine.glance`, in tiles if the picture is large and has no mask. Raises as that."""
+    if picture[0].size <= PIXELS or inside is not None or not hasattr(engine, "part"):
+        return engine.glance(picture, inside)
+    config = engine.config
+    size, cell = _filled(picture, config), _cell(config)
+    step = config.patch_size // 2 if config.general else config.stride
+    readings: _Readings | None = None
+    tiles = []
+    for core in _cores(size, cell, SEEN + config.patch_size):
+        box = _around(core, size, cell, SEEN + config.patch_size)
+        seen = engine.glance(np.ascontiguousarray(picture[:, *box]))
+        readings = readings or _Readings(len(seen.readings), size, config.patch_size, step)
+        readings.place(seen.readings, core, box)
+        kept = _around(core, size, cell, PAINTED + config.patch_size)
+        part = engine.part(seen, *_from(box, kept))
+        tiles.append(_Tile(core, kept, replace(part, picture=picture[:, *kept])))
+    assert readings is not None
+    return Seen(picture, readings.values, _typical(tiles), tiles)
+
+
+def compare(engine: Engine, seen: Seen, suspect: Sequence[Box] | None = None) -> Found:
+    """As `Engine.compare`, in tiles if the picture was seen in tiles.
+
+    Parameters
+    ----------
+    engine : Engine
+    seen : Seen
+        What `glance` gave.
+    suspect : sequence of Box, optional
+        The windows that are held against their background, where the model has general features and a generator.
+        Elsewhere the picture is its own background, and the map tells what the early exit knows. Default: all of it.
+    """
+    config: Config = engine.config
+    if not isinstance(seen.kept, list):
+        if suspect is None or not (config.general and config.generator and hasattr(engine, "part")):
+            return engine.compare(seen)
+        return _in_parts(engine, seen, suspect)
+    channels, height, width = seen.picture.shape
+    anomaly_map, evidence = (np.empty((height, width), np.float32) for _ in range(2))
+    background = np.empty((channels, height, width), np.float32) if config.generator else None
+    readings: _Readings | None = None
+    for tile in seen.kept:
+        within = (
+            None if suspect is None else [_from(tile.box, one) for one in suspect if _meet(one, tile.box)]
+        )
+        found = compare(engine, tile.seen, within)
+        there = _from(tile.box, tile.core)
+        anomaly_map[tile.core], evidence[tile.core] = found.anomaly_map[there], found.evidence[there]
+        if background is not None and found.background is not None:
+            background[:, *tile.core] = found.background[:, *there]
+        readings = readings or _of_pixels(len(found.readings), seen, config)
+        readings.place(found.readings, tile.core, tile.box)
+    assert readings is not None
+    return Found(anomaly_map, evidence, readings.values, background)
+
+
+def restore(engine: Engine, picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """As `Engine.restore`, in tiles if the picture is large."""
+    if picture[0].size <= PIXELS:
+        return engine.restore(picture)
+    config, restored = engine.config, np.empty_like(picture)
+    size, cell = _filled(picture, config), _cell(config)
+    for core in _cores(size, cell, PAINTED + config.patch_size):
+        box = _around(core, size, cell, PAINTED + config.patch_size)
+        painted = engine.restore(np.ascontiguousarray(picture[:, *box]))
+        restored[:, *core] = painted[:, *_from(box, core)]
+    return restored
+
+
+class _Readings:
+    """The readings of a picture, (count, rows, columns), put together from those of its parts."""
+
+    def __init__(self, count: int, size: tuple[int, int], side: int, step: int) -> None:
+        self._size, self._side, self._step = size, side, step
+        self.values = np.zeros((count, *(patches(length, side, step) for length in size)), np.float32)
+
+    def place(self, found: NDArray[np.float32], core: Box, box: Box) -> None:
+        """Keep, of what was found in a box, what is said of the patches that begin in its core."""
+        here, there = [], []
+        for inner, outer, length in zip(core, box, self._size):
+            start, shift = inner.start // self._step, outer.start // self._step
+            stop = None if inner.stop >= length else inner.stop // self._step
+            here.append(slice(start, stop))
+            there.append(slice(start - shift, None if stop is None else stop - shift))
+        self.values[:, *here] = found[:, *there]
+
+
+def _of_pixels(count: int, seen: Seen, config: Config) -> _Readings:
+    return _Readings(count, _filled(seen.picture, config), config.patch_size, config.patch_size // 2)
+
+
+def _in_parts(engine: Any, seen: Seen, suspect: Sequence[Box]) -> Found:
+    """The pixel level of suspect windows alone; of all, if they are many."""
+    config: Config = engine.config
+    size, cell, around = _filled(seen.picture, config), _cell(config), AROUND + config.patch_size
+    windows = [_around(one, size, cell, config.patch_size // 2) for one in suspect]
+    cores = _joined(windows, size, cell, around)
+    boxes = [_around(core, size, cell, around) for core in cores]
+    if sum(_area(box) for box in boxes) > PARTS * size[0] * size[1]:
+        whole: Found = engine.compare(seen)
+        return whole
+    found = unpainted(config, seen, engine.surprise(seen))
+    for core, box in zip(cores, boxes, strict=True):
+        part = engine.compare(engine.part(seen, *box))
+        there = _from(box, core)
+        found.anomaly_map[core], found.evidence[core] = part.anomaly_map[there], part.evidence[there]
+        assert found.background is not None
+        found.background[:, *core] = part.background[:, *there]
+        _place_inner(found.readings, part.readings, core, box, config.patch_size)
+    return found
+
+
+def _place_inner(
+    readings: NDArray[np.float32], found: NDArray[np.float32], core: Box, box: Box, side: int
+) -> None:
+    """Put what was found in a box into the readings of a picture, of the patches that lie in its core."""
+    step = side // 2
+    here, there = [], []
+    for inner, outer, count in zip(core, box, readings.shape[1:], strict=True):
+        start, shift = inner.start // step, outer.start // step
+        stop = min(start + patches(inner.stop - inner.start, side, step), count)
+        here.append(slice(start, stop))
+        there.append(slice(start - shift, stop - shift))
+    readings[:, *here] = found[:, *there]
+
+
+def _joined(windows: Sequence[Box], size: tuple[int, int], cell: int, around: int) -> list[Box]:
+    """The least rectangles that hold windows, so many that what lies around them does not meet."""
+    from scipy.ndimage import label
+
+    held = list(windows)
+    while True:
+        taken = np.zeros([-(-length // cell) for length in size], np.bool_)
+        cells = [
+            tuple(
+                slice(side.start // cell, -(-side.stop // cell)) for side in _around(one, size, cell, around)
+            )
+            for one in held
+        ]
+        for place in cells:
+            taken[place] = True
+        labels, _ = label(taken, np.ones((3, 3)))
+        groups: dict[int, list[Box]] = {}
+        for one, (rows, columns) in zip(held, cells, strict=True):
+            groups.setdefault(int(labels[rows.start, columns.start]), []).append(one)
+        if len(groups) == len(held):
+            return held
+        held = [_bounds(group) for group in groups.values()]
+
+
+def _bounds(boxes: Sequence[Box]) -> Box:
+    rows, columns = (
+        slice(min(box[axis].start for box in boxes), max(box[axis].stop for box in boxes)) for axis in (0, 1)
+    )
+    return rows, columns
+
+
+def _filled(picture: NDArray[np.float32], config: Config) -> tuple[int, int]:
+    """Height and width of a picture as it is filled up."""
+    height, width = (side + -side % config.multiple for side in picture.shape[1:])
+    return height, width
+
+
+def _cell(config: Config) -> int:
+    """Pixels between places where a picture may be cut: whole cells of the network's, and whole steps of patches."""
+    return math.lcm(config.multiple, config.patch_size // 2, config.stride)
+
+
+def _cores(size: tuple[int, int], cell: int, around: int) -> Iterator[Box]:
+    """A picture in parts, in rows and columns, so that all of it with what is around them is the least to compute."""
+    most, around = [-(-length // cell) for length in size], -(-around // cell) * cell
+    least, sides = math.inf, (cell, cell)
+    for rows in range(1, most[0] + 1):
+        side = -(-most[0] // rows) * cell
+        high = min(side + 2 * around, size[0])
+        room = PIXELS // high
+        across = size[1] if room >= size[1] else (room - 2 * around) // cell * cell
+        if across < cell:
+            continue
+        columns = -(-size[1] // across)
+        across = -(-most[1] // columns) * cell
+        total = (size[0] + 2 * around * (rows - 1)) * (size[1] + 2 * around * (columns - 1))
+        if total < least:
+            least, sides = total, (side, across)
+    for row in range(0, size[0], sides[0]):
+        for column in range(0, size[1], sides[1]):
+            yield (
+                slice(row, min(row + sides[0], size[0])),
+                slice(column, min(column + sides[1], size[1])),
+            )
+
+
+def _around(core: Box, size: tuple[int, int], cell: int, around: int) -> Box:
+    """A core with so many pixels around it, or a few more, in whole cells within a picture."""
+    rows, columns = (
+        slice(
+            max(side.start - around, 0) // cell * cell, min(-(-(side.stop + around) // cell) * cell, length)
+        )
+        for side, length in zip(core, size, strict=True)
+    )
+    return rows, columns
+
+
+def _from(box: Box, inner: Box) -> Box:
+    """What lies in a box, from its corner, as far as it reaches."""
+    rows, columns = (
+        slice(max(one.start - side.start, 0), min(one.stop, side.stop) - side.start)
+        for one, side in zip(inner, box, strict=True)
+    )
+    return rows, columns
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return all(a.start < b.stop and b.start < a.stop for a, b in zip(one, other, strict=True))
+
+
+def _area(box: Box) -> int:
+    return math.prod(side.stop - side.start for side in box)
+
+
+def _typical(tiles: Sequence[_Tile]) -> float:
+    """The median of the tiles' typical distances, each as often as its core has pixels."""
+    ordered = sorted((tile.seen.typical, _area(tile.core)) for tile in tiles)
+    sums = np.cumsum([area for _, area in ordered])
+    return ordered[int(np.searchsorted(sums, sums[-1] / 2))][0]

@@ -8,7 +8,6 @@ True
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from fmrnet.learning.training import train
 
 __all__ = ["Config", "FmrnetError", "Inspector", "Result", "load", "preset", "train"]
-__version__ = version("fmrnet")
 
 _HOMES = {  # imported on first use, so that `import fmrnet` does not wait for torch
     "Config": "config",
@@ -32,6 +30,10 @@ _HOMES = {  # imported on first use, so that `import fmrnet` does not wait for t
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # read from the installed package, which takes longer than all else here
+        from importlib.metadata import version
+
+        return version("fmrnet")
     if name not in _HOMES:
         raise AttributeError(f"module 'fmrnet' has no attribute {name!r}")
     try:

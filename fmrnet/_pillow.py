@@ -9,7 +9,6 @@ import struct
 import warnings
 from typing import Any
 
-import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import (
@@ -121,6 +120,8 @@ def _deep_png(data: bytes, image: ImageFile.ImageFile) -> Pixels:
         exif.load(chunks[b"eXIf"])
     elif "Raw profile type exif" in image.info:  # as older programs write it
         exif = image.getexif()
+    import imagecodecs  # which takes its time
+
     stored = imagecodecs.png_decode(data)
     stored = upright(stored[:, :, None] if stored.ndim == 2 else stored, exif.get(_ORIENTATION, 1))
     colours = 1 if stored.shape[2] < 3 else 3

@@ -23,9 +23,8 @@ from tifffile import COMPRESSION, PHOTOMETRIC, SAMPLEFORMAT
 from fmrnet._pixels import SEVERAL, Pixels, check_size, jpeg_frame, upright
 from fmrnet.errors import PictureError
 
-__all__ = ["MAGIC", "decode", "size"]
+__all__ = ["decode", "size"]
 
-MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _REMEDY = "save it as grey or RGB, unsigned 8 or 16 bits"
 
 _TYPE_SIZES = (

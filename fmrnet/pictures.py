@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps, PngImagePlugin
 
-from fmrnet import _pillow, _tiff
+from fmrnet import _pillow
 from fmrnet._mask import marked
 from fmrnet._pixels import MAX_PIXELS, Pixels
 from fmrnet.errors import ConfigError, PictureError
@@ -50,6 +50,7 @@ __all__ = [
 
 # Stands in every picture written, so that this program knows its own and replaces no other.
 SOFTWARE = "fmrnet"
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how such files begin
 Picture = NDArray[np.float32]
 
 
@@ -91,7 +92,11 @@ def decode_picture(data: bytes, bits: int | None = None) -> Picture:
 def decode_size(data: bytes) -> tuple[int, int]:
     """Height and width of the picture in the bytes of a file, as `read_size` gives them; raises as `decode_picture`."""
     with _as_picture_errors():
-        return _tiff.size(data) if data[:4] in _tiff.MAGIC else _pillow.size(data)
+        if data[:4] not in TIFF:
+            return _pillow.size(data)
+        from fmrnet import _tiff  # tifffile takes its time to import
+
+        return _tiff.size(data)
 
 
 def read_mask(path: str | Path, remarks: list[str] | None = None) -> NDArray[np.bool_]:
@@ -219,7 +224,11 @@ def _decode(path: Path) -> Pixels:
 def _decoded(data: bytes) -> Pixels:
     """The pixels of a file's bytes."""
     with _as_picture_errors():
-        return _tiff.decode(data) if data[:4] in _tiff.MAGIC else _pillow.decode(data)
+        if data[:4] not in TIFF:
+            return _pillow.decode(data)
+        from fmrnet import _tiff  # as above
+
+        return _tiff.decode(data)
 
 
 @contextmanager

@@ -160,7 +160,9 @@ def test_auto_looks_closer_at_suspect_windows_alone(general, monkeypatch):
         general.engine, "compare", lambda seen: compared.append(seen.picture[0].size) or compare(seen)
     )
     whole, auto = inspector.inspect(picture, "pixel"), inspector.inspect(picture, "auto")
-    assert whole.defective and auto.defective
+    assert whole.defective
+    assert auto.defective
     assert compared[0] == picture.size > 2 * sum(compared[1:])
     assert auto.p_value == pytest.approx(whole.p_value, rel=1e-2)
-    assert auto.level == "pixel" and auto.anomaly_map.shape == picture.shape
+    assert auto.level == "pixel"
+    assert auto.anomaly_map.shape == picture.shape

@@ -13,7 +13,6 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +101,8 @@ def off_here(content: Artifact, name: str, make: Callable[[], Engine]) -> float 
 @cache
 def machine(runtime: str) -> str:
     """The kind of machine that computes: processor, what of its instruction set matters here, release of the engine."""
+    from importlib.metadata import version
+
     name, flags = platform.processor() or platform.machine(), set()
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():

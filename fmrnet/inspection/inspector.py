@@ -440,7 +440,7 @@ class Inspector:
         return tiles.restore(self.engine, picture)
 
     def _suspect(self, patch_p_values: NDArray[np.float64]) -> list[tiles.Box] | None:
-        """The windows that keep a picture from leaving early; None if none does, or all do for want of an exit's level."""
+        """The windows that keep a picture from leaving early; None if none does, or if no picture may leave."""
         size, found = self.config.patch_size, np.argwhere(self.calibration.suspect(patch_p_values))
         if self.calibration.exit_level == 1 or not len(found):
             return None

@@ -2,7 +2,7 @@
 
 A picture of more than PIXELS passes in tiles that overlap, so that what an engine takes is bounded. Tiles begin where
 cells of the network and patches begin, and what each says of its core is kept. The core lies so far from where its
-tile was cut that hardly anything of the cut is felt there (bench/experiments/panels.py); 352 pixels away, with patches
+tile was cut that hardly anything of the cut is felt there (bench/results/panels.json); 352 pixels away, with patches
 of 64, all but rounding is gone. The typical distance is the median of the tiles', by their size.
 
 What has been seen of a picture can be compared in parts, for the witnesses on general features have seen it already:

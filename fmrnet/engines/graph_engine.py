@@ -151,7 +151,9 @@ class GraphEngine:
 
     def part(self, seen: Seen, rows: slice, columns: slice) -> Seen:
         """As `fmrnet.engines.torch_engine.TorchEngine`."""
-        known = {name: values[..., rows, columns].copy() for name, values in seen.kept.items()}
+        known = {  # the patches of a part may be others, and their maps are made again
+            name: values[..., rows, columns].copy() for name, values in seen.kept.items() if name not in MAPS
+        }
         readings = readings_of(self.config, seen.readings, rows, columns)
         within = None if seen.inside is None else seen.inside[rows, columns]
         return Seen(seen.picture[:, rows, columns], readings, seen.typical, known, within)

@@ -254,8 +254,12 @@ def _read_header(file: BinaryIO, size: int, path: str | Path, largest: int) -> d
     if size == 0:
         raise ArtifactError(f"{path} is empty; copy or train it again")
     foreign = f"{path} is no FMR-Net model, or it is damaged; expected a file written by `fmrnet train`"
-    (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
-    if size < 8 or length == 0 or length > LARGEST_HEADER:
+    if size < 8:
+        raise ArtifactError(
+            f"{path} is cut short: {size} of the 8 bytes that any model begins with; copy it again"
+        )
+    (length,) = struct.unpack("<Q", file.read(8))
+    if length == 0 or length > LARGEST_HEADER:
         raise ArtifactError(foreign)
     text = file.read(length)
     if len(text) < length:

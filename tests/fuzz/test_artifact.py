@@ -87,9 +87,9 @@ def whole(path: Path, weights: dict[str, NDArray[Any]]) -> bytes:
     return content
 
 
-@given(st.data())
-def test_cut_files_are_refused(path, whole, data):
-    path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
+@given(st.integers(0, 20) | st.integers(0, 10**9))
+def test_cut_files_are_refused(path, whole, length):
+    path.write_bytes(whole[: length % len(whole)])
     with pytest.raises(ArtifactError, match=r"empty|cut short"):
         read_tensors(path)
 

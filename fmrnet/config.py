@@ -40,6 +40,7 @@ class Config:
     channels: tuple[int, ...] = (64, 128, 256, 512, 512)  # of the five blocks
     memory_entries: int = 512  # L
     addressing_width: int = 256  # hidden width of A_N
+    rearrange: bool = True  # whether skips are rebuilt from textons (GFRM), or enter the decoder as they are
     texton_size: int = 2  # K of the textons
     mixing: Mixing = "shared"  # the convolution on the similarity maps
     temperature: float = 1.0  # of the softmax of Eq 6; the paper has none, that is 1
@@ -170,7 +171,8 @@ class Config:
         addressing = self.addressing_width * (self.latent_size + self.memory_entries)
         memory = self.memory_entries * self.latent_size
         textons = [(self.patch_size // side // self.texton_size) ** 2 for side in (16, 8)]
-        mixing = 9 * sum(count**2 for count in textons) if self.mixing == "dense" else 0
+        dense = self.rearrange and self.mixing == "dense"
+        mixing = 9 * sum(count**2 for count in textons) if dense else 0
         return 16 * (encoder + decoder) + addressing + memory + mixing
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import sys
 
@@ -187,7 +188,8 @@ def test_components_switch_off_what_they_say(monkeypatch):
     step = generator_training.Step(picture, picture, torch.rand_like(picture), torch.zeros(2, 64, 64))
     for letter, variant in components.VARIANTS.items():
         with components.built_as(variant):
-            network = training.FMRNet(CONFIG).eval()
+            config = dataclasses.replace(CONFIG, rearrange=variant.rearrangement)
+            network = training.FMRNet(config).eval()
             generator_training.update(None, None, step, 1)
         torch.nn.init.normal_(network.memory)
         z, skips = network.encode(picture)

@@ -72,8 +72,12 @@ def test_every_preset_can_be_written_as_graphs(name):
 
 @pytest.mark.parametrize(
     ("channels", "settings"),
-    [(1, {}), (3, {"iterations": (2, 2, 0), "patch_size": 96, "overlap": 0.5})],
-    ids=["edge", "paper"],
+    [
+        (1, {}),
+        (3, {"iterations": (2, 2, 0), "patch_size": 96, "overlap": 0.5}),
+        (1, {"rearrange": False}),
+    ],
+    ids=["edge", "paper", "plain skips"],
 )
 def test_models_of_patches_are_cut_and_laid_back_alike(monkeypatch, channels, settings):
     torch.manual_seed(0)
@@ -190,8 +194,12 @@ def test_damaged_answers_are_told(tmp_path, monkeypatch, answers):
 
 @pytest.mark.parametrize(
     ("channels", "settings"),
-    [(1, {"iterations": (0, 0, 0)}), (3, {"head_iterations": 1})],
-    ids=["instant", "general"],
+    [
+        (1, {"iterations": (0, 0, 0)}),
+        (3, {"head_iterations": 1}),
+        (1, {"head_iterations": 1, "rearrange": False}),
+    ],
+    ids=["instant", "general", "plain skips"],
 )
 def test_a_runtime_says_what_the_network_says(tmp_path, channels, settings):
     own = make_general_inspector(channels, **settings)

@@ -57,10 +57,12 @@ def test_filled_agrees_with_oracle(height, width, channels, tile, overlap):
     size=st.sampled_from([64, 96]),
     texton=st.sampled_from([1, 2]),
     temperature=st.sampled_from([1.0, 0.1]),
+    rearrange=st.booleans(),
 )
-def test_forward_agrees_with_oracle(seed, mixing, channels, size, texton, temperature):
+def test_forward_agrees_with_oracle(seed, mixing, channels, size, texton, temperature, rearrange):
     config = replace(
         SMALL,
+        rearrange=rearrange,
         mixing=mixing,
         image_channels=channels,
         patch_size=size,
@@ -71,7 +73,9 @@ def test_forward_agrees_with_oracle(seed, mixing, channels, size, texton, temper
     patch = np.random.default_rng(seed).random((size, size, channels))
     image = torch.from_numpy(patch.transpose(2, 0, 1))[None]
     weights = {name: value.numpy() for name, value in model.state_dict().items()}
-    expected = network.generate(patch, weights, texton_size=texton, temperature=temperature)
+    expected = network.generate(
+        patch, weights, rearrange=rearrange, texton_size=texton, temperature=temperature
+    )
     with torch.no_grad():
         features = model.encode(image)
         found = {
@@ -113,10 +117,12 @@ def test_windows_agree_with_oracle(seed, step, parts, more):
     size=st.sampled_from([(64, 96), (128, 96), (160, 128), (64, 64)]),
     window=st.sampled_from([(64, 0.5), (64, 0.0), (96, 2 / 3)]),
     texton=st.sampled_from([1, 2]),
+    rearrange=st.booleans(),
 )
-def test_a_whole_picture_agrees_with_oracle(seed, mixing, channels, size, window, texton):
+def test_a_whole_picture_agrees_with_oracle(seed, mixing, channels, size, window, texton, rearrange):
     config = replace(
         SMALL,
+        rearrange=rearrange,
         mixing=mixing,
         image_channels=channels,
         patch_size=window[0],
@@ -137,7 +143,13 @@ def test_a_whole_picture_agrees_with_oracle(seed, mixing, channels, size, window
         decoded = model.decode(latents, features.skips)
     for number, picture in enumerate(image.permute(0, 2, 3, 1).numpy()):
         expected = network.generate(
-            picture, weights, patch=config.patch_size, step=config.stride, texton_size=texton, temperature=0.1
+            picture,
+            weights,
+            patch=config.patch_size,
+            step=config.stride,
+            rearrange=rearrange,
+            texton_size=texton,
+            temperature=0.1,
         )
         found = {
             "z": features.z.chunk(2)[number].reshape(expected["z"].shape),

@@ -44,18 +44,6 @@ class WithoutMemory(FMRNet):
         return z
 
 
-class WithoutRearrangement(FMRNet):
-    """Plain skips."""
-
-    def rearrange(self, level: int, skip: Tensor, features: Tensor) -> Tensor:
-        """The skip, unchanged."""
-        return skip
-
-
-class WithoutBoth(WithoutMemory, WithoutRearrangement):
-    """An encoder and a decoder with plain skips."""
-
-
 @dataclass(frozen=True)
 class Variant:
     """Which of the three components there are."""
@@ -66,9 +54,8 @@ class Variant:
 
     @property
     def network(self) -> type[FMRNet]:
-        """The generator with these components."""
-        with_memory, without = (FMRNet, WithoutRearrangement), (WithoutMemory, WithoutBoth)
-        return (with_memory if self.memory else without)[not self.rearrangement]
+        """The generator with or without a memory."""
+        return FMRNet if self.memory else WithoutMemory
 
 
 VARIANTS = {
@@ -115,7 +102,9 @@ def main() -> None:
 def measure(run: common.Run, letter: str, bar: Bar) -> dict[str, Any]:
     """Train one variant and score it."""
     variant = VARIANTS[letter]
-    config = run.config if variant.memory else dataclasses.replace(run.config, weight_lat=0.0)
+    config = dataclasses.replace(run.config, rearrange=variant.rearrangement)
+    if not variant.memory:
+        config = dataclasses.replace(config, weight_lat=0.0)
     with built_as(variant):
         path = run.models / f"{run.stem}-components-{letter}.fmr"
         inspector = common.trained(run, bar, path=path, config=config)

@@ -71,7 +71,7 @@ def why_no_graphs(config: Config) -> str | None:
         return "has other tiles than its preset: with general features graphs need tile = picture, without tile = patch"
     if config.general and not config.learned_fusion:
         return "has general features and no learned fusion"
-    if config.mixing == "dense":
+    if config.rearrange and config.mixing == "dense":
         return "mixes textons densely; graphs need mixing = shared or none"
     if config.tile == "picture" and config.stride // 16 % config.texton_size:
         return (

@@ -337,6 +337,8 @@ def _rearranged(g: Builder, config: Config, level: int, skip: Value, features: V
 
     Products are divided by the textons' lengths afterwards: so the features are cut into windows once.
     """
+    if not config.rearrange:
+        return skip
     size = config.texton_size
     side, step = (length // size for length in _window(config, 16 // 2**level))
     places, textons = (
@@ -358,6 +360,8 @@ def _rearranged(g: Builder, config: Config, level: int, skip: Value, features: V
 
 def _rearranged_patches(g: Builder, config: Config, level: int, skip: Value, features: Value) -> Value:
     """The same in patches, (N, C, side, side)."""
+    if not config.rearrange:
+        return skip
     size = config.texton_size
     side = _window(config, 16 // 2**level)[0] // size
     depth = size**2 * config.channels[3 - level]

@@ -113,7 +113,7 @@ class FMRNet(nn.Module):
         widths = ((c5, c4), (2 * c4, c3), (2 * c3, c2), (c2, c1))
         self.decoder = nn.ModuleList(ConvBlock(a, b, up=True) for a, b in widths)
         self.output = nn.ConvTranspose2d(c1, config.image_channels, kernel_size=4, stride=2, padding=1)
-        if config.mixing != "none":
+        if config.rearrange and config.mixing != "none":
             self.mixing = nn.ParameterList(_mixing(config, config.patch_size // s) for s in (16, 8))
 
     def mixing_parameters(self) -> Iterator[nn.Parameter]:
@@ -154,20 +154,27 @@ class FMRNet(nn.Module):
         return fast.recall(self.addressing(z), self.memory)
 
     def rearrange(self, level: int, skip: Tensor, features: Tensor) -> Tensor:
-        """The GFRM of a level, 0 the deepest: the skip rebuilt from the textons of the decoder's features, Eq 6-9."""
-        return fast.rearrange_textons(
-            skip,
-            features,
+        """The GFRM of a level, 0 the deepest: the skip rebuilt from the textons of the decoder's features, Eq 6-9.
+
+        Window by window; without `Config.rearrange` it is the skip as it is.
+        """
+        if not self.config.rearrange:
+            return skip
+        side, step = self._window(16 // 2**level)
+        rebuilt = fast.rearrange_textons(
+            windows(skip, side, step),
+            windows(features, side, step),
             size=self.config.texton_size,
             mixing=self.mixing[level] if self.mixing is not None else None,
             temperature=self.config.temperature,
         )
+        return joined(rebuilt, (skip.shape[2], skip.shape[3]), step)
 
     def decode(self, latent: Tensor, skips: tuple[Tensor, Tensor]) -> Tensor:
         """Pictures in the network's own scale, (B, C, H, W), from the latents of their windows and the skips.
 
-        Each of the two deepest skips is rebuilt, window by window, from the textons of the decoder's own feature map
-        (Eq 6-9) before it is concatenated to that map.
+        Each of the two deepest skips is rebuilt from the textons of the decoder's own feature map (Eq 6-9) before it is
+        concatenated to that map.
         """
         height, width = (length // 2 for length in skips[0].shape[2:])
         side, step = self._window(32)
@@ -175,9 +182,7 @@ class FMRNet(nn.Module):
         for level, block in enumerate(self.decoder):
             x = block(x)
             if level < 2:
-                side, step = self._window(16 // 2**level)
-                rebuilt = self.rearrange(level, windows(skips[level], side, step), windows(x, side, step))
-                x = torch.cat((x, joined(rebuilt, (x.shape[2], x.shape[3]), step)), dim=1)
+                x = torch.cat((x, self.rearrange(level, skips[level], x)), dim=1)
         decoded: Tensor = self.output(x)
         return decoded
 

@@ -4,7 +4,7 @@
 
 GOOD is a folder of good pictures. From them `edge` and `general` are trained for a few steps, and by the version of
 COMMIT its own `edge`: a picture takes a model as long as it would after a whole training. PYTHON is an interpreter with
-`pip install 'anomalib[cpu]==2.7.0' openvino`; its PatchCore, PaDiM (both with ResNet-18, PatchCore with a tenth of the
+`pip install 'anomalib[cpu,openvino]==2.7.0'`; its PatchCore, PaDiM (both with ResNet-18, PatchCore with a tenth of the
 good pictures' features in its bank) and EfficientAD-S are exported to OpenVINO, with random weights where anomalib
 would fetch trained ones.
 

@@ -1,7 +1,7 @@
 """Which engine computes with a model.
 
-"auto" takes PyTorch where it is installed, for at pixel level it is the fastest so far (`bench/results/engines.json`);
-else a small runtime on the graphs of the model file.
+"auto" takes PyTorch where it is installed, whose modules and devices programs may then use; else a small runtime on the
+graphs of the model file. On a CPU onnxruntime is the fastest (`bench/results/engines.json`).
 """
 
 from __future__ import annotations

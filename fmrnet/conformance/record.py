@@ -76,7 +76,10 @@ def _commit(root: Path) -> str:
 
 
 def _relative(word: str) -> str:
-    """A path, or one after NAME= or --option=, without the folders of this machine."""
-    name, equals, value = word.rpartition("=")
-    path = Path(value)
-    return f"{name}{equals}{path.name}" if path.is_absolute() else word
+    """A path, or each of those that = separates, as in MODEL=FOLDER, without the folders of this machine.
+
+    >>> _relative("/a/b.fmr=/c/d"), _relative("--out=/a/b"), _relative("b/c"), _relative("--rate=3")
+    ('b.fmr=d', '--out=b', 'b/c', '--rate=3')
+    """
+    parts = (Path(part).name if Path(part).is_absolute() else part for part in word.split("="))
+    return "=".join(parts)

@@ -38,9 +38,8 @@ __all__ = ["EdgeNode", "Listener"]
 LOCK = ".fmrnet.lock"
 WORKERS = 4  # requests to the cloud at a time
 TICK = 0.2  # seconds between two looks at deadlines
-FORGET = (
-    10_000  # looks at the folder, or pictures where there is none, until those that have gone are forgotten
-)
+# Looks at the folder, or pictures where there is none, until those that have gone are forgotten:
+FORGET = 10_000
 NO_MEMORY = "not enough memory for a picture of this size; cut it into pieces"
 
 

@@ -194,9 +194,8 @@ def joined(device: str) -> Iterator[torch.device]:
     try:
         yield where
     except BaseException as error:
-        with suppress(
-            ValueError
-        ):  # torchrun ends the others when one ends; this one ends by itself, once it has told
+        # torchrun ends the others when one ends; this one ends by itself, once it has told.
+        with suppress(ValueError):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if not _tells(store):
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # until this process ends

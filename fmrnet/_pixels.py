@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from fmrnet.errors import PictureError
 from fmrnet.headroom import headroom
 
-__all__ = ["MAX_PIXELS", "Frame", "Pixels", "check_size", "jpeg_frame", "upright"]
+__all__ = ["MAX_PIXELS", "MAX_PIXELS_OF_FILE", "Frame", "Pixels", "check_pixels", "check_size", "jpeg_frame", "upright"]
 
 MAX_PIXELS = 2**27  # 134 million, 32768 lines of a 4096-pixel line camera; in colour 1.6 GB as float32
+MAX_PIXELS_OF_FILE = 2**30  # of a TIFF that lies in a file: it is read piece by piece
 SEVERAL = "holds more than one frame; save the one to inspect as a picture of its own"
 
 
@@ -46,10 +47,7 @@ class Pixels:
 
 def check_size(width: int, height: int, channels: int, itemsize: int) -> None:
     """Refuse a picture of no pixels, of more than MAX_PIXELS, or that would not fit into memory."""
-    if width < 1 or height < 1:
-        raise PictureError(f"is {width}x{height} pixels: nothing to read")
-    if width * height > MAX_PIXELS:
-        raise PictureError(f"is {width}x{height} pixels, more than {MAX_PIXELS:,}; cut it into pieces")
+    check_pixels(width, height)
     needed = width * height * channels * (2 * itemsize + 4)  # twice as the file holds it, once as float32
     left = headroom()
     if needed > left:
@@ -57,6 +55,14 @@ def check_size(width: int, height: int, channels: int, itemsize: int) -> None:
             f"is {width}x{height} pixels, which take {needed / 1e9:.2f} GB of memory to read, and "
             f"{left / 1e9:.2f} GB are free; cut it into pieces"
         )
+
+
+def check_pixels(width: int, height: int, most: int = MAX_PIXELS) -> None:
+    """Refuse a picture of no pixels, or of more than `most`."""
+    if width < 1 or height < 1:
+        raise PictureError(f"is {width}x{height} pixels: nothing to read")
+    if width * height > most:
+        raise PictureError(f"is {width}x{height} pixels, more than {most:,}; cut it into pieces")
 
 
 def upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -13,14 +13,15 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC, SAMPLEFORMAT
 
-from fmrnet._pixels import SEVERAL, Pixels, check_size, jpeg_frame, upright
+from fmrnet import large
+from fmrnet._pixels import MAX_PIXELS, SEVERAL, Pixels, check_pixels, check_size, jpeg_frame, upright
 from fmrnet.errors import PictureError
 
 __all__ = ["decode", "size"]
@@ -82,63 +83,79 @@ _COMPRESSIONS = {  # whose decoders are told how much may come out, or say so be
 }
 
 
-def decode(data: bytes) -> Pixels:
-    """The one page of a TIFF file.
+def decode(file: BinaryIO, most: int = MAX_PIXELS) -> Pixels:
+    """The one page of a TIFF file, of at most so many pixels; large values lie in a file, see `fmrnet.large`.
 
     Raises
     ------
     PictureError
         If it holds more than one page, claims what the file has no room for, or is of a kind that is not read.
     """
-    with _page(data) as page:
+    with _page(file) as page:
         _check_kind(page)
-        _check_segments(page, data)
-        stored = page.asarray(
-            squeeze=False, maxworkers=1
-        )  # planes, depth, height, width, channels of a plane
+        _check_segments(page, file, most)
+        out = large.empty(page.shaped, page.dtype) if math.prod(page.shaped) > large.MOST else None
+        # Planes, depth, height, width, channels of a plane
+        stored = page.asarray(squeeze=False, maxworkers=1, out=out)
         return _meaning(page, stored[:, 0].transpose(1, 2, 0, 3).reshape(*stored.shape[2:4], -1))
 
 
-def size(data: bytes) -> tuple[int, int]:
+def size(file: BinaryIO) -> tuple[int, int]:
     """Height and width that the page of a TIFF file claims. Raises PictureError as `decode`, but for its pixels."""
-    with _page(data) as page:
+    with _page(file) as page:
         return int(page.imagelength), int(page.imagewidth)
 
 
 @contextmanager
-def _page(data: bytes) -> Iterator[tifffile.TiffPage]:
+def _page(file: BinaryIO) -> Iterator[tifffile.TiffPage]:
     """The one page, of which every tag that is needed can be read."""
-    codes = _check_directory(data)
+    codes = _check_directory(file)
+    file.seek(0)
     with (
         _silence(),
-        tifffile.TiffFile(io.BytesIO(data), is_lsm=False, is_ndpi=False, is_scanimage=False) as file,
+        tifffile.TiffFile(file, is_lsm=False, is_ndpi=False, is_scanimage=False) as read,
     ):
-        page = file.pages.first
+        page = read.pages.first
         lost = [code for code in codes & _NEEDED if code not in page.tags]
         if lost:
             raise PictureError(f"is damaged or cut short (tag {lost[0]} cannot be read)")
         yield page
 
 
-def _check_directory(data: bytes) -> set[int]:
+def _check_directory(file: BinaryIO) -> set[int]:
     """The tags of the first page, once its directory is known to be the only one and to fit into the file."""
-    order = "<" if data[:2] == b"II" else ">"
-    if b"+" in data[2:4]:  # BigTIFF
+    kind, length = _at(file, 0, 4), _length(file)
+    order = "<" if kind[:2] == b"II" else ">"
+    if b"+" in kind[2:4]:  # BigTIFF
         first, number, entry, offset = 8, "Q", "HHQ8x", "Q"
     else:
         first, number, entry, offset = 4, "H", "HHI4x", "I"
-    (start,) = struct.unpack_from(order + offset, data, first)
-    (count,) = struct.unpack_from(order + number, data, start)
+    start = _number(file, first, order + offset)
+    count = _number(file, start, order + number)
     start += struct.calcsize(number)
     end = start + count * struct.calcsize(order + entry)
-    (following,) = struct.unpack_from(order + offset, data, end)
-    if following:
+    if _number(file, end, order + offset):
         raise PictureError(SEVERAL)
-    tags = list(struct.iter_unpack(order + entry, data[start:end]))
+    tags = list(struct.iter_unpack(order + entry, _at(file, start, end - start)))
     claimed = sum(values * _TYPE_SIZES[kind] for _, kind, values in tags if kind < len(_TYPE_SIZES))
-    if claimed > len(data):
-        raise PictureError(f"is damaged or cut short (its tags claim {claimed} bytes of {len(data)})")
+    if claimed > length:
+        raise PictureError(f"is damaged or cut short (its tags claim {claimed} bytes of {length})")
     return {code for code, _, _ in tags}
+
+
+def _length(file: BinaryIO) -> int:
+    return file.seek(0, io.SEEK_END)
+
+
+def _at(file: BinaryIO, start: int, length: int) -> bytes:
+    file.seek(start)
+    return file.read(length)
+
+
+def _number(file: BinaryIO, start: int, kind: str) -> int:
+    """The integer that stands at a place; struct.error if the file ends before."""
+    number: int = struct.unpack(kind, _at(file, start, struct.calcsize(kind)))[0]
+    return number
 
 
 def _check_kind(page: tifffile.TiffPage) -> None:
@@ -173,26 +190,30 @@ def _check_kind(page: tifffile.TiffPage) -> None:
         raise PictureError(f"holds {bits}-bit values with a predictor, which are not read; {_REMEDY}")
 
 
-def _check_segments(page: tifffile.TiffPage, data: bytes) -> None:
+def _check_segments(page: tifffile.TiffPage, file: BinaryIO, most: int) -> None:
     """Hold the sizes and places of picture, strips and tiles against memory and the file's length."""
     channels, itemsize = page.samplesperpixel, np.dtype(page.dtype).itemsize
-    check_size(page.imagewidth, page.imagelength, channels, itemsize)
+    length = _length(file)
     rows, columns = page.rowsperstrip, page.imagewidth
     if page.is_tiled:
         rows, columns = page.tilelength, page.tilewidth
         check_size(columns, rows, channels, itemsize)
+    check_pixels(page.imagewidth, page.imagelength, most)
+    # Of a large picture only a strip, or a tile, is in memory at a time, and none if it is not compressed.
+    if math.prod(page.shaped) <= large.MOST:
+        check_size(page.imagewidth, page.imagelength, channels, itemsize)
+    elif not page.is_contiguous:
+        check_size(columns, min(rows, page.imagelength), channels, itemsize)
     count = math.prod(page.chunked)
     if min(len(page.dataoffsets), len(page.databytecounts)) < count:
         raise PictureError(f"is damaged or cut short (it does not list its {count} strips or tiles)")
-    for start, length in zip(page.dataoffsets[:count], page.databytecounts[:count]):
-        if start == 0 or length == 0:
+    for start, size in zip(page.dataoffsets[:count], page.databytecounts[:count]):
+        if start == 0 or size == 0:
             raise PictureError("leaves some of its strips or tiles out; save it whole")
-        if start + length > len(data):
-            raise PictureError(
-                f"is damaged or cut short (its pixels go to byte {start + length} of {len(data)})"
-            )
+        if start + size > length:
+            raise PictureError(f"is damaged or cut short (its pixels go to byte {start + size} of {length})")
         if page.compression == COMPRESSION.JPEG:
-            frame = jpeg_frame(data[start : start + length])
+            frame = jpeg_frame(_at(file, start, size))
             if frame is None or frame.width * frame.height > rows * columns:
                 raise PictureError("is damaged or cut short (a JPEG in it is larger than its strip or tile)")
 
@@ -207,15 +228,19 @@ def _meaning(page: tifffile.TiffPage, stored: NDArray[Any]) -> Pixels:
         white = _white(page)
     alpha = None
     if stored.shape[2] > colours:
-        alpha = np.minimum(stored[:, :, colours].astype(np.float32) / np.float32(white), np.float32(1))
+        alpha = large.by_bands(
+            lambda one: np.minimum(one.astype(np.float32) / np.float32(white), np.float32(1)),
+            stored[:, :, colours],
+        )
         if not any(page.extrasamples) and alpha.min() < 1:
             raise PictureError(
                 f"holds a channel besides {_name(PHOTOMETRIC, photometric)} that is not said to be alpha"
             )
     if photometric == PHOTOMETRIC.PALETTE:
-        values, white = _palette(page)[values[:, :, 0]], 255
+        palette, white = _palette(page), 255
+        values = large.by_bands(lambda one: palette[one[:, :, 0]], values)
     elif photometric == PHOTOMETRIC.SEPARATED:
-        values = _rgb(values, white)
+        values = large.by_bands(lambda one: _rgb(one, white), values)
     return Pixels(
         values[:, :, 0] if values.shape[2] == 1 else values,
         white,

@@ -12,6 +12,8 @@ What a file may hold, and what becomes of it:
 * Palette, CMYK, YCbCr and HSV pictures become RGB (colour profiles are not applied).
 * An opaque alpha channel is dropped. Transparent pixels have no colour to inspect: an error.
 * The rotation that a camera notes in EXIF or TIFF is applied.
+* More than 2^27 pixels of TIFF alone, up to 2^30, and if it is read from a file: it is read piece by piece, and large
+  arrays lie in files, see `fmrnet.large`.
 * A file of several frames or pages is an error; the preview that cameras put into a JPEG (MPO) does not count.
 """
 
@@ -22,15 +24,15 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps, PngImagePlugin
 
-from fmrnet import _pillow
+from fmrnet import _pillow, large
 from fmrnet._mask import marked
-from fmrnet._pixels import MAX_PIXELS, Pixels
+from fmrnet._pixels import MAX_PIXELS, MAX_PIXELS_OF_FILE, Pixels
 from fmrnet.errors import ConfigError, PictureError
 from fmrnet.files import replacing
 from fmrnet.headroom import headroom
@@ -70,8 +72,8 @@ def read_picture(path: str | Path, bits: int | None = None) -> Picture:
     Raises
     ------
     PictureError : the file is missing, unreadable, empty, cut short, no picture, of several frames, partly
-        transparent, larger than MAX_PIXELS or than memory allows (checked before any pixel is decoded), not within
-        [0, 1], or holds values of more than `bits` bits.
+        transparent, larger than MAX_PIXELS (TIFF: MAX_PIXELS_OF_FILE) or than memory or disk allow (checked before any
+        pixel is decoded), not within [0, 1], or holds values of more than `bits` bits.
     ConfigError : no such number of bits.
     """
     path = Path(path)
@@ -96,7 +98,7 @@ def decode_size(data: bytes) -> tuple[int, int]:
             return _pillow.size(data)
         from fmrnet import _tiff  # tifffile takes its time to import
 
-        return _tiff.size(data)
+        return _tiff.size(io.BytesIO(data))
 
 
 def read_mask(path: str | Path, remarks: list[str] | None = None) -> NDArray[np.bool_]:
@@ -132,8 +134,12 @@ def read_size(path: str | Path) -> tuple[int, int]:
     PictureError : the file is missing, unreadable, empty or no picture.
     """
     path = Path(path)
-    with _naming(path):
-        return decode_size(_read(path))
+    with _naming(path), _opened(path) as file:
+        if file.read(4) in TIFF:
+            from fmrnet import _tiff  # as above
+
+            return _tiff.size(file)
+        return decode_size(_whole(file))
 
 
 def as_picture(array: ArrayLike | Image.Image, bits: int | None = None) -> Picture:
@@ -177,11 +183,11 @@ def to_channels(picture: Picture, channels: int) -> Picture:
     if picture.shape[2] == channels:
         return picture
     if channels == 3:
-        return np.repeat(picture, 3, axis=2)
-    if (picture == picture[:, :, :1]).all():  # the luma of grey is grey, to the last bit
-        return picture[:, :, :1]
-    luma: Picture = picture @ np.array([[0.299], [0.587], [0.114]], dtype=np.float32)
-    return np.minimum(luma, np.float32(1))
+        return large.by_bands(lambda one: np.repeat(one, 3, axis=2), picture)
+    if all((picture[rows] == picture[rows, :, :1]).all() for rows in large.bands(picture)):
+        return picture[:, :, :1]  # the luma of grey is grey, to the last bit
+    weights = np.array([[0.299], [0.587], [0.114]], dtype=np.float32)
+    return large.by_bands(lambda one: np.minimum(one @ weights, np.float32(1)), picture)
 
 
 def write_picture(path: str | Path, picture: NDArray[np.bool_] | NDArray[np.uint8]) -> None:
@@ -217,8 +223,12 @@ def _write(path: str | Path, image: Image.Image, **options: Any) -> None:
 
 def _decode(path: Path) -> Pixels:
     """The pixels of a file."""
-    with _naming(path):
-        return _decoded(_read(path))
+    with _naming(path), _opened(path) as file:
+        if file.read(4) in TIFF:
+            from fmrnet import _tiff  # as above
+
+            return _tiff.decode(file, MAX_PIXELS_OF_FILE)
+        return _pillow.decode(_whole(file))
 
 
 def _decoded(data: bytes) -> Pixels:
@@ -228,7 +238,7 @@ def _decoded(data: bytes) -> Pixels:
             return _pillow.decode(data)
         from fmrnet import _tiff  # as above
 
-        return _tiff.decode(data)
+        return _tiff.decode(io.BytesIO(data))
 
 
 @contextmanager
@@ -254,26 +264,30 @@ def _as_picture_errors() -> Iterator[None]:
         raise PictureError(f"is damaged or cut short ({_brief(error)})") from error
 
 
-def _read(path: Path) -> bytes:
+def _opened(path: Path) -> BinaryIO:
+    """A regular file that is not empty; PictureError if it is none, or cannot be read."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise PictureError(f"is {'a folder' if path.is_dir() else 'no regular file'}; expected a picture")
         if status.st_size == 0:
             raise PictureError("is empty (0 bytes); copy it again")
-        left = headroom()
-        if status.st_size > left:
-            raise PictureError(
-                f"is {status.st_size / 1e9:.2f} GB large, and {left / 1e9:.2f} GB of memory are free"
-            )
-        with open(path, "rb") as file:
-            return file.read(status.st_size)
+        return open(path, "rb")
     except FileNotFoundError:
         raise PictureError("does not exist") from None
     except OSError as error:
         raise PictureError(f"cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # a zero byte or a lone surrogate
         raise PictureError(f"cannot be the name of a file: {error}") from None
+
+
+def _whole(file: BinaryIO) -> bytes:
+    """All bytes of a file, once they are known to fit into memory."""
+    length, left = file.seek(0, io.SEEK_END), headroom()
+    if length > left:
+        raise PictureError(f"is {length / 1e9:.2f} GB large, and {left / 1e9:.2f} GB of memory are free")
+    file.seek(0)
+    return file.read(length)
 
 
 def _from_pillow(image: Image.Image) -> Pixels:
@@ -310,7 +324,7 @@ def _to_unit(pixels: Pixels, bits: int | None) -> Picture:
     """float32 in [0, 1]."""
     if bits is not None and not (isinstance(bits, int) and 1 <= bits <= 16):
         raise ConfigError(f"bits = {bits}: expected 1 to 16, the bits in use of a 16-bit value")
-    if pixels.alpha is not None and (clear := np.mean(pixels.alpha < 1)) > 0:
+    if pixels.alpha is not None and (clear := np.mean(large.by_bands(lambda one: one < 1, pixels.alpha))) > 0:
         raise PictureError(f"is transparent in {clear:.2%} of its pixels; flatten it onto a background")
     values, kind = pixels.values, pixels.values.dtype
     if kind.kind == "u" and kind.itemsize <= 2:
@@ -320,9 +334,13 @@ def _to_unit(pixels: Pixels, bits: int | None) -> Picture:
             raise PictureError(
                 f"holds values up to {greatest}, and {says} {white}; give the number of its bits"
             )
-        picture = np.array(white - values if pixels.negative else values, dtype=np.float32, order="C")
-        picture /= np.float32(white)
-        return picture
+
+        def of_integers(given: NDArray[Any]) -> Picture:
+            picture = np.array(white - given if pixels.negative else given, dtype=np.float32, order="C")
+            picture /= np.float32(white)
+            return picture
+
+        return large.by_bands(of_integers, values)
     if kind.kind != "f":
         raise PictureError(f"holds signed or 32-bit integers ({kind}); save it as unsigned 8 or 16 bits")
     slack = 8 * max(np.finfo(np.float32).eps, np.finfo(kind).eps)  # what rounding may have added
@@ -330,8 +348,12 @@ def _to_unit(pixels: Pixels, bits: int | None) -> Picture:
     if not (low >= -slack and high <= 1 + slack):
         found = "NaN" if np.isnan(low) else f"values from {low:g} to {high:g}"
         raise PictureError(f"holds {found}: expected numbers in [0, 1], or unsigned 8 or 16 bits")
-    picture = np.array(1 - values if pixels.negative else values, dtype=np.float32, order="C")
-    return np.clip(picture, 0, 1, out=picture)
+
+    def of_floats(given: NDArray[Any]) -> Picture:
+        picture = np.array(1 - given if pixels.negative else given, dtype=np.float32, order="C")
+        return np.clip(picture, 0, 1, out=picture)
+
+    return large.by_bands(of_floats, values)
 
 
 def _brief(error: Exception) -> str:

@@ -46,7 +46,7 @@ def assert_alike(engine, picture, most, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(tiles, "PIXELS", most)
         seen = tiles.glance(engine, picture)
-        assert len(seen.kept) > 1
+        assert isinstance(seen.kept, tiles._InTiles)
         tiled = tiles.compare(engine, seen)
     for mine, right in zip(
         (*seen.readings, *tiled.readings), (*whole.readings, *found.readings), strict=True
@@ -82,7 +82,7 @@ def test_a_panel_of_patches_in_tiles_of_both_directions_is_the_panel(monkeypatch
 def test_a_picture_of_one_tile_passes_as_it_is(general):
     picture = surface(96, 130)
     seen = tiles.glance(general.engine, picture)
-    assert not isinstance(seen.kept, list)
+    assert not isinstance(seen.kept, tiles._InTiles)
     found, whole = tiles.compare(general.engine, seen), general.engine.compare(general.engine.glance(picture))
     assert np.array_equal(found.anomaly_map, whole.anomaly_map)
     assert np.array_equal(found.readings, whole.readings)
@@ -104,18 +104,15 @@ def test_the_background_of_a_large_picture_is_painted_in_tiles(general, monkeypa
 )
 def test_cores_cover_a_picture_once_and_tiles_are_bounded(height, width, cell, around, power):
     size, covered = (height * 32, width * 32), 0
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(tiles, "PIXELS", 2**power)
-        cores = list(tiles._cores(size, cell, around))
-        ends = {(0, 0)}
-        for core in cores:
-            assert (core[0].start, core[1].start) in ends
-            ends |= {(core[0].stop, core[1].start), (core[0].start, core[1].stop)}
-            covered += tiles._area(core)
-            assert core[0].start % cell == 0 == core[1].start % cell
-            assert tiles._area(tiles._around(core, size, cell, around)) <= max(
-                2**power, (2 * (-(-around // cell)) + 1) ** 2 * cell**2
-            )
+    ends = {(0, 0)}
+    for core in tiles._cores(size, cell, around, 2**power):
+        assert (core[0].start, core[1].start) in ends
+        ends |= {(core[0].stop, core[1].start), (core[0].start, core[1].stop)}
+        covered += tiles._area(core)
+        assert core[0].start % cell == 0 == core[1].start % cell
+        assert tiles._area(tiles._around(core, size, cell, around)) <= max(
+            2**power, (2 * (-(-around // cell)) + 1) ** 2 * cell**2
+        )
     assert covered == size[0] * size[1]
 
 
@@ -131,7 +128,7 @@ def test_suspect_windows_alone_say_what_the_pixel_level_says_there(engines, name
     assert_near(found.anomaly_map[there], whole.anomaly_map[there])
     assert_near(found.readings[:, 2, 10:12], whole.readings[:, 2, 10:12])
     far = np.s_[:, 800:]
-    assert np.array_equal(found.evidence[far], engine.surprise(seen)[far])
+    assert np.array_equal(found.evidence[far], engine.surprise(seen)[:, :1000][far])
     assert np.array_equal(found.background[0][far], picture[0][far])
     assert np.array_equal(found.readings[0, :, 26:], seen.readings[0, :, 26:])
     assert not found.readings[-1, :, 26:].any()

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrnet import large
 from fmrnet.config import Config
 from fmrnet.errors import ArtifactError, ConfigError
 
@@ -86,7 +87,9 @@ class Found:
     background: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.readings).all() and np.isfinite(self.evidence).all()):
+        evidence = self.evidence
+        finite = all(np.isfinite(evidence[rows]).all() for rows in large.bands(evidence))
+        if not (finite and np.isfinite(self.readings).all()):
             raise ArtifactError(DAMAGED)
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fmrnet.artifact import Artifact
 from fmrnet.config import Config
-from fmrnet.engines.engine import Found, Seen, all_readings, filled, readings_of
+from fmrnet.engines.engine import Found, Seen, all_readings, filled
 from fmrnet.engines.onnx_bytes import with_weights
 from fmrnet.engines.patches import corners, cut, laid
 from fmrnet.engines.runtimes import ANEW, RUNTIMES, Graph
@@ -112,12 +112,9 @@ class GraphEngine:
 
     def glance(self, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> Seen:
         """As `fmrnet.engines.engine.Engine`."""
-        whole = self._filled(picture)
-        known = {"picture": whole, "inside": np.ones(whole.shape[2:], np.float32)}
-        if inside is not None:  # what the picture was filled up with does not count either
-            known["inside"][:] = 0
-            known["inside"][: inside.shape[0], : inside.shape[1]] = inside
+        known = self._known(picture, inside)
         if not self.config.general:
+            whole = known["picture"]
             places, rows = self._places(whole)
             found = []
             for given in self._encoded(whole, places):
@@ -149,19 +146,23 @@ class GraphEngine:
             known["background"][0, :, :height, :width] if self.config.generator else None,
         )
 
-    def part(self, seen: Seen, rows: slice, columns: slice) -> Seen:
+    def recalled(
+        self,
+        picture: NDArray[np.float32],
+        readings: NDArray[np.float32],
+        typical: float,
+        surprise: NDArray[np.float32] | None,
+        inside: NDArray[np.bool_] | None = None,
+    ) -> Seen:
         """As `fmrnet.engines.torch_engine.TorchEngine`."""
-        known = {  # the patches of a part may be others, and their maps are made again
-            name: values[..., rows, columns].copy() for name, values in seen.kept.items() if name not in MAPS
-        }
-        readings = readings_of(self.config, seen.readings, rows, columns)
-        within = None if seen.inside is None else seen.inside[rows, columns]
-        return Seen(seen.picture[:, rows, columns], readings, seen.typical, known, within)
+        known = self._known(picture, inside)
+        if surprise is not None:
+            known["surprise"] = np.ascontiguousarray(surprise)
+        return Seen(picture, readings, typical, known, inside)
 
     def surprise(self, seen: Seen) -> NDArray[np.float32]:
         """As `fmrnet.engines.torch_engine.TorchEngine`."""
-        _, height, width = seen.picture.shape
-        found: NDArray[np.float32] = seen.kept["surprise"][:height, :width]
+        found: NDArray[np.float32] = seen.kept["surprise"]
         return found
 
     def restore(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -207,6 +208,17 @@ class GraphEngine:
         if name not in self._graphs:
             self._graphs[name] = self._make(whole(self._content, name), inputs_of(self.config)[name])
         return self._graphs[name]
+
+    def _known(
+        self, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None
+    ) -> dict[str, NDArray[np.float32]]:
+        """A picture, filled, and which of its pixels count."""
+        whole = self._filled(picture)
+        known = {"picture": whole, "inside": np.ones(whole.shape[2:], np.float32)}
+        if inside is not None:  # what the picture was filled up with does not count either
+            known["inside"][:] = 0
+            known["inside"][: inside.shape[0], : inside.shape[1]] = inside
+        return known
 
     def _filled(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
         return filled(picture, self.config.multiple)[None]

@@ -13,18 +13,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrnet import large
 from fmrnet.config import Config
-from fmrnet.engines.engine import Engine, Found, Seen, patches, unpainted
+from fmrnet.engines.engine import Engine, Found, Seen, patches, readings_of, unpainted
 
 __all__ = ["PIXELS", "Box", "compare", "glance", "restore"]
 
 PIXELS = 2**22  # that pass at once; an engine takes 150 to 400 bytes for each
+LARGE_GLANCED, LARGE_COMPARED = 5 * 2**19, 2**20  # the same of a picture too large for memory, by the level
 SEEN = 256  # pixels around a core, and a patch more, for the early exit
 PAINTED = 128  # the same for the pixel level
 AROUND = 64  # the same for a suspect window
@@ -34,33 +36,39 @@ Box = tuple[slice, slice]  # rows and columns of a picture as it is filled up
 
 
 @dataclass(frozen=True)
-class _Tile:
-    """What has been seen of a tile, and its core, of a picture."""
+class _InTiles:
+    """What is kept of a picture that was seen in tiles.
 
-    core: Box
-    box: Box
-    seen: Seen
+    Attributes
+    ----------
+    surprise : (H', W') float32, or None
+        Of the witnesses on general features, if the model has them, on the picture as it is filled up.
+    """
+
+    surprise: NDArray[np.float32] | None
 
 
 def glance(engine: Engine, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> Seen:
-    """As `Engine.glance`, in tiles if the picture is large and has no mask. Raises as that."""
-    if picture[0].size <= PIXELS or inside is not None or not hasattr(engine, "part"):
+    """As `Engine.glance`, in tiles if the picture is large and has no mask. Raises as that, and `fmrnet.large.empty`."""
+    if picture[0].size <= PIXELS or inside is not None or not hasattr(engine, "recalled"):
         return engine.glance(picture, inside)
-    config = engine.config
+    teller: Any = engine
+    config, around = engine.config, SEEN + engine.config.patch_size
     size, cell = _filled(picture, config), _cell(config)
     step = config.patch_size // 2 if config.general else config.stride
     readings: _Readings | None = None
-    tiles = []
-    for core in _cores(size, cell, SEEN + config.patch_size):
-        box = _around(core, size, cell, SEEN + config.patch_size)
+    surprise = large.empty(size, np.float32) if config.general else None
+    typical = []
+    for core in _cores(size, cell, around, LARGE_GLANCED if large.is_large(picture) else PIXELS):
+        box = _around(core, size, cell, around)
         seen = engine.glance(np.ascontiguousarray(picture[:, *box]))
         readings = readings or _Readings(len(seen.readings), size, config.patch_size, step)
         readings.place(seen.readings, core, box)
-        kept = _around(core, size, cell, PAINTED + config.patch_size)
-        part = engine.part(seen, *_from(box, kept))
-        tiles.append(_Tile(core, kept, replace(part, picture=picture[:, *kept])))
+        typical.append((seen.typical, _area(core)))
+        if surprise is not None:
+            surprise[core] = teller.surprise(seen)[_from(box, core)]
     assert readings is not None
-    return Seen(picture, readings.values, _typical(tiles), tiles)
+    return Seen(picture, readings.values, _middle(typical), _InTiles(surprise))
 
 
 def compare(engine: Engine, seen: Seen, suspect: Sequence[Box] | None = None) -> Found:
@@ -76,25 +84,25 @@ def compare(engine: Engine, seen: Seen, suspect: Sequence[Box] | None = None) ->
         Elsewhere the picture is its own background, and the map tells what the early exit knows. Default: all of it.
     """
     config: Config = engine.config
-    if not isinstance(seen.kept, list):
-        if suspect is None or not (config.general and config.generator and hasattr(engine, "part")):
+    if not isinstance(seen.kept, _InTiles):
+        if suspect is None or not (config.general and config.generator and hasattr(engine, "recalled")):
             return engine.compare(seen)
         return _in_parts(engine, seen, suspect)
     channels, height, width = seen.picture.shape
-    anomaly_map, evidence = (np.empty((height, width), np.float32) for _ in range(2))
-    background = np.empty((channels, height, width), np.float32) if config.generator else None
+    anomaly_map, evidence = (large.empty((height, width), np.float32) for _ in range(2))
+    background = large.empty((channels, height, width), np.float32) if config.generator else None
+    size, cell, around = _filled(seen.picture, config), _cell(config), PAINTED + config.patch_size
     readings: _Readings | None = None
-    for tile in seen.kept:
-        within = (
-            None if suspect is None else [_from(tile.box, one) for one in suspect if _meet(one, tile.box)]
-        )
-        found = compare(engine, tile.seen, within)
-        there = _from(tile.box, tile.core)
-        anomaly_map[tile.core], evidence[tile.core] = found.anomaly_map[there], found.evidence[there]
+    for core in _cores(size, cell, around, LARGE_COMPARED if large.is_large(seen.picture) else PIXELS):
+        box = _around(core, size, cell, around)
+        within = None if suspect is None else [_from(box, one) for one in suspect if _meet(one, box)]
+        found = compare(engine, _part(engine, seen, seen.kept.surprise, box), within)
+        there = _from(box, core)
+        anomaly_map[core], evidence[core] = found.anomaly_map[there], found.evidence[there]
         if background is not None and found.background is not None:
-            background[:, *tile.core] = found.background[:, *there]
+            background[:, *core] = found.background[:, *there]
         readings = readings or _of_pixels(len(found.readings), seen, config)
-        readings.place(found.readings, tile.core, tile.box)
+        readings.place(found.readings, core, box)
     assert readings is not None
     return Found(anomaly_map, evidence, readings.values, background)
 
@@ -103,13 +111,25 @@ def restore(engine: Engine, picture: NDArray[np.float32]) -> NDArray[np.float32]
     """As `Engine.restore`, in tiles if the picture is large."""
     if picture[0].size <= PIXELS:
         return engine.restore(picture)
-    config, restored = engine.config, np.empty_like(picture)
-    size, cell = _filled(picture, config), _cell(config)
-    for core in _cores(size, cell, PAINTED + config.patch_size):
-        box = _around(core, size, cell, PAINTED + config.patch_size)
+    config, restored = engine.config, large.empty(picture.shape, np.float32)
+    size, cell, around = _filled(picture, config), _cell(config), PAINTED + config.patch_size
+    for core in _cores(size, cell, around, LARGE_COMPARED if large.is_large(picture) else PIXELS):
+        box = _around(core, size, cell, around)
         painted = engine.restore(np.ascontiguousarray(picture[:, *box]))
         restored[:, *core] = painted[:, *_from(box, core)]
     return restored
+
+
+def _part(engine: Any, seen: Seen, surprise: NDArray[np.float32] | None, box: Box) -> Seen:
+    """What has been seen of a part of a picture, in whole cells of it as it is filled up."""
+    part: Seen = engine.recalled(
+        np.ascontiguousarray(seen.picture[:, *box]),
+        readings_of(engine.config, seen.readings, *box),
+        seen.typical,
+        None if surprise is None else surprise[box],
+        None if seen.inside is None else seen.inside[box],
+    )
+    return part
 
 
 class _Readings:
@@ -144,9 +164,11 @@ def _in_parts(engine: Any, seen: Seen, suspect: Sequence[Box]) -> Found:
     if sum(_area(box) for box in boxes) > PARTS * size[0] * size[1]:
         whole: Found = engine.compare(seen)
         return whole
-    found = unpainted(config, seen, engine.surprise(seen))
+    _, height, width = seen.picture.shape
+    surprise = engine.surprise(seen)
+    found = unpainted(config, seen, surprise[:height, :width])
     for core, box in zip(cores, boxes, strict=True):
-        part = engine.compare(engine.part(seen, *box))
+        part = engine.compare(_part(engine, seen, surprise, box))
         there = _from(box, core)
         found.anomaly_map[core], found.evidence[core] = part.anomaly_map[there], part.evidence[there]
         assert found.background is not None
@@ -211,14 +233,17 @@ def _cell(config: Config) -> int:
     return math.lcm(config.multiple, config.patch_size // 2, config.stride)
 
 
-def _cores(size: tuple[int, int], cell: int, around: int) -> Iterator[Box]:
-    """A picture in parts, in rows and columns, so that all of it with what is around them is the least to compute."""
+def _cores(size: tuple[int, int], cell: int, around: int, pixels: int) -> Iterator[Box]:
+    """A picture in parts, in rows and columns, so that all of it with what is around them is the least to compute.
+
+    A part has at most so many pixels with what is around it, or is a single cell.
+    """
     most, around = [-(-length // cell) for length in size], -(-around // cell) * cell
     least, sides = math.inf, (cell, cell)
     for rows in range(1, most[0] + 1):
         side = -(-most[0] // rows) * cell
         high = min(side + 2 * around, size[0])
-        room = PIXELS // high
+        room = pixels // high
         across = size[1] if room >= size[1] else (room - 2 * around) // cell * cell
         if across < cell:
             continue
@@ -263,8 +288,8 @@ def _area(box: Box) -> int:
     return math.prod(side.stop - side.start for side in box)
 
 
-def _typical(tiles: Sequence[_Tile]) -> float:
-    """The median of the tiles' typical distances, each as often as its core has pixels."""
-    ordered = sorted((tile.seen.typical, _area(tile.core)) for tile in tiles)
-    sums = np.cumsum([area for _, area in ordered])
+def _middle(values: Sequence[tuple[float, int]]) -> float:
+    """The median of values, each as often as is said beside it."""
+    ordered = sorted(values)
+    sums = np.cumsum([often for _, often in ordered])
     return ordered[int(np.searchsorted(sums, sums[-1] / 2))][0]

@@ -17,7 +17,7 @@ from fmrnet import devices, fast
 from fmrnet.artifact import Artifact
 from fmrnet.config import Config
 from fmrnet.engines import background
-from fmrnet.engines.engine import Engine, Found, Seen, all_readings, readings_of
+from fmrnet.engines.engine import Engine, Found, Seen, all_readings
 from fmrnet.engines.graph_engine import OPSET, GraphEngine, why_no_graphs
 from fmrnet.engines.meeting import Meeting
 from fmrnet.engines.probes import answers, difference, pictures
@@ -118,29 +118,32 @@ class TorchEngine:
             None if found.background is None else _array(found.background[:, :height, :width]),
         )
 
-    def part(self, seen: Seen, rows: slice, columns: slice) -> Seen:
-        """What has been seen of a part of a picture, in whole cells of it as it is filled up."""
-        kept: background.Glance = seen.kept
-        readings = readings_of(self.config, seen.readings, rows, columns)
-        surprise, inside = (
-            None if values is None else values[rows, columns].clone()
-            for values in (kept.surprise, kept.inside)
+    def recalled(
+        self,
+        picture: NDArray[np.float32],
+        readings: NDArray[np.float32],
+        typical: float,
+        surprise: NDArray[np.float32] | None,
+        inside: NDArray[np.bool_] | None = None,
+    ) -> Seen:
+        """What `glance` gave of a picture, from what is known of it: its surprise as `surprise` gives it."""
+        filled = self._filled(picture)
+        kept = background.Glance(
+            filled,
+            filled.new_zeros(0),
+            filled.new_tensor(typical),
+            None,
+            None if surprise is None else torch.from_numpy(np.ascontiguousarray(surprise)).to(self.device),
+            None if inside is None else self._counting(inside, filled),
         )
-        cut = replace(
-            kept,
-            picture=kept.picture[:, rows, columns].clone(),
-            readings=kept.readings.new_zeros(0),
-            encoded=None,
-            surprise=surprise,
-            inside=inside,
-        )
-        within = None if seen.inside is None else seen.inside[rows, columns]
-        return Seen(seen.picture[:, rows, columns], readings, seen.typical, cut, within)
+        return Seen(picture, readings, typical, kept, inside)
 
     def surprise(self, seen: Seen) -> NDArray[np.float32]:
-        """The sum of the surprises of all witnesses on general features, (H, W), of a model that has them."""
-        _, height, width = seen.picture.shape
-        return _array(seen.kept.surprise[:height, :width])
+        """The sum of the surprises of all witnesses on general features, of a model that has them.
+
+        (H', W'), of the picture as it is filled up.
+        """
+        return _array(seen.kept.surprise)
 
     def restore(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
         """As `fmrnet.engines.engine.Engine`."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrnet import large
 from fmrnet._pixels import Pixels
 from fmrnet.errors import PictureError
 
@@ -24,7 +25,7 @@ def marked(pixels: Pixels, remarks: list[str] | None = None) -> NDArray[np.bool_
     white = 1 if values.dtype.kind == "f" else pixels.white
     if pixels.negative:
         values = white - values
-    defect: NDArray[np.bool_] = values > 0
+    defect: NDArray[np.bool_] = large.by_bands(lambda rows: rows > 0, values)
     if pixels.alpha is not None:
         shown = pixels.alpha > 0
         defect &= shown
@@ -33,8 +34,8 @@ def marked(pixels: Pixels, remarks: list[str] | None = None) -> NDArray[np.bool_
                 "draws in black on clear ground: whether the defect is drawn cannot be told; "
                 "save it in black and white"
             )
-    bright = defect & (values > white / 2)
-    faint = defect & ~bright
+    bright = large.by_bands(lambda rows, of: rows & (of > white / 2), defect, values)
+    faint = large.by_bands(lambda rows, of: rows & ~of, defect, bright)
     if not faint.any():
         return defect
     traces = not (faint & ~_blocks_around(bright)).any()

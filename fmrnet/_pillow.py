@@ -21,7 +21,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from fmrnet._pixels import MAX_PIXELS, SEVERAL, Pixels, check_size, jpeg_frame, upright
+from fmrnet import large
+from fmrnet._pixels import MAX_PIXELS, SEVERAL, Pixels, check_pixels, check_size, jpeg_frame, upright
 from fmrnet.errors import PictureError
 
 __all__ = ["decode", "pixels", "size"]
@@ -39,8 +40,8 @@ _NETPBM = re.compile(rb"P[1-7fFy]\s+[#\d]")  # how PBM, PGM and PPM begin; a tex
 _ORIENTATION = 0x0112
 
 
-def decode(data: bytes) -> Pixels:
-    """The one picture of a file of one of the formats above.
+def decode(data: bytes, most: int = MAX_PIXELS) -> Pixels:
+    """The one picture of a file of one of the formats above, of MAX_PIXELS at most; a plain PNG, of `most`.
 
     Raises
     ------
@@ -49,6 +50,8 @@ def decode(data: bytes) -> Pixels:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd metadata; we check ourselves
+        if (found := _large_png(data, most)) is not None:
+            return found
         image = _opened(data)
         width, height = image.size
         deep_png = image.format == "PNG" and data[24] == 16
@@ -130,6 +133,24 @@ def _deep_png(data: bytes, image: ImageFile.ImageFile) -> Pixels:
         alpha = stored[:, :, colours].astype(np.float32) / np.float32(65535)
     white = _white(values, chunks.get(b"sBIT", b"")[:colours])
     return Pixels(values[:, :, 0] if colours == 1 else values, white, alpha=alpha)
+
+
+def _large_png(data: bytes, most: int) -> Pixels | None:
+    """A PNG too large for memory, grey or RGB of 8 bits, that says nothing of clear places or rotation; else None."""
+    if not data.startswith(_PNG) or data[12:16] != b"IHDR" or len(data) < 33:
+        return None
+    width, height, depth, kind = struct.unpack_from(">IIBB", data, 16)
+    channels = {0: 1, 2: 3}.get(kind)
+    if channels is None or depth != 8 or width * height * channels <= large.MOST:
+        return None
+    if not {b"tRNS", b"eXIf", b"acTL"}.isdisjoint(_png_chunks(data)):
+        return None
+    check_pixels(width, height, most)
+    import imagecodecs  # as above
+
+    values = large.empty((height, width, channels)[: 2 + (channels > 1)], np.uint8)
+    imagecodecs.png_decode(data, out=values)
+    return Pixels(values, 255)
 
 
 def _png_chunks(data: bytes) -> dict[bytes, bytes]:

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from fmrnet.errors import PictureError
 from fmrnet.headroom import headroom
 
-__all__ = ["MAX_PIXELS", "MAX_PIXELS_OF_FILE", "Frame", "Pixels", "check_pixels", "check_size", "jpeg_frame", "upright"]
+__all__ = [
+    "MAX_PIXELS",
+    "MAX_PIXELS_OF_FILE",
+    "Frame",
+    "Pixels",
+    "check_pixels",
+    "check_size",
+    "jpeg_frame",
+    "upright",
+]
 
 MAX_PIXELS = 2**27  # 134 million, 32768 lines of a 4096-pixel line camera; in colour 1.6 GB as float32
 MAX_PIXELS_OF_FILE = 2**30  # of a TIFF that lies in a file: it is read piece by piece

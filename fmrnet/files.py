@@ -48,7 +48,7 @@ def digest(path: str | Path) -> str:
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[BinaryIO]:
+def replacing(path: str | Path, *, at_once: bool = True) -> Iterator[BinaryIO]:
     """Put what the block writes in the place of `path` when the block ends well, in one step.
 
     The block writes into memory, so an encoder's error leaves nothing behind. Then a temporary file beside `path` is
@@ -59,10 +59,11 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     Parameters
     ----------
     path : where the file will stand; its folder must exist.
+    at_once : False: the block writes into the temporary file itself, for what is too large for memory.
 
     Yields
     ------
-    a binary file in memory (write, seek and tell).
+    a binary file (write, seek and tell).
 
     Raises
     ------
@@ -71,14 +72,18 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """
     target, earlier = _target(path)
     content = io.BytesIO()
-    yield content
+    if at_once:
+        yield content
     try:
         _sweep(target.parent)
         with _temporary_file(target.parent, 0o666 if earlier is None else 0o600) as file:
             try:
                 if earlier is not None:
                     _hand_on(file.fileno(), earlier)
-                file.write(content.getbuffer())
+                if at_once:
+                    file.write(content.getbuffer())
+                else:
+                    yield file
                 file.flush()
                 os.fsync(file.fileno())
                 if os.name != "posix":  # where an open file has no other name

@@ -89,11 +89,8 @@ def _ranked(values: NDArray[np.float32], rank: int) -> np.float32:
         counts = np.zeros(2**16, np.int64)
         for rows in bands(values):
             bits = np.ascontiguousarray(values[rows] + np.float32(0)).view(np.uint32).ravel()  # -0 becomes 0
-            if shift == 0:
-                bits = bits[bits >> 16 == upper] & 0xFFFF
-            else:
-                bits = bits >> 16
-            counts += np.bincount(bits, minlength=2**16)
+            halves = bits >> 16 if shift else bits[bits >> 16 == upper] & 0xFFFF
+            counts += np.bincount(halves, minlength=2**16)
         sums = np.cumsum(counts)
         found = int(np.searchsorted(sums, rank, "right"))
         rank -= int(sums[found - 1]) if found else 0

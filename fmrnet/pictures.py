@@ -12,8 +12,8 @@ What a file may hold, and what becomes of it:
 * Palette, CMYK, YCbCr and HSV pictures become RGB (colour profiles are not applied).
 * An opaque alpha channel is dropped. Transparent pixels have no colour to inspect: an error.
 * The rotation that a camera notes in EXIF or TIFF is applied.
-* More than 2^27 pixels of TIFF alone, up to 2^30, and if it is read from a file: it is read piece by piece, and large
-  arrays lie in files, see `fmrnet.large`.
+* More than 2^27 pixels, up to 2^30, of TIFF, and of PNG of 8 bits in grey or RGB, if it is read from a file: then it is
+  not in memory as a whole, see `fmrnet.large`.
 * A file of several frames or pages is an error; the preview that cameras put into a JPEG (MPO) does not count.
 """
 
@@ -53,6 +53,7 @@ __all__ = [
 # Stands in every picture written, so that this program knows its own and replaces no other.
 SOFTWARE = "fmrnet"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how such files begin
+MOST_OF_TIFF = 2**32 - 2**25  # bytes of pixels; more need BigTIFF
 Picture = NDArray[np.float32]
 
 
@@ -72,8 +73,8 @@ def read_picture(path: str | Path, bits: int | None = None) -> Picture:
     Raises
     ------
     PictureError : the file is missing, unreadable, empty, cut short, no picture, of several frames, partly
-        transparent, larger than MAX_PIXELS (TIFF: MAX_PIXELS_OF_FILE) or than memory or disk allow (checked before any
-        pixel is decoded), not within [0, 1], or holds values of more than `bits` bits.
+        transparent, larger than MAX_PIXELS (TIFF and plain PNG: MAX_PIXELS_OF_FILE) or than memory or disk allow
+        (checked before any pixel is decoded), not within [0, 1], or holds values of more than `bits` bits.
     ConfigError : no such number of bits.
     """
     path = Path(path)
@@ -154,7 +155,8 @@ def as_picture(array: ArrayLike | Image.Image, bits: int | None = None) -> Pictu
 
     Returns
     -------
-    (H, W) or (H, W, 3), float32 in [0, 1], an array of its own
+    (H, W) or (H, W, 3), float32 in [0, 1], an array of its own; a large one (see `fmrnet.large`) that is so already is
+    given back itself
 
     Raises
     ------
@@ -198,7 +200,7 @@ def write_picture(path: str | Path, picture: NDArray[np.bool_] | NDArray[np.uint
     OSError : the folder is missing or cannot be written, or the disk is full; what stood at `path` stays.
     """
     if picture.dtype == np.bool_:
-        picture = picture.astype(np.uint8) * np.uint8(255)
+        picture = large.by_bands(lambda rows: rows.astype(np.uint8) * np.uint8(255), picture)
     text = PngImagePlugin.PngInfo()
     text.add_text("Software", SOFTWARE)
     _write(path, Image.fromarray(picture), format="PNG", pnginfo=text)
@@ -207,8 +209,23 @@ def write_picture(path: str | Path, picture: NDArray[np.bool_] | NDArray[np.uint
 def write_map(path: str | Path, values: NDArray[np.float32]) -> None:
     """Write an (H, W) map as 32-bit float TIFF in one step, every bit kept. Raises as `write_picture`.
 
-    TIFF and not .npy: ImageJ, HALCON, OpenCV, GIMP and Pillow open it as a picture.
+    TIFF and not .npy: ImageJ, HALCON, OpenCV, GIMP and Pillow open it as a picture. Beyond 4 GB it is BigTIFF.
     """
+    if large.is_large(values):
+        import tifffile  # as above
+
+        content = (values[rows].astype(np.float32, copy=False).tobytes() for rows in large.bands(values))
+        with replacing(path, at_once=False) as file:
+            tifffile.imwrite(
+                file,
+                content,
+                shape=values.shape,
+                dtype=np.float32,
+                bigtiff=4 * values.size > MOST_OF_TIFF,
+                software=SOFTWARE,
+                metadata=None,
+            )
+        return
     image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
     _write(path, image, format="TIFF", software=SOFTWARE)
 
@@ -228,7 +245,7 @@ def _decode(path: Path) -> Pixels:
             from fmrnet import _tiff  # as above
 
             return _tiff.decode(file, MAX_PIXELS_OF_FILE)
-        return _pillow.decode(_whole(file))
+        return _pillow.decode(_whole(file), MAX_PIXELS_OF_FILE)
 
 
 def _decoded(data: bytes) -> Pixels:
@@ -348,6 +365,9 @@ def _to_unit(pixels: Pixels, bits: int | None) -> Picture:
     if not (low >= -slack and high <= 1 + slack):
         found = "NaN" if np.isnan(low) else f"values from {low:g} to {high:g}"
         raise PictureError(f"holds {found}: expected numbers in [0, 1], or unsigned 8 or 16 bits")
+
+    if large.is_large(values) and kind == np.float32 and low >= 0 and high <= 1 and not pixels.negative:
+        return np.ascontiguousarray(values)
 
     def of_floats(given: NDArray[Any]) -> Picture:
         picture = np.array(1 - given if pixels.negative else given, dtype=np.float32, order="C")

@@ -134,6 +134,22 @@ def test_suspect_windows_alone_say_what_the_pixel_level_says_there(engines, name
     assert not found.readings[-1, :, 26:].any()
 
 
+def test_readings_are_those_of_the_windows_in_which_they_were_found():
+    """Of the patches that lie in a core, and no others: each reading here is its own place in the picture."""
+    side, step = 64, 32
+    rows, columns = (tiles.patches(length, side, step) for length in (256, 384))
+    every = np.arange(rows * columns, dtype=np.float32).reshape(1, rows, columns)
+    core, box = (slice(64, 192), slice(96, 288)), (slice(32, 256), slice(32, 352))
+    found = every[:, 1:7, 1:10]  # as a part from row and column 32 on has them
+    placed = np.full_like(every, -1)
+    tiles._place_inner(placed, found, core, box, side)
+    expected = np.full_like(every, -1)
+    expected[:, 2:5, 3:8] = every[
+        :, 2:5, 3:8
+    ]  # those that begin at 64 to 128 and 96 to 224, and end in the core
+    assert np.array_equal(placed, expected)
+
+
 def test_windows_all_over_a_picture_are_the_whole_picture(general):
     picture = surface(128, 192)
     seen = tiles.glance(general.engine, picture)

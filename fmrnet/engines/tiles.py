@@ -26,7 +26,10 @@ from fmrnet.engines.engine import Engine, Found, Seen, patches, readings_of, unp
 __all__ = ["PIXELS", "Box", "compare", "glance", "restore"]
 
 PIXELS = 2**22  # that pass at once; an engine takes 150 to 400 bytes for each
-LARGE_GLANCED, LARGE_COMPARED = 5 * 2**19, 2**20  # the same of a picture too large for memory, by the level
+LARGE_GLANCED, LARGE_COMPARED = (
+    5 * 2**19,
+    5 * 2**18,
+)  # the same of a picture too large for memory, by the level
 SEEN = 256  # pixels around a core, and a patch more, for the early exit
 PAINTED = 128  # the same for the pixel level
 AROUND = 64  # the same for a suspect window
@@ -49,18 +52,16 @@ class _InTiles:
 
 
 def glance(engine: Engine, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> Seen:
-    """As `Engine.glance`, in tiles if the picture is large and has no mask. Raises as that, and `fmrnet.large.empty`."""
+    """As `Engine.glance`, in tiles if the picture is large and has no mask; raises as `fmrnet.large.empty`, too."""
     if picture[0].size <= PIXELS or inside is not None or not hasattr(engine, "recalled"):
         return engine.glance(picture, inside)
     teller: Any = engine
     config, around = engine.config, SEEN + engine.config.patch_size
-    size, cell = _filled(picture, config), _cell(config)
-    step = config.patch_size // 2 if config.general else config.stride
+    size, step = _filled(picture, config), config.patch_size // 2 if config.general else config.stride
     readings: _Readings | None = None
     surprise = large.empty(size, np.float32) if config.general else None
     typical = []
-    for core in _cores(size, cell, around, LARGE_GLANCED if large.is_large(picture) else PIXELS):
-        box = _around(core, size, cell, around)
+    for core, box in _tiles(picture, config, around, LARGE_GLANCED):
         seen = engine.glance(np.ascontiguousarray(picture[:, *box]))
         readings = readings or _Readings(len(seen.readings), size, config.patch_size, step)
         readings.place(seen.readings, core, box)
@@ -91,10 +92,8 @@ def compare(engine: Engine, seen: Seen, suspect: Sequence[Box] | None = None) ->
     channels, height, width = seen.picture.shape
     anomaly_map, evidence = (large.empty((height, width), np.float32) for _ in range(2))
     background = large.empty((channels, height, width), np.float32) if config.generator else None
-    size, cell, around = _filled(seen.picture, config), _cell(config), PAINTED + config.patch_size
     readings: _Readings | None = None
-    for core in _cores(size, cell, around, LARGE_COMPARED if large.is_large(seen.picture) else PIXELS):
-        box = _around(core, size, cell, around)
+    for core, box in _tiles(seen.picture, config, PAINTED + config.patch_size, LARGE_COMPARED):
         within = None if suspect is None else [_from(box, one) for one in suspect if _meet(one, box)]
         found = compare(engine, _part(engine, seen, seen.kept.surprise, box), within)
         there = _from(box, core)
@@ -112,9 +111,7 @@ def restore(engine: Engine, picture: NDArray[np.float32]) -> NDArray[np.float32]
     if picture[0].size <= PIXELS:
         return engine.restore(picture)
     config, restored = engine.config, large.empty(picture.shape, np.float32)
-    size, cell, around = _filled(picture, config), _cell(config), PAINTED + config.patch_size
-    for core in _cores(size, cell, around, LARGE_COMPARED if large.is_large(picture) else PIXELS):
-        box = _around(core, size, cell, around)
+    for core, box in _tiles(picture, config, PAINTED + config.patch_size, LARGE_COMPARED):
         painted = engine.restore(np.ascontiguousarray(picture[:, *box]))
         restored[:, *core] = painted[:, *_from(box, core)]
     return restored
@@ -231,6 +228,28 @@ def _filled(picture: NDArray[np.float32], config: Config) -> tuple[int, int]:
 def _cell(config: Config) -> int:
     """Pixels between places where a picture may be cut: whole cells of the network's, and whole steps of patches."""
     return math.lcm(config.multiple, config.patch_size // 2, config.stride)
+
+
+def _tiles(
+    picture: NDArray[np.float32], config: Config, around: int, pixels: int
+) -> Iterator[tuple[Box, Box]]:
+    """The cores of a picture and their tiles, of at most PIXELS; of one too large for memory, of at most `pixels`."""
+    size, cell = _filled(picture, config), _cell(config)
+    bounded = large.is_large(picture)
+    cores = list(_cores(size, cell, around, pixels if bounded else PIXELS))
+    boxes = [_around(core, size, cell, around) for core in cores]
+    return zip(cores, _evened(boxes, size, cell) if bounded else boxes, strict=True)
+
+
+def _evened(boxes: Sequence[Box], size: tuple[int, int], cell: int) -> list[Box]:
+    """Tiles all as large as the largest, but for a part of a cell: runtimes keep memory for every size they meet."""
+    sides = [max(box[axis].stop - box[axis].start for box in boxes) for axis in (0, 1)]
+
+    def evened(side: slice, most: int, length: int) -> slice:
+        start = max(min(side.start, (length - most) // cell * cell), 0)
+        return slice(start, max(side.stop, min(start + most, length)))
+
+    return [(evened(rows, sides[0], size[0]), evened(columns, sides[1], size[1])) for rows, columns in boxes]
 
 
 def _cores(size: tuple[int, int], cell: int, around: int, pixels: int) -> Iterator[Box]:

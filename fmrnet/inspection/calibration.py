@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
+from fmrnet import large
 from fmrnet.engines import tiles
 from fmrnet.engines.engine import Engine, Found
 from fmrnet.errors import ArtifactError, ConfigError, DatasetError
@@ -143,8 +144,14 @@ class Calibration:
         They pass the pixel threshold and, unless it is one of k sigma, PEAK of the greatest evidence: around a strong
         defect its own halo passes the threshold.
         """
-        marked = found.anomaly_map > self.pixel_threshold
-        return marked if self.k else marked & (found.evidence > PEAK * found.evidence.max())
+        if self.k:
+            return large.by_bands(lambda mapped: mapped > self.pixel_threshold, found.anomaly_map)
+        least = PEAK * found.evidence.max()
+        return large.by_bands(
+            lambda mapped, evidence: (mapped > self.pixel_threshold) & (evidence > least),
+            found.anomaly_map,
+            found.evidence,
+        )
 
     def of_size(self, pixels: int) -> Calibration:
         """The same for a picture of so many pixels: the more parts it has, the more may one of them stand out."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrnet import artifact
+from fmrnet import artifact, large
 from fmrnet.config import Config
 from fmrnet.engines import tiles
 from fmrnet.engines.choice import choose
@@ -256,7 +256,7 @@ class Inspector:
             if compared.background is not None:
                 background = compared.background.transpose(1, 2, 0)
             mask = calibration.mask(compared)
-            marked = found > calibration.pixel_threshold
+            marked = large.by_bands(lambda values: values > calibration.pixel_threshold, found)
             share = float((marked if inside is None else marked[inside]).mean())
             passed = calibration.limits.passed_by(seen, glance.typical, share)
         threshold = good.threshold(calibration.false_alarms)
@@ -278,7 +278,7 @@ class Inspector:
             patch_scores=glance.readings[0],
             patch_p_values=patch_p_values,
             anomaly_map=found,
-            mask=mask if mask is None or times > 1 else np.zeros_like(mask),
+            mask=mask if mask is None or times > 1 else large.zeros(mask.shape, np.bool_),
             seconds=time.perf_counter() - started,
             look=seen,
             reasons=reasons,
@@ -475,7 +475,8 @@ class Inspector:
             raise SizeError(
                 f"{named}{width}x{height} pixels, smaller than a patch of {size}x{size}; enlarge it"
             )
-        return np.ascontiguousarray(picture.transpose(2, 0, 1))
+        upright = picture.transpose(2, 0, 1)
+        return upright if large.is_large(upright) else np.ascontiguousarray(upright)
 
 
 def load(

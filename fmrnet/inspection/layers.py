@@ -17,7 +17,8 @@ from fmrnet.inspection.overlay import RED, breadth, outline, overlay
 from fmrnet.pictures import SOFTWARE, to_channels
 
 if TYPE_CHECKING:
-    from fmrnet.inspection.inspector import Inspector, Result
+    from fmrnet.inspection.inspector import Inspector
+    from fmrnet.inspection.reduced import Shown
 
 __all__ = ["as_data", "layers", "thumb", "write_layer"]
 
@@ -33,26 +34,17 @@ QUALITY = 80  # of the others
 FAINT = 0.15  # of the brightest, where a map is half of its threshold; at the threshold it is in the middle
 
 
-def layers(
-    inspector: Inspector,
-    picture: Pixels,
-    result: Result,
-    mask: NDArray[np.bool_],
-    outlined: NDArray[np.bool_],
-    surest: Defect | None,
-) -> dict[str, Image.Image]:
+def layers(inspector: Inspector, shown: Shown, scale: float) -> dict[str, Image.Image]:
     """The pictures by name: as `fmrnet.inspection.names.PAGE_KINDS` has them, those that there are.
 
     Parameters
     ----------
-    inspector : what has inspected it.
-    picture : (H, W) or (H, W, C) in [0, 1]
-    result : what was found.
-    mask : (H, W) bool, what is outlined in the thumbnail; patches at patch level.
-    outlined : (H, W) bool, what is outlined in the picture.
-    surest : the most surprising defect, if there is one.
+    inspector : what has inspected the picture.
+    shown : what is shown of it; `mask` is outlined in the thumbnail, `outlined` in the picture.
+    scale : pixels of what is shown to one of the picture's; below 1 there are no modalities, which are grain.
     """
-    found = {"picture": _image(picture), "thumb": thumb(picture, mask, surest)}
+    picture, result, outlined = shown.picture, shown.result, shown.outlined
+    found = {"picture": _image(picture), "thumb": thumb(picture, shown.mask, shown.surest)}
     if outlined.any():
         found["outline"] = _outline(outlined, breadth(outlined.shape))
         if breadth(outlined.shape) > 1:
@@ -64,7 +56,8 @@ def layers(
         found["heat"] = _heat(levels.astype(np.float32))
     if result.background is not None:
         found["background"] = _image(result.background)
-        for name, values in _modalities(inspector, picture, result.background).items():
+        modalities = _modalities(inspector, picture, result.background) if scale == 1 else {}
+        for name, values in modalities.items():
             found[name] = _heat(np.clip(values / np.float32(TOPS[name]), 0, 1), MODALITY_PIXELS)
     return {name: _shrunk(image, LONGEST_SIDE / max(image.size)) for name, image in found.items()}
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrnet import large
 from fmrnet.errors import ArtifactError
 from fmrnet.inspection.stored import Stored
 
@@ -89,31 +90,47 @@ def look(picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) 
     """
     if inside is not None:
         picture = np.where(inside, picture, np.float32(np.nan))
-    mean, median = (np.mean, np.median) if inside is None else (np.nanmean, np.nanmedian)
-    grey = picture.mean(0)
-    rows, columns = (side // BLOCK for side in grey.shape)
-    side = BLOCK // STEP
-    cut = grey[: rows * BLOCK : STEP, : columns * BLOCK : STEP].reshape(rows, side, columns, side)
-    blocks = cut.swapaxes(1, 2).reshape(rows * columns, side**2)
+    mean, median = (np.mean, large.median) if inside is None else (np.nanmean, np.nanmedian)
+    grey = large.by_bands(lambda rows: rows.mean(1), picture.swapaxes(0, 1))
     level = np.asarray(mean(picture, (1, 2), dtype=np.float64))
-    deviation = float(median(blocks.std(1)))
+    deviation = float(median(np.concatenate([_deviations(grey[rows]) for rows in large.bands(grey, BLOCK)])))
     size = picture.shape[1], picture.shape[2]
     return Look(tuple(level.tolist()), deviation, _contrasts(grey, median), size)
 
 
-def _contrasts(
-    means: NDArray[np.floating[Any]], median: Callable[[NDArray[np.floating[Any]]], Any]
-) -> tuple[float, ...]:
+def _deviations(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of each whole block of a grey picture, (N,)."""
+    rows, columns = (side // BLOCK for side in grey.shape)
+    side = BLOCK // STEP
+    cut = grey[: rows * BLOCK : STEP, : columns * BLOCK : STEP].reshape(rows, side, columns, side)
+    deviations: NDArray[np.float32] = cut.swapaxes(1, 2).reshape(rows * columns, side**2).std(1)
+    return deviations
+
+
+def _contrasts(means: NDArray[np.float32], median: Callable[[NDArray[np.float32]], Any]) -> tuple[float, ...]:
     """From single pixels on, squares of twice the side each time, (H, W) of their means."""
     found = []
     for _ in SCALES:
         rows, columns = (side // 2 * 2 for side in means.shape)
-        upper, lower = means[:rows:2, :columns], means[1:rows:2, :columns]
-        down, both = upper - lower, upper + lower
-        down, across = down[:, ::2] + down[:, 1::2], both[:, ::2] - both[:, 1::2]
-        found.append(float(median(np.abs(down) + np.abs(across))) / 4)
-        means = (both[:, ::2] + both[:, 1::2]) / 4
+        pairs = means[:rows, :columns].reshape(rows // 2, 2, columns)
+        found.append(float(median(large.by_bands(_contrasts_of_rows, pairs))) / 4)
+        means = large.by_bands(_means_of_rows, pairs)
     return tuple(found)
+
+
+def _contrasts_of_rows(pairs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Four times the contrast within each square of four places of pairs of rows, (N, 2, W)."""
+    down, both = pairs[:, 0] - pairs[:, 1], pairs[:, 0] + pairs[:, 1]
+    down, across = down[:, ::2] + down[:, 1::2], both[:, ::2] - both[:, 1::2]
+    contrasts: NDArray[np.float32] = np.abs(down) + np.abs(across)
+    return contrasts
+
+
+def _means_of_rows(pairs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean of each of these squares."""
+    both = pairs[:, 0] + pairs[:, 1]
+    means: NDArray[np.float32] = (both[:, ::2] + both[:, 1::2]) / 4
+    return means
 
 
 @dataclass(frozen=True)
@@ -220,14 +237,18 @@ def few_bits(picture: NDArray[np.float32]) -> str | None:
 
     None if they reach higher, or if they are multiples of 1/255: those of 8 bits are what they are.
     """
-    top = float(picture.max())
-    steps = picture * 255
-    if np.allclose(steps, steps.round(), rtol=0, atol=1e-3):
+    top, by_rows = float(picture.max()), picture.swapaxes(0, 1)
+    if all(_is_of_8_bits(by_rows[rows]) for rows in large.bands(by_rows)):
         return None
     depth = min((bits for bits in DEPTHS if top * 65535 < 2**bits), default=None)
     if depth is None:
         return None
     return f"its values reach only {top:.1%} of the range; {depth} bits in a 16-bit file? use --bits {depth}"
+
+
+def _is_of_8_bits(picture: NDArray[np.float32]) -> bool:
+    steps = picture * 255
+    return np.allclose(steps, steps.round(), rtol=0, atol=1e-3)
 
 
 def _widened(values: Iterable[float]) -> tuple[float, float]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from fmrnet import large
 from fmrnet.pictures import to_channels
 
 __all__ = ["RED", "breadth", "marked", "outline", "overlay"]
@@ -44,7 +45,7 @@ def marked(
     boxes: Sequence[tuple[int, int, int]] | None = None,
 ) -> NDArray[np.bool_]:
     """The pixels of a mask and of boxes, as `overlay` takes them, on a picture of this size: (H, W) bool."""
-    whole = np.zeros(size, np.bool_) if mask is None else mask.copy()
+    whole = large.zeros(size, np.bool_) if mask is None else large.by_bands(np.copy, mask)
     for row, column, side in boxes or ():
         whole[row : row + side, column : column + side] = True
     return whole

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrnet import large
 from fmrnet._pixels import MAX_PIXELS
 from fmrnet.errors import ArtifactError, ConfigError, SizeError, shown
 from fmrnet.inspection.annotations.regions import filled, run_lengths
@@ -132,14 +133,14 @@ class Region:
 
     def spread(self, values: NDArray[Any], height: int, width: int) -> NDArray[Any]:
         """What `cut` gives, (h, w), on a whole picture (height, width): 0 where nothing counts."""
-        whole = np.zeros((height, width), values.dtype)
+        whole = large.zeros((height, width), values.dtype)
         part = whole[self.y : self.y + self.height, self.x : self.x + self.width]
         part[:] = values if self.inside is None else values * self.inside
         return whole
 
     def laid(self, values: NDArray[Any], picture: NDArray[Any]) -> NDArray[Any]:
         """What `cut` gives, (h, w, C), on a copy of the picture (H, W, C)."""
-        whole = picture.copy()
+        whole = large.by_bands(np.copy, picture)
         part = whole[self.y : self.y + self.height, self.x : self.x + self.width]
         part[:] = values if self.inside is None else np.where(self.inside[:, :, None], values, part)
         return whole

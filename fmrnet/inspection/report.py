@@ -24,6 +24,7 @@ from fmrnet.inspection.layers import layers, write_layer
 from fmrnet.inspection.names import KINDS, PAGE, PAGE_FILES, PAGE_KINDS, RECORD, REPORT, output_names
 from fmrnet.inspection.overlay import overlay
 from fmrnet.inspection.record import Line, Record, named, path_of, read_record
+from fmrnet.inspection.reduced import shown
 from fmrnet.inspection.verdicts import Verdicts
 from fmrnet.pictures import write_map, write_picture
 
@@ -154,23 +155,24 @@ class Report(Verdicts):
         if result.mask is None or result.anomaly_map is None:
             files = {"overlay.png": files["overlay.png"]}
         told = self._told(path, picture, result, identity)
-        line, mask, surest = told.line, told.mask, next(iter(told.defects), None)
-        outlined = mask | told.would_be
-        shown = layers(self.inspector, picture, result, mask, outlined, surest) if self._page else {}
-        files |= {kind: file for kind, file in self._page_files(path).items() if kind.split(".")[0] in shown}
+        line, seen = told.line, shown(picture, result, told)
+        pictures = layers(self.inspector, seen, line["shown"]) if self._page else {}
+        files |= {
+            kind: file for kind, file in self._page_files(path).items() if kind.split(".")[0] in pictures
+        }
         line["files"] = {
             kind.split(".")[0]: file.relative_to(self.folder).as_posix() for kind, file in files.items()
         }
         try:
             for folder in {file.parent for file in files.values()}:
                 folder.mkdir(parents=True, exist_ok=True)
-            write_picture(files["overlay.png"], overlay(picture, mask))
+            write_picture(files["overlay.png"], overlay(seen.picture, seen.mask))
             if result.mask is not None and result.anomaly_map is not None:
                 write_picture(files["mask.png"], result.mask)
                 write_map(files["map.tiff"], result.anomaly_map)
             for kind, file in files.items():
-                if (name := kind.split(".")[0]) in shown:
-                    write_layer(file, shown[name])
+                if (name := kind.split(".")[0]) in pictures:
+                    write_layer(file, pictures[name])
             self._record.append(line)
         except BaseException:
             if not self._record.holds(line):

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrnet import large
 from fmrnet.errors import printable
 from fmrnet.inspection.defects import Defect, defects
 from fmrnet.inspection.drift import Drift, drift
 from fmrnet.inspection.limits import Look
 from fmrnet.inspection.overlay import marked
 from fmrnet.inspection.record import Line, named, path_of
+from fmrnet.inspection.reduced import reduction
 
 if TYPE_CHECKING:
     from fmrnet.inspection.inspector import Inspector, Level, Result
@@ -144,7 +146,7 @@ class Verdicts:
             boxes = [(int(tops[i]), int(lefts[j]), side) for i, j in beyond]
             mask = marked((picture.shape[0], picture.shape[1]), boxes=boxes)
         found = defects(mask, p_values, tops, lefts, side)
-        would_be, others = np.zeros_like(mask), list[Defect]()
+        would_be, others = large.zeros(mask.shape, np.bool_), list[Defect]()
         if result.marked is None:  # at another rate, the patches that it is reached by
             reached = np.argwhere(p_values <= LOOSEST)
             patches = (
@@ -173,6 +175,7 @@ class Verdicts:
             "look": dataclasses.asdict(result.look),
             "width": picture.shape[1],
             "height": picture.shape[0],
+            "shown": 1 / reduction(mask),
             "seconds": round(float(result.seconds), 4),
             "files": {},
             "file": identity,

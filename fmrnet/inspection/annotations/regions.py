@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrnet import large
+
 __all__ = ["Region", "filled", "regions", "run_lengths"]
 
 
@@ -53,9 +55,14 @@ def regions(mask: NDArray[np.bool_]) -> Iterator[Region]:
     """The regions of a mask (H, W), from the top on; pixels that touch at a corner belong together."""
     from scipy.ndimage import find_objects, label
 
-    labels, _ = label(mask, np.ones((3, 3)))
-    for number, (rows, columns) in enumerate(find_objects(labels), start=1):
-        yield Region(columns.start, rows.start, labels[rows, columns] == number)
+    if not mask.any():
+        return
+    labels = large.empty(mask.shape, np.int32)
+    count = label(mask, np.ones((3, 3)), output=labels)
+    for number, (rows, columns) in enumerate(find_objects(labels, count), start=1):
+        yield Region(
+            columns.start, rows.start, large.by_bands(lambda one, of=number: one == of, labels[rows, columns])
+        )
 
 
 def run_lengths(values: NDArray[np.bool_]) -> list[int]:

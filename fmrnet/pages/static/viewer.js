@@ -128,7 +128,7 @@ function viewer({ url, verdict, marks, neighbour }) {
       ...row.reasons.map((reason) => fact(text.reason, reason)),
       fact(text.score, number(row.score)),
       fact(text.p_value, number(row.p, 2)),
-      fact(text.size, fill(text.sides, { width: number(row.width), height: number(row.height) })),
+      fact(text.size, fill(row.shown < 1 ? text.reduced : text.sides, { width: number(row.width), height: number(row.height), times: number(Math.round(1 / row.shown)) })),
       fact(text.level, page.text.report.levels[row.level]),
       fact(text.seconds, number(row.seconds)),
       fact(text.path, row.path),

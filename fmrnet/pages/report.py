@@ -117,7 +117,7 @@ def _row(line: Line, name: str, kinds: list[str], single: bool) -> dict[str, Any
         "wouldBe": line["would_be"],
         "width": line["width"],
         "height": line["height"],
-        "shown": line["shown"],
+        "shown": line.get("shown", 1),
         "seconds": line["seconds"],
         "stem": None if single else quote(os.fsencode(f"{PAGE_FILES}/{stem}")),
         "kinds": kinds,

@@ -150,7 +150,7 @@ class GraphEngine:
         )
 
     def part(self, seen: Seen, rows: slice, columns: slice) -> Seen:
-        """As `fmrnet.engines.torch_engine.TorchEngine`."""
+        """As `fmrnet.engines.engine.InParts`."""
         known = {  # the patches of a part may be others, and their maps are made again
             name: values[..., rows, columns].copy() for name, values in seen.kept.items() if name not in MAPS
         }
@@ -159,7 +159,7 @@ class GraphEngine:
         return Seen(seen.picture[:, rows, columns], readings, seen.typical, known, within)
 
     def surprise(self, seen: Seen) -> NDArray[np.float32]:
-        """As `fmrnet.engines.torch_engine.TorchEngine`."""
+        """As `fmrnet.engines.engine.InParts`."""
         _, height, width = seen.picture.shape
         found: NDArray[np.float32] = seen.kept["surprise"][:height, :width]
         return found

@@ -14,13 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmrnet.config import Config
-from fmrnet.engines.engine import Engine, Found, Seen, patches, unpainted
+from fmrnet.engines.engine import Engine, Found, InParts, Seen, patches, unpainted
 
 __all__ = ["PIXELS", "Box", "compare", "glance", "restore"]
 
@@ -44,7 +43,7 @@ class _Tile:
 
 def glance(engine: Engine, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> Seen:
     """As `Engine.glance`, in tiles if the picture is large and has no mask. Raises as that."""
-    if picture[0].size <= PIXELS or inside is not None or not hasattr(engine, "part"):
+    if picture[0].size <= PIXELS or inside is not None or not isinstance(engine, InParts):
         return engine.glance(picture, inside)
     config = engine.config
     size, cell = _filled(picture, config), _cell(config)
@@ -77,9 +76,9 @@ def compare(engine: Engine, seen: Seen, suspect: Sequence[Box] | None = None) ->
     """
     config: Config = engine.config
     if not isinstance(seen.kept, list):
-        if suspect is None or not (config.general and config.generator and hasattr(engine, "part")):
-            return engine.compare(seen)
-        return _in_parts(engine, seen, suspect)
+        if suspect is not None and config.general and config.generator and isinstance(engine, InParts):
+            return _in_parts(engine, seen, suspect)
+        return engine.compare(seen)
     channels, height, width = seen.picture.shape
     anomaly_map, evidence = (np.empty((height, width), np.float32) for _ in range(2))
     background = np.empty((channels, height, width), np.float32) if config.generator else None
@@ -134,22 +133,22 @@ def _of_pixels(count: int, seen: Seen, config: Config) -> _Readings:
     return _Readings(count, _filled(seen.picture, config), config.patch_size, config.patch_size // 2)
 
 
-def _in_parts(engine: Any, seen: Seen, suspect: Sequence[Box]) -> Found:
+def _in_parts(engine: InParts, seen: Seen, suspect: Sequence[Box]) -> Found:
     """The pixel level of suspect windows alone; of all, if they are many."""
-    config: Config = engine.config
+    config = engine.config
     size, cell, around = _filled(seen.picture, config), _cell(config), AROUND + config.patch_size
     windows = [_around(one, size, cell, config.patch_size // 2) for one in suspect]
     cores = _joined(windows, size, cell, around)
     boxes = [_around(core, size, cell, around) for core in cores]
     if sum(_area(box) for box in boxes) > PARTS * size[0] * size[1]:
-        whole: Found = engine.compare(seen)
-        return whole
+        return engine.compare(seen)
     found = unpainted(config, seen, engine.surprise(seen))
     for core, box in zip(cores, boxes, strict=True):
         part = engine.compare(engine.part(seen, *box))
         there = _from(box, core)
         found.anomaly_map[core], found.evidence[core] = part.anomaly_map[there], part.evidence[there]
         assert found.background is not None
+        assert part.background is not None
         found.background[:, *core] = part.background[:, *there]
         _place_inner(found.readings, part.readings, core, box, config.patch_size)
     return found

@@ -57,7 +57,7 @@ class TorchEngine:
         self._restored: Meeting | None = None
 
     def gather(self) -> bool:
-        """From now on, pictures of several threads pass the network at once, where the model can; whether it can.
+        """As `fmrnet.engines.engine.OfNetwork`.
 
         What is computed of a picture then depends on those beside it in the last bits.
         """
@@ -100,7 +100,7 @@ class TorchEngine:
         return self._found(seen, background.compare(self.model, seen.kept, restored))
 
     def compare_with(self, seen: Seen, restored: NDArray[np.float32]) -> Found:
-        """`compare` with a background (C, H, W), filled, that another engine has painted from `features`."""
+        """As `fmrnet.engines.engine.Divided`."""
         given = torch.from_numpy(restored).to(self.device)
         return self._found(
             seen, background.fuse(self.model, seen.kept.picture, given, seen.kept.surprise, seen.kept.inside)
@@ -119,7 +119,7 @@ class TorchEngine:
         )
 
     def part(self, seen: Seen, rows: slice, columns: slice) -> Seen:
-        """What has been seen of a part of a picture, in whole cells of it as it is filled up."""
+        """As `fmrnet.engines.engine.InParts`."""
         kept: background.Glance = seen.kept
         readings = readings_of(self.config, seen.readings, rows, columns)
         surprise, inside = (
@@ -138,7 +138,7 @@ class TorchEngine:
         return Seen(seen.picture[:, rows, columns], readings, seen.typical, cut, within)
 
     def surprise(self, seen: Seen) -> NDArray[np.float32]:
-        """The sum of the surprises of all witnesses on general features, (H, W), of a model that has them."""
+        """As `fmrnet.engines.engine.InParts`."""
         _, height, width = seen.picture.shape
         return _array(seen.kept.surprise[:height, :width])
 
@@ -148,11 +148,11 @@ class TorchEngine:
         return _array(restored[:, : picture.shape[1], : picture.shape[2]])
 
     def features(self, picture: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        """EL_5, EL_4 and EL_3 of a picture (C, H, W) in [0, 1], each (B, C', h, w): see `background.features`."""
+        """As `fmrnet.engines.engine.Divided`: see `background.features`."""
         return tuple(map(_array, background.features(self.model, self._filled(picture))))
 
     def decode(self, maps: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]) -> NDArray[np.float32]:
-        """The backgrounds (B, C, H, W) in [0, 1] of what `features` gives, in float16 or float32."""
+        """As `fmrnet.engines.engine.Divided`."""
         deepest, middle, shallow = (torch.from_numpy(one.astype(np.float32)).to(self.device) for one in maps)
         return _array(background.decode(self.model, (deepest, middle, shallow)))
 

@@ -21,7 +21,7 @@ from fmrnet import artifact
 from fmrnet.config import Config
 from fmrnet.engines import tiles
 from fmrnet.engines.choice import choose
-from fmrnet.engines.engine import DAMAGED, Engine, filled
+from fmrnet.engines.engine import DAMAGED, Engine, OfNetwork, filled
 from fmrnet.errors import ArtifactError, ConfigError, DatasetError, PictureError, SizeError
 from fmrnet.inspection.calibration import Calibration, calibrate
 from fmrnet.inspection.early_exit import EarlyExit
@@ -172,7 +172,15 @@ class Inspector:
 
     @property
     def model(self) -> FMRNet:
-        """The network in PyTorch; ConfigError if another engine computes."""
+        """The network in PyTorch, which computes from then on, for its weights may be changed.
+
+        Raises
+        ------
+        ConfigError
+            If PyTorch is not installed, or the inspector was made without it and without a model file.
+        """
+        if not isinstance(self.engine, OfNetwork) and self._content is not None:
+            self.engine = choose(self._content, "cpu", "torch")
         from fmrnet.engines.torch_engine import model_of
 
         return model_of(self.engine)
@@ -419,7 +427,7 @@ class Inspector:
             If `load` would not take the file, say for weights that are not finite, or `path` is no place for one.
         """
         content = self._content
-        if content is None or hasattr(self.engine, "model"):  # whose weights may have changed
+        if content is None or isinstance(self.engine, OfNetwork):  # whose weights may have changed
             from fmrnet.engines.torch_engine import content_of
 
             try:

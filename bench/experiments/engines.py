@@ -4,9 +4,9 @@
 
 MODEL has graphs; those of --before, of the same network, are timed beside them. One noisy picture in memory, medians
 over rounds in which all take turns: of the time that passed, and of the processors' time, which tells more where others
-compute, too. With --pictures, level auto is held beside the others on up to MOST pictures of the surface: how many leave
-early, and what those take that stay with less than FEW of their patches suspect. Nothing is written if an engine's
-score is not PyTorch's. Writes engines.json.
+compute, too. With --pictures, level auto is held beside the others on up to MOST pictures of the surface: how many
+leave early, and what those take that stay with less than FEW of their patches suspect. Nothing is written if an
+engine's score is not PyTorch's. Writes engines.json.
 """
 
 from __future__ import annotations

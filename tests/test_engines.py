@@ -202,6 +202,14 @@ def test_auto_takes_the_first_runtime_where_there_are_graphs_or_else_pytorch(con
         choice.choose(graphs, "cuda")
 
 
+def test_auto_takes_pytorch_where_no_runtime_reads_the_graphs(content, caplog):
+    pytest.importorskip(choice.ENGINES[0])
+    with caplog.at_level("WARNING"):
+        assert isinstance(choice.choose(with_graphs(content, *inputs_of(CONFIG))), TorchEngine)
+    assert "a graph cannot be read" in caplog.messages[0]
+    assert all(said.endswith("`fmrnet graphs`; torch is taken") for said in caplog.messages)
+
+
 def test_auto_takes_a_cuda_device_where_pytorch_finds_one(content, monkeypatch, made):
     graphs = with_graphs(content, *inputs_of(CONFIG))
     asked = []

@@ -19,7 +19,7 @@ from fmrnet.engines.engine import Engine
 from fmrnet.engines.graph_engine import GraphEngine, why_no_graphs
 from fmrnet.engines.probes import off_here
 from fmrnet.engines.runtimes import ANEW, RUNTIMES
-from fmrnet.errors import ConfigError, shown
+from fmrnet.errors import ArtifactError, ConfigError, FmrnetError, shown
 
 __all__ = ["ENGINES", "choose", "installed"]
 
@@ -67,26 +67,23 @@ def choose(content: Artifact, device: str = "auto", engine: str = "auto") -> Eng
 
 
 def _first(content: Artifact, device: str) -> Engine:
-    """The first engine that can serve; what is passed over, for its scores are others, is said."""
+    """The first engine that can serve; what is passed over, for its scores are others or it reads no graph, is said."""
     if device not in ("auto", "cpu") or (device == "auto" and _cuda()):
         return choose(content, device, "torch")
-    refused: list[str] = []
-    for name in RUNTIMES:
-        if content.graphs and _has(name):
-            reason = _refusal(content, name)
-            if reason is None:
-                _tell(refused, name)
-                return GraphEngine(content, name)
-            refused.append(reason)
-    if _has("torch"):
-        _tell(refused, "torch")
-        return choose(content, device, "torch")
-    if refused:
-        raise ConfigError(f"{refused[0]}; {ANEW}, or run pip install {PIP['torch']}")
-    raise ConfigError(_without_torch(content, device))
+    refused: list[FmrnetError] = []
+    runtimes = RUNTIMES if content.graphs else ()
+    for name in filter(_has, (*runtimes, "torch")):
+        try:
+            engine = choose(content, device, name)
+        except (ArtifactError, ConfigError) as error:
+            refused.append(error)
+        else:
+            _tell(refused, name)
+            return engine
+    raise refused[0] if refused else ConfigError(_without_torch(content, device))
 
 
-def _tell(refused: list[str], taken: str) -> None:
+def _tell(refused: list[FmrnetError], taken: str) -> None:
     for one in refused:
         logging.getLogger("fmrnet").warning("fmrnet: %s; %s is taken", one, taken)
 

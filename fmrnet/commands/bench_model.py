@@ -62,14 +62,13 @@ def _changed(found: dict[str, Any]) -> dict[str, dict[str, int]]:
     }
 
 
-def _about_auto(levels: dict[str, Any]) -> str:
-    """What level auto took beside level patch, and how much of the pictures it had to hold against a background."""
+def _about_auto(engine: str, levels: dict[str, Any]) -> None:
+    """Say what level auto took beside level patch, and how much of the pictures it held against a background."""
     patch, auto = levels["patch"], levels["auto"]
     stayed, times = 1 - auto["left_early"], patch["pictures_per_second"] / auto["pictures_per_second"]
-    suspect = (
-        "" if auto["suspect"] is None else f", with {100 * auto['suspect']:.2g} % of their patches suspect"
-    )
-    return f"level auto took {times:.3g} times as long as patch; {100 * stayed:.0f} % of pictures stayed{suspect}"
+    show(f"{engine}: level auto takes {times:.2f} times patch; {100 * stayed:.0f} % of pictures stay")
+    if auto["suspect"] is not None:
+        show(f"  of whose patches {100 * auto['suspect']:.1f} % are suspect")
 
 
 def _print(found: dict[str, Any], changed: dict[str, dict[str, int]], pictures: int) -> None:
@@ -102,7 +101,7 @@ def _print(found: dict[str, Any], changed: dict[str, dict[str, int]], pictures: 
             f"{engine}: first verdict {told['first_verdict_seconds']:.2f} s after the start of its process; "
             f"{told['threads']} thread{'s' * (told['threads'] != 1)}"
         )
-        show(f"{engine}: {_about_auto(told['levels'])}")
+        _about_auto(engine, told["levels"])
     if not told_watts:
         print("no watts: /sys/class/powercap does not tell them here")
     differing = [

@@ -71,7 +71,7 @@ def _first(content: Artifact, device: str) -> Engine:
     if device not in ("auto", "cpu") or (device == "auto" and _cuda()):
         return choose(content, device, "torch")
     refused: list[FmrnetError] = []
-    runtimes = RUNTIMES if content.graphs else ()
+    runtimes = tuple(RUNTIMES) if content.graphs else ()
     for name in filter(_has, (*runtimes, "torch")):
         try:
             engine = choose(content, device, name)

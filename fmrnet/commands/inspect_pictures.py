@@ -257,10 +257,16 @@ def _given(pictures: list[str], from_list: str | None) -> list[str]:
 
 def _note_earlier(report: Report, pictures: int, resume: bool) -> None:
     """Say what becomes of an earlier report in the folder."""
+    from fmrnet.inspection.record import path_of
+
     if report.replaced:
         note(f"replacing the report of {report.replaced} pictures in {report.folder}")
     elif resume and report.kept:
         note(f"{len(report.kept)} of {pictures} pictures are in the report already")
+        if gone := sum(not os.path.exists(path_of(line)) for line in report.lines):
+            note(
+                f"no longer there, but in the report: {gone}; a run without --resume leaves such pictures out"
+            )
     elif resume:
         note(f"there is nothing to go on from in {report.folder}: starting from the beginning")
 

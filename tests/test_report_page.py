@@ -195,6 +195,8 @@ def test_the_sliders_decide_as_python_does(opened, single, inspector, paths):
             rare, others = split(page)
             assert max(rare, default=0) <= rate < min(others, default=1.1)
             common += len(others)
+            shown = page.locator("#pictures tbody tr td:nth-child(6)").all_inner_texts()
+            assert sum(map(int, shown)) == len(rare), "the table counts defects"
             seen |= set(expected.items())
             good = inspector.calibration.picture
             flagged = int((good.surprises > good.threshold(rate)).sum())

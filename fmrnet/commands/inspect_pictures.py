@@ -261,7 +261,7 @@ def _note_earlier(report: Report, pictures: int, resume: bool) -> None:
 
     if report.replaced:
         note(f"replacing the report of {report.replaced} pictures in {report.folder}")
-    elif resume and report.kept:
+    elif resume and report.lines:
         note(f"{len(report.kept)} of {pictures} pictures are in the report already")
         if gone := sum(not os.path.exists(path_of(line)) for line in report.lines):
             note(

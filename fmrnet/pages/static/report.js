@@ -186,7 +186,7 @@ function set(to, moved) {
     document.getElementById(`${name}-shown`).textContent = shown[name];
   }
   document.getElementById("cost").replaceChildren(...cost());
-  pictures.refresh((row) => earlier[row.index] !== now[row.index] || (row.level === "patch" && now[row.index] === "defective"));
+  pictures.refresh((row) => earlier[row.index] !== now[row.index] || now[row.index] === "defective");
   filter();
   look.update();
   histogram?.redraw();

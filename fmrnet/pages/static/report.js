@@ -175,10 +175,12 @@ const spans = { rate: span(data.rates), threshold: span(thresholds).reverse() };
 const place = (name, value) => (Math.log(value) - spans[name][0]) / (spans[name][1] - spans[name][0]);
 const value = (name) => Math.exp(spans[name][0] + Number(slider[name].value) * (spans[name][1] - spans[name][0]));
 
+let counts = data.rows.map((row) => marks(row).count);
 function set(to, moved) {
-  const earlier = now;
+  const [earlier, listed] = [now, counts];
   rate = to;
   now = decisions(rate);
+  counts = data.rows.map((row) => marks(row).count);
   const shown = { rate: percent(rate), threshold: number(thresholdAt(rate)) };
   for (const name of ["rate", "threshold"]) {
     if (name !== moved) slider[name].value = place(name, name === "rate" ? rate : thresholdAt(rate));
@@ -186,7 +188,7 @@ function set(to, moved) {
     document.getElementById(`${name}-shown`).textContent = shown[name];
   }
   document.getElementById("cost").replaceChildren(...cost());
-  pictures.refresh((row) => earlier[row.index] !== now[row.index] || now[row.index] === "defective");
+  pictures.refresh((row) => earlier[row.index] !== now[row.index] || listed[row.index] !== counts[row.index] || (row.level === "patch" && now[row.index] === "defective"));
   filter();
   look.update();
   histogram?.redraw();

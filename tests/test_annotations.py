@@ -208,6 +208,7 @@ def test_a_name_that_is_no_utf_8_is_in_no_output(sensitive, defective, tmp_path)
     alike.unlink()
     seen = run(*given, "--resume")
     assert "1 of 1 pictures are in the report already" in seen.stderr
+    assert "no longer there, but in the report: 1" in seen.stderr
     assert odd.exists()
 
 

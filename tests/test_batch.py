@@ -262,7 +262,9 @@ def test_resume_leaves_out_what_is_done_and_unchanged(model, folder, tmp_path, i
     assert pictures == record_of(tmp_path / "out")[1]
     (tmp_path / "more").mkdir()
     write_picture(tmp_path / "more" / "0.png", ground(seed=5))
-    assert run("inspect", model, tmp_path / "more", *out).exit_code == 0
+    seen = run("inspect", model, tmp_path / "more", *out)
+    assert seen.exit_code == 0, seen.output
+    assert "0 of 1 pictures are in the report already" in seen.stderr, "and what is in it stays"
     entries = report_of(tmp_path / "out")["pictures"]
     assert len(entries) == 5
     assert entries[-1]["files"]["mask"] == "0~2.mask.png"

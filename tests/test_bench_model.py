@@ -44,6 +44,9 @@ def test_engines_are_timed_at_every_level_and_one_that_cannot_run_is_named(
         assert len(one["scores"]) == 3
         assert one["left_early"] == {"patch": 1, "pixel": 0}.get(level, one["left_early"])
         assert f"{1000 * one['p50_seconds']:.1f}" in seen.stdout
+    auto = told["levels"]["auto"]
+    assert (auto["suspect"] is None) == (auto["left_early"] == 1)
+    assert f"{100 - 100 * auto['left_early']:.0f} % of pictures stay" in seen.stdout
     table = [line for line in seen.stdout.splitlines() if not line.startswith("wrote ")]
     assert len(max(table, key=len)) <= 80
 

@@ -121,13 +121,13 @@ def test_what_cannot_be_sent_is_said_before_work_begins(model, tmp_path):
 
 
 def test_engines_without_features_are_refused(inspector):
-    from fmrnet.deployment.elsewhere import check
+    from fmrnet.deployment.elsewhere import divided
 
     class Graphs:
         name, config = "onnxruntime", inspector.config
 
     with pytest.raises(ConfigError, match="engine onnxruntime gives none; use --engine torch"):
-        check(Graphs())
+        divided(Graphs())
 
 
 def test_a_part_is_whole_cells_and_no_less_than_a_patch(inspector, open_part):

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from tiny import CONFIG, ground, make_inspector
 
 import fmrnet
@@ -116,6 +117,11 @@ class Other:
     name = "other cpu"
     config = CONFIG
 
+    def glance(self, picture, inside=None):
+        raise NotImplementedError
+
+    compare = restore = glance
+
 
 def test_only_pytorch_has_a_network(tmp_path):
     for ask in (torch_engine.model_of, torch_engine.content_of):
@@ -128,6 +134,21 @@ def test_only_pytorch_has_a_network(tmp_path):
     with pytest.raises(ConfigError, match="load it with engine torch"):
         other.save(tmp_path / "a.fmr")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_program_that_asks_for_the_network_gets_it_and_what_it_changes_counts(tmp_path, content):
+    given = with_graphs(content, "glance")
+    inspector = fmrnet.Inspector(Other(), make_inspector().calibration, {}, given)
+    model = inspector.model
+    assert inspector.model is model
+    assert inspector.engine.name == "torch cpu"
+    before = inspector.inspect(picture()[0]).patch_scores
+    model.memory *= 2
+    assert not np.allclose(inspector.inspect(picture()[0]).patch_scores, before)
+    inspector.save(tmp_path / "a.fmr")
+    again = fmrnet.artifact.load(tmp_path / "a.fmr")
+    np.testing.assert_array_equal(again.weights["memory"], 2 * content.weights["memory"])
+    assert again.graphs == given.graphs
 
 
 def test_a_loaded_model_is_saved_as_it_came_whatever_engine_computes(tmp_path, content):
@@ -163,18 +184,54 @@ def made(monkeypatch):
     monkeypatch.setattr(choice, "GraphEngine", lambda content, runtime: runtime)
 
 
-def test_auto_takes_pytorch_or_else_the_first_runtime_where_there_are_graphs(content, monkeypatch, made):
+def test_auto_takes_the_first_runtime_where_there_are_graphs_or_else_pytorch(content, monkeypatch, made):
     graphs = with_graphs(content, *inputs_of(CONFIG))
     without(monkeypatch)
-    assert isinstance(choice.choose(graphs), TorchEngine)
+    monkeypatch.setattr(choice, "_cuda", lambda: False)
     for name in runtimes.RUNTIMES:
         assert choice.choose(graphs, engine=name) == name
-    without(monkeypatch, "torch")
     assert choice.choose(graphs) == choice.choose(graphs, "cpu") == choice.ENGINES[0]
-    without(monkeypatch, "torch", choice.ENGINES[0])
+    assert isinstance(choice.choose(content), TorchEngine)
+    without(monkeypatch, choice.ENGINES[0])
     assert choice.choose(graphs) == choice.ENGINES[1]
+    without(monkeypatch, *runtimes.RUNTIMES)
+    assert isinstance(choice.choose(graphs), TorchEngine)
+    without(monkeypatch, "torch")
+    assert choice.choose(graphs) == choice.ENGINES[0]
     with pytest.raises(ConfigError, match="needs torch"):
         choice.choose(graphs, "cuda")
+
+
+def test_auto_takes_pytorch_where_no_runtime_reads_the_graphs(content, caplog):
+    pytest.importorskip(choice.ENGINES[0])
+    with caplog.at_level("WARNING"):
+        assert isinstance(choice.choose(with_graphs(content, *inputs_of(CONFIG))), TorchEngine)
+    assert "a graph cannot be read" in caplog.messages[0]
+    assert all(said.endswith("`fmrnet graphs`; torch is taken") for said in caplog.messages)
+
+
+def test_auto_takes_a_cuda_device_where_pytorch_finds_one(content, monkeypatch, made):
+    graphs = with_graphs(content, *inputs_of(CONFIG))
+    asked = []
+    monkeypatch.setattr(torch_engine, "of_content", lambda content, device: asked.append(device) or "torch")
+    monkeypatch.setattr(choice, "_cuda", lambda: True)
+    assert choice.choose(graphs) == choice.choose(graphs, "cuda:1") == "torch"
+    assert asked == ["auto", "cuda:1"]
+    assert choice.choose(graphs, "cpu") == choice.ENGINES[0]
+
+
+def test_pytorch_is_asked_for_a_cuda_device_only_where_there_is_a_driver(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(choice.ctypes, "CDLL", loaded.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(loaded))
+    assert choice._cuda()
+    assert len(loaded) == 1
+    without(monkeypatch, "torch")
+    assert not choice._cuda()
+    without(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("there is no driver"))
+    monkeypatch.setattr(choice.ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError(name)))
+    assert not choice._cuda()
 
 
 @pytest.mark.parametrize("name", runtimes.RUNTIMES)

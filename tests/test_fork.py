@@ -1,4 +1,4 @@
-"""A forked child inspects: OpenMP's threads, that torch computes with, do not come along."""
+"""A forked child inspects: the threads that torch and onnxruntime compute with do not come along."""
 
 import os
 import subprocess
@@ -40,6 +40,28 @@ else:
 assert torch.get_num_threads() == 2
 assert inspector.inspect(picture).score == score
 """
+
+GRAPHS = """
+import os
+import handmade, tiny
+from fmrnet.engines import runtimes
+
+runtimes.threads = lambda: 2
+inspector, picture = handmade.make_inspector(), tiny.ground(600, 600)
+score = inspector.inspect(picture).score
+for _ in range(3):
+    child = os.fork()
+    if not child:
+        os._exit(0 if inspector.inspect(picture).score == score else 1)
+    assert inspector.inspect(picture).score == score
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_child_inspects_by_graphs():
+    pytest.importorskip("onnx")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    subprocess.run([sys.executable, "-c", GRAPHS], env=environment, timeout=300, check=True)
 
 
 @pytest.mark.parametrize("way", ["fork", "pool"])

@@ -140,11 +140,11 @@ def test_what_a_server_may_not_do(server, picture, tmp_path, monkeypatch):
         "torn": "broke off after",
         "empty": "broke off|is empty",
     }.items():
-        (line,) = (why for given, why in told.unusable.items() if given.endswith(f"/{name}.png"))
+        (line,) = (str(why) for given, why in told.unusable.items() if given.endswith(f"/{name}.png"))
         assert re.search(reason, line), line
     monkeypatch.setattr(received, "MOST_BYTES", 1000)
-    (line,) = gather([f"{server}/7.png"], tmp_path, tmp_path, allow_urls=True).unusable.values()
-    assert "holds more than 0.00 GB" in line
+    (why,) = gather([f"{server}/7.png"], tmp_path, tmp_path, allow_urls=True).unusable.values()
+    assert "holds more than 0.00 GB" in str(why)
 
 
 # standard input
@@ -154,9 +154,8 @@ def test_standard_input_holds_a_picture_or_nothing(picture, tmp_path):
     given = gather(["-"], tmp_path, tmp_path, standard_input=io.BytesIO(picture.read_bytes()))
     assert given.sources == {given.paths[0]: "-"}
     assert (read_picture(given.paths[0]) == read_picture(picture)).all()
-    assert gather(["-"], tmp_path, tmp_path, standard_input=io.BytesIO()).unusable == {
-        "-": "standard input is empty (0 bytes); expected a picture"
-    }
+    (why,) = gather(["-"], tmp_path, tmp_path, standard_input=io.BytesIO()).unusable.values()
+    assert str(why) == "standard input is empty (0 bytes); expected a picture"
 
 
 def test_a_results_folder_is_not_inspected(tmp_path, model):
@@ -252,6 +251,24 @@ def test_a_picture_of_the_wrong_size_is_called_so(model, folder, tmp_path):
         report = json.loads((tmp_path / "out" / "report.json").read_text())
         assert (report["summary"]["unreadable"], report["summary"]["wrong_size"]) == (1, wrong)
         assert sorted(error["fault"] for error in report["errors"]) == ["picture", *["size"] * wrong]
+
+
+def test_a_folder_without_pictures_is_no_unreadable_picture_and_replaces_no_report(model, folder, tmp_path):
+    (tmp_path / "outer").mkdir()
+    (tmp_path / "outer" / "inner").symlink_to(folder)
+    out = tmp_path / "out"
+    seen = run("inspect", model, folder, tmp_path / "outer", "--out", out, "--level", "patch")
+    assert seen.exit_code == 2
+    assert "outer holds no pictures" in seen.stderr
+    assert "it has the folders inner" in seen.stderr
+    assert "0 unreadable, 0 failed, 1 given without pictures" in seen.stdout
+    report = json.loads((out / "report.json").read_text())
+    assert [error["fault"] for error in report["errors"]] == ["given"]
+    for missed in (tmp_path / "outer", tmp_path / "*.tif"):
+        seen = run("inspect", model, missed, "--out", out, "--level", "patch")
+        assert seen.exit_code == 2
+        assert missed.name in only_error(seen)
+        assert json.loads((out / "report.json").read_text()) == report
 
 
 def test_exit_codes_of_good_defective_unreadable_and_failed(model, sensitive, folder, tmp_path, monkeypatch):

@@ -181,6 +181,11 @@ def test_an_engine_is_asked_again_on_another_kind_of_machine(tmp_path, monkeypat
     seen["openvino"] = 2.0
     with pytest.raises(ConfigError, match="make it anew"):
         choice.choose(content)
+    caplog.clear()
+    monkeypatch.setattr(choice, "_has", lambda name: True)
+    with caplog.at_level("WARNING"):
+        assert choice.choose(content).name == "torch cpu"
+    assert [said.rpartition("; ")[2] for said in caplog.messages] == ["torch is taken"] * 2
 
 
 @pytest.mark.parametrize("answers", [None, [], [[1.0], ["2"]], [[1.0] * 99, [1.0]], [[1.0], [float("nan")]]])

@@ -65,6 +65,21 @@ def test_shows_the_model_and_its_good_pictures(chromium: Browser, page: Path) ->
     context.close()
 
 
+def test_held_out_parts_of_pictures_are_no_pictures(page: Path, tmp_path: Path) -> None:
+    inspector = make_inspector()
+    made = inspector.calibration
+    picture, patch = (dataclasses.replace(one, parts=5.0) for one in (made.picture, made.patch))
+    looks = made.looks * (made.pictures + 4)
+    inspector._calibration = dataclasses.replace(made, picture=picture, patch=patch, looks=looks)
+    inspector.save(tmp_path / "tiny.fmr")
+    out = tmp_path / "tiny.html"
+    run = CliRunner().invoke(app, ["info", str(tmp_path / "tiny.fmr"), "--html", str(out)])
+    assert run.exit_code == 0, run.output
+    text = out.read_text()
+    assert "learnt from 4 good pictures" in text
+    assert "<dt>Held-out parts of good pictures</dt>" in text
+
+
 def test_what_stands_there_is_not_replaced(page: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.html").write_text("<!doctype html><p>mine")
     model = str(page.with_name("tiny.fmr"))

@@ -119,7 +119,7 @@ def test_bad_pictures_and_those_not_reached_are_counted(tmp_path, inspector, mod
     assert error["error"].startswith(r"bad.png\nis empty")
     assert len(error["error"]) < 1100
     expected = {"defective": 0, "good": 0, "unreadable": 1, "wrong_size": 0, "failed": 0, "not_reached": 2}
-    expected |= {"left_early": 0, "seconds": 0}
+    expected |= {"without_pictures": 0, "left_early": 0, "seconds": 0}
     assert content["summary"] == expected
 
 

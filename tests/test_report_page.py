@@ -85,9 +85,10 @@ def report(
     paths: list[Path],
     level: Level = "pixel",
     form: Form = Form.auto,
+    resume: bool = False,
 ) -> dict[str, Any]:
     with open_report(
-        out, inspector, model, level, paths, page=lambda one: write_report(one, model, form)
+        out, inspector, model, level, paths, resume=resume, page=lambda one: write_report(one, model, form)
     ) as written:
         for _ in inspect_each(inspector, written, paths):
             pass
@@ -152,14 +153,21 @@ def verdicts(page: Page) -> dict[str, str]:
 
 def outlined(page: Page) -> dict[str, set[tuple[int, ...]]]:
     """What is outlined in each picture as the sliders are: row, column, height, width and pixels of each defect."""
-    script = """() => Object.fromEntries(data.rows.map((row) => [
-        row.name, marks(row).defects.map((one) => [one.row, one.column, one.height, one.width, one.pixels])]))"""
+    script = """() => Object.fromEntries(data.rows.map((row) => [row.name,
+        [...marks(row).defects, ...marks(row).others]
+            .map((one) => [one.row, one.column, one.height, one.width, one.pixels])]))"""
     return {name: {tuple(one) for one in found} for name, found in page.evaluate(script).items()}
 
 
 def places(found: Any) -> set[tuple[int, ...]]:
     """The same of regions of a mask."""
     return {(one.y, one.x, one.height, one.width, one.area) for one in found}
+
+
+def split(page: Page) -> tuple[list[float], list[float]]:
+    """The p-values of what is outlined as the sliders are: of defects, and of spots as good pictures have them."""
+    script = """name => data.rows.flatMap((row) => marks(row)[name].map((one) => one.p_value))"""
+    return page.evaluate(script, "defects"), page.evaluate(script, "others")
 
 
 def move(page: Page, slider: str, value: float) -> None:
@@ -172,7 +180,7 @@ def test_the_sliders_decide_as_python_does(opened, single, inspector, paths):
     page = opened(single)
     level = inspector.false_alarms
     before = verdicts(page)
-    seen, only_by_the_slider = set(), 0
+    seen, only_by_the_slider, common = set(), 0, 0
     try:
         for rate in RATES:
             page.evaluate("rate => set(rate)", rate)
@@ -184,6 +192,11 @@ def test_the_sliders_decide_as_python_does(opened, single, inspector, paths):
             for name, one in found.items():
                 assert marked[name] == places(regions(one.mask)), (name, rate)
                 only_by_the_slider += expected[name] == "defective" != before[name] and bool(marked[name])
+            rare, others = split(page)
+            assert max(rare, default=0) <= rate < min(others, default=1.1)
+            common += len(others)
+            shown = page.locator("#pictures tbody tr td:nth-child(6)").all_inner_texts()
+            assert sum(map(int, shown)) == len(rare), "the table counts defects"
             seen |= set(expected.items())
             good = inspector.calibration.picture
             flagged = int((good.surprises > good.threshold(rate)).sum())
@@ -195,6 +208,7 @@ def test_the_sliders_decide_as_python_does(opened, single, inspector, paths):
         inspector.false_alarms = level
     assert len(seen) > len(paths), "the rates make a difference"
     assert only_by_the_slider
+    assert common, "something is outlined that good pictures have, too"
     page.evaluate("rate => set(rate)", RATES[-1])
     for name, verdict in before.items():
         if verdict == "good" and verdicts(page)[name] == "defective":
@@ -317,6 +331,53 @@ def test_the_viewer_shows_layers_defects_and_full_resolution(opened, single):
     assert page.locator("#viewer-name").inner_text() == names(page)[1]
     page.keyboard.press("Escape")
     assert not page.locator("#viewer").is_visible()
+
+
+def test_a_strip_fills_the_viewer_beside_a_view_of_the_whole(opened, tmp_path, inspector, model):
+    values = ground(96, 1200)
+    values[20:50, 900:930] = 255
+    for name, one in (("strip.png", values), ("upright.png", values.T)):
+        write_picture(tmp_path / name, one)
+    report(tmp_path / "out", inspector, model, [tmp_path / "strip.png", tmp_path / "upright.png"])
+    (tmp_path / "strip.png").unlink()
+    report(tmp_path / "out", inspector, model, [tmp_path / "upright.png"], resume=True)
+    page = opened(tmp_path / "out" / PAGE)
+    assert page.locator("#pictures tr", has_text=strings()["report"]["gone"]).count() == 1
+    for name in ("strip.png", "upright.png"):
+        page.locator("#pictures .name", has_text=name).click()
+        page.wait_for_function("document.getElementById('canvas').style.transform.includes('translate(')")
+        page.locator("#canvas img").first.evaluate("one => one.decode()")
+        page.wait_for_timeout(100)
+        canvas, stage, frame, whole = (
+            page.locator(one).bounding_box() for one in ("#canvas", "#stage", ".frame", "#overview")
+        )
+        long, short, at = ("width", "height", "x") if name == "strip.png" else ("height", "width", "y")
+        assert canvas[short] == pytest.approx(2 * 96, rel=0.01), "it is no thin line"
+        place = canvas[at] + canvas[long] * 915 / 1200
+        assert stage[at] <= place <= stage[at] + stage[long], "the defect is in the stage"
+        assert frame[at] <= whole[at] + whole[long] * 915 / 1200 <= frame[at] + frame[long]
+        assert frame[long] / whole[long] == pytest.approx(stage[long] / canvas[long], rel=0.1)
+        page.locator("#overview").click(position={"x": 5, "y": 5})
+        page.wait_for_timeout(100)
+        assert page.locator(".frame").bounding_box()[at] < whole[at]
+        page.locator("#viewer-close").click()
+
+
+def test_the_wheel_zooms_where_the_pointer_is(opened, single):
+    page = opened(single)
+    page.locator("#pictures .name").first.click()
+    page.wait_for_timeout(100)
+    stage = page.locator("#stage").bounding_box()
+    x, y = stage["x"] + 0.4 * stage["width"], stage["y"] + 0.7 * stage["height"]
+    page.mouse.move(x, y)
+    below = []
+    for _ in range(3):
+        box = page.locator("#canvas").bounding_box()
+        below.append(((x - box["x"]) / box["width"], (y - box["y"]) / box["height"]))
+        page.mouse.wheel(0, -100)
+        page.wait_for_timeout(100)
+    assert box["width"] > stage["width"] / 2
+    assert below[1:] == [pytest.approx(below[0], abs=0.01)] * 2
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def archive(
 
     found = gather([os.path.expanduser(one) for one in pictures], out, out, recursive=recursive)
     for reason in found.unusable.values():
-        say(reason)
+        say(str(reason))
     settings = {"level": level.value, "false_alarms": false_alarms, "device": device, "engine": engine}
     verdicts: Counter[str] = Counter()
     with open_archive(out, model, found.paths, **settings) as opened, Bar() as bar:  # type: ignore[arg-type]

@@ -62,6 +62,15 @@ def _changed(found: dict[str, Any]) -> dict[str, dict[str, int]]:
     }
 
 
+def _about_auto(engine: str, levels: dict[str, Any]) -> None:
+    """Say what level auto took beside level patch, and how much of the pictures it held against a background."""
+    patch, auto = levels["patch"], levels["auto"]
+    stayed, times = 1 - auto["left_early"], patch["pictures_per_second"] / auto["pictures_per_second"]
+    show(f"{engine}: level auto takes {times:.2f} times patch; {100 * stayed:.0f} % of pictures stay")
+    if auto["suspect"] is not None:
+        show(f"  of whose patches {100 * auto['suspect']:.1f} % are suspect")
+
+
 def _print(found: dict[str, Any], changed: dict[str, dict[str, int]], pictures: int) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -92,6 +101,7 @@ def _print(found: dict[str, Any], changed: dict[str, dict[str, int]], pictures: 
             f"{engine}: first verdict {told['first_verdict_seconds']:.2f} s after the start of its process; "
             f"{told['threads']} thread{'s' * (told['threads'] != 1)}"
         )
+        _about_auto(engine, told["levels"])
     if not told_watts:
         print("no watts: /sys/class/powercap does not tell them here")
     differing = [

@@ -30,9 +30,11 @@ def export(
 
     The model file needs graphs: `fmrnet train` writes them, `fmrnet graphs` puts them into an older file.
     """
+    from rich.filesize import decimal
+
     import fmrnet
     from fmrnet.deployment import export as exporting
 
     inspector = fmrnet.load(model, "cpu", engine="onnxruntime")
     for path in exporting.export(inspector, to.value, out):
-        show(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
+        show(f"{decimal(path.stat().st_size):>11}  {path}")

@@ -50,4 +50,4 @@ def graphs(
     if all(beyond(inspector.provenance, name) is not None for name in found["engines"]):
         raise ArtifactError(f"{out} is not written: no engine gives the scores of torch")
     inspector.save(out)
-    show(f"wrote {out}; inspect with it as before, or with --engine onnxruntime, openvino or torch")
+    show(f"wrote {out}; inspect with it as before; --engine takes another engine than auto does")

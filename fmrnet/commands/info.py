@@ -134,14 +134,16 @@ def _engines(inspector: Inspector) -> dict[str, Any]:
 
 
 def _operations(inspector: Inspector) -> dict[str, Any]:
-    """Billions of multiply-adds by level, counted here, or, without PyTorch, as noted where the graphs were made."""
-    try:
+    """Billions of multiply-adds by level, counted if PyTorch computes, else as noted where the graphs were made."""
+    from fmrnet.engines.engine import OfNetwork
+
+    if isinstance(inspector.engine, OfNetwork):
         from fmrnet.engines.operations import operations
-    except ModuleNotFoundError:
+
+        counted: object = operations(inspector.engine.model, 512, 512)
+    else:
         noted = inspector.provenance.get("graphs")
         counted = noted.get("operations") if isinstance(noted, dict) else None
-    else:
-        counted = operations(inspector.model, 512, 512)
     if not isinstance(counted, dict):
         return {"not counted": "this needs torch, and is not noted in the file"}
     return {

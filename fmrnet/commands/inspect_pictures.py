@@ -18,6 +18,7 @@ from fmrnet.pages.form import Form
 from fmrnet.terminal import MACHINE, MISTAKE, WRONG, exit_code, fail, note, say, show
 
 if TYPE_CHECKING:
+    from fmrnet.inspection.gathering import Gathered
     from fmrnet.inspection.inspector import Inspector
     from fmrnet.inspection.report import Report
     from fmrnet.inspection.verdicts import Verdicts
@@ -145,6 +146,9 @@ def inspect(
                 note(f"{name} would be larger than browsers open; its pictures stay in files beside it")
 
         written = Verdicts(inspector, level.value, paths, found.sources)
+        if not paths:  # an earlier report stays
+            _add_unusable(written, found, as_json, quiet)
+            raise typer.Exit(MISTAKE)
         if out is not None:
             opened = open_report(
                 out,
@@ -160,8 +164,7 @@ def inspect(
             clear(out, kinds)
             if not quiet:
                 _note_earlier(in_folder, len(paths), resume)
-        for one, reason in found.unusable.items():
-            _print_line(written.add_error(one, reason), as_json, quiet)
+        _add_unusable(written, found, as_json, quiet)
         done = len(written.kept)
         try:
             for line in inspect_each(inspector, written, paths, jobs):
@@ -184,10 +187,19 @@ def inspect(
         (note if as_json else show)(f"{_counts(summary)}{place}")
     if summary["failed"]:
         raise typer.Exit(MACHINE)
-    if summary["unreadable"] or summary["wrong_size"]:
+    if summary["unreadable"] or summary["wrong_size"] or summary["without_pictures"]:
         raise typer.Exit(MISTAKE)
     if fail_on_defect and summary["defective"]:
         raise typer.Exit(WRONG)
+
+
+def _add_unusable(written: Verdicts, found: Gathered, as_json: bool, quiet: bool) -> None:
+    """Note what was given and is of no use, a line each."""
+    from fmrnet.errors import DatasetError, fault_of
+
+    for one, reason in found.unusable.items():
+        fault = "given" if isinstance(reason, DatasetError) else fault_of(reason)
+        _print_line(written.add_error(one, reason, fault), as_json, quiet)
 
 
 def _needs_folder(kinds: list[str], report: Form, resume: bool) -> str:
@@ -204,6 +216,8 @@ def _counts(summary: dict[str, Any]) -> str:
     counts = [f"{summary[kind]} {kind}" for kind in ("defective", "good", "unreadable", "failed")]
     if summary["wrong_size"]:
         counts.insert(3, f"{summary['wrong_size']} of the wrong size")
+    if summary["without_pictures"]:
+        counts.append(f"{summary['without_pictures']} given without pictures")
     return ", ".join(counts)
 
 
@@ -243,10 +257,16 @@ def _given(pictures: list[str], from_list: str | None) -> list[str]:
 
 def _note_earlier(report: Report, pictures: int, resume: bool) -> None:
     """Say what becomes of an earlier report in the folder."""
+    from fmrnet.inspection.record import path_of
+
     if report.replaced:
         note(f"replacing the report of {report.replaced} pictures in {report.folder}")
-    elif resume and report.kept:
+    elif resume and report.lines:
         note(f"{len(report.kept)} of {pictures} pictures are in the report already")
+        if gone := sum(not os.path.exists(path_of(line)) for line in report.lines):
+            note(
+                f"no longer there, but in the report: {gone}; a run without --resume leaves such pictures out"
+            )
     elif resume:
         note(f"there is nothing to go on from in {report.folder}: starting from the beginning")
 

@@ -61,6 +61,8 @@ def train(
     ] = False,
 ) -> None:
     """Learn a texture from good pictures and write one model file."""
+    from rich.filesize import decimal
+
     import fmrnet
     from fmrnet.learning import processes
     from fmrnet.learning.checkpoint import checkpoint_path
@@ -98,13 +100,15 @@ def train(
         return
     _compare_engines(inspector, out)
     seconds, size = inspector.provenance["seconds"], out.stat().st_size
-    show(f"wrote {out} ({size / 1e6:.1f} MB) after {duration(seconds)} of training")
+    show(f"wrote {out} ({decimal(size)}) after {duration(seconds)} of training")
     print_calibration(inspector.calibration)
     show(f"next: fmrnet inspect {out} PICTURES --out report")
 
 
 def _compare_engines(inspector: Inspector, out: Path) -> None:
     """Hold the engines on the model's graphs against PyTorch, and say it; or say why there are none."""
+    from rich.filesize import decimal
+
     from fmrnet.engines.torch_engine import graphs_missing
     from fmrnet.evaluation.agreement import agree
     from fmrnet.progress import Bar
@@ -121,5 +125,5 @@ def _compare_engines(inspector: Inspector, out: Path) -> None:
         found = agree(inspector, [path for path in pictures if path.is_file()], bar.counter("comparing"))
     inspector.save(out)
     size = sum(len(one.template) for one in graphs.values())
-    note(f"it inspects without torch, too, by graphs of {size / 1e6:.2f} MB")
+    note(f"it inspects without torch, too, by graphs of {decimal(size)}")
     print_agreement(found)

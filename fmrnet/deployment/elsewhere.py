@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from fmrnet.config import Config
 from fmrnet.deployment.features import SCALES, pack
 from fmrnet.deployment.suspect import Box
-from fmrnet.engines.engine import Engine, Found, Seen, filled
+from fmrnet.engines.engine import Divided, Engine, Found, Seen, filled
 from fmrnet.errors import ConfigError
 
-__all__ = ["DecoderElsewhere", "check"]
+__all__ = ["DecoderElsewhere", "divided"]
 
 CELL = 32  # pixels of a side of EL_5's cells
 
@@ -24,8 +24,8 @@ class DecoderElsewhere:
 
     Parameters
     ----------
-    engine : Engine
-        One that `check` lets pass.
+    engine : Divided
+        One that `divided` gives.
     paint : function
         From packed features to backgrounds (1, C, H, W), as `fmrnet.engines.engine.decoded`; what it raises, `compare`
         raises.
@@ -38,29 +38,27 @@ class DecoderElsewhere:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Divided,
         paint: Callable[[bytes], NDArray[np.float32]],
         width: Literal[1, 2] = 2,
         box: Box | None = None,
     ) -> None:
-        self._engine: Any = engine
+        self._engine = engine
         self._paint, self._width, self._box = paint, width, box
 
     @property
     def name(self) -> str:
         """That of the engine."""
-        return str(self._engine.name)
+        return self._engine.name
 
     @property
     def config(self) -> Config:
         """The settings of the model."""
-        config: Config = self._engine.config
-        return config
+        return self._engine.config
 
     def glance(self, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> Seen:
         """As `fmrnet.engines.engine.Engine`."""
-        seen: Seen = self._engine.glance(picture, inside)
-        return seen
+        return self._engine.glance(picture, inside)
 
     def compare(self, seen: Seen) -> Found:
         """As `fmrnet.engines.engine.Engine`, with the background from elsewhere."""
@@ -72,22 +70,21 @@ class DecoderElsewhere:
             for one, scale in zip(maps, SCALES, strict=True)
         )
         background[:, *box] = self._paint(pack((cut[0], cut[1], cut[2]), self._width))[0]
-        found: Found = self._engine.compare_with(seen, background)
-        return found
+        return self._engine.compare_with(seen, background)
 
     def restore(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
         """As `fmrnet.engines.engine.Engine`, here."""
-        restored: NDArray[np.float32] = self._engine.restore(picture)
-        return restored
+        return self._engine.restore(picture)
 
 
-def check(engine: Engine) -> None:
-    """ConfigError, in words of what to do, if an engine or its model cannot have its decoder elsewhere."""
+def divided(engine: Engine) -> Divided:
+    """The engine, whose decoder can be elsewhere; ConfigError, in words of what to do, if it or its model cannot."""
     if not engine.config.generator or engine.config.tile != "picture":
         raise ConfigError(
             "features cannot go up: this model has no decoder, or cuts pictures into patches beforehand; send pictures"
         )
-    if not hasattr(engine, "features"):
+    if not isinstance(engine, Divided):
         raise ConfigError(
             f"features cannot go up: engine {engine.name} gives none; use --engine torch, or send pictures"
         )
+    return engine

@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fmrnet.deployment.compress import lossless, lossless_part
-from fmrnet.deployment.elsewhere import DecoderElsewhere, check
+from fmrnet.deployment.elsewhere import DecoderElsewhere, divided
 from fmrnet.deployment.features import unpack
 from fmrnet.deployment.suspect import Box, rectangle, suspect
 from fmrnet.deployment.uplink import Uplink
 from fmrnet.deployment.verdict import Send
-from fmrnet.engines.engine import decoded
+from fmrnet.engines.engine import Divided
 from fmrnet.errors import ConfigError, PictureError
 from fmrnet.inspection.inspector import Inspector, Result
 from fmrnet.pictures import decode_picture
@@ -237,7 +237,7 @@ def _ways(inspector: Inspector, uplink: Uplink | None) -> tuple[list[tuple[Row, 
     else:
         notes.append("parts are left out: this model has a region of interest, whose place they do not keep")
     try:
-        check(inspector.engine)
+        engine = divided(inspector.engine)
     except ConfigError as error:
         return ways, [*notes, str(error)]
     kinds: dict[str, tuple[Literal[1, 2], Send]] = {
@@ -248,11 +248,11 @@ def _ways(inspector: Inspector, uplink: Uplink | None) -> tuple[list[tuple[Row, 
         ways += [
             (
                 Row(f"features, {name}, Zstandard", send),
-                _by_features(inspector, uplink, width, lambda case: None),
+                _by_features(inspector, engine, uplink, width, lambda case: None),
             ),
             (
                 Row(f"suspect features, {name}, Zstandard"),
-                _by_features(inspector, uplink, width, lambda case: case.box),
+                _by_features(inspector, engine, uplink, width, lambda case: case.box),
             ),
         ]
     return ways, notes
@@ -273,7 +273,11 @@ def _by_picture(inspector: Inspector, uplink: Uplink | None, encode: Callable[[_
 
 
 def _by_features(
-    inspector: Inspector, uplink: Uplink | None, width: Literal[1, 2], box: Callable[[_Case], Box | None]
+    inspector: Inspector,
+    engine: Divided,
+    uplink: Uplink | None,
+    width: Literal[1, 2],
+    box: Callable[[_Case], Box | None],
 ) -> Way:
     channels = inspector.config.channels[4:1:-1]
 
@@ -286,12 +290,12 @@ def _by_features(
             if uplink is not None:
                 painted = uplink.paint("plan", packed)
             else:
-                painted = decoded(inspector.engine, unpack(packed, channels, case.picture.size))
+                painted = engine.decode(unpack(packed, channels, case.picture.size))
             up, down, serve = len(packed), painted.nbytes, time.perf_counter() - started
             return painted
 
-        engine = DecoderElsewhere(inspector.engine, paint, width, box(case))
-        other = Inspector(engine, inspector.calibration, inspector.provenance)
+        apart = DecoderElsewhere(engine, paint, width, box(case))
+        other = Inspector(apart, inspector.calibration, inspector.provenance)
         started = time.perf_counter()
         found = other.inspect(case.picture, "pixel")
         rest = time.perf_counter() - started - serve - case.first.seconds

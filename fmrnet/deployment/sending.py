@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fmrnet.deployment.compress import lossless, lossless_part
-from fmrnet.deployment.elsewhere import DecoderElsewhere, check
+from fmrnet.deployment.elsewhere import DecoderElsewhere, divided
 from fmrnet.deployment.uplink import Answer, Uplink
 from fmrnet.deployment.verdict import Send, Verdict
 from fmrnet.errors import ConfigError
@@ -38,16 +38,6 @@ def sender(
             return whole(verdict, picture)
         return uplink.ask(verdict.request, cut, inspector.false_alarms), Send.part
 
-    def features(verdict: Verdict, picture: bytes) -> tuple[Answer, Send]:
-        engine = DecoderElsewhere(
-            inspector.engine,
-            lambda packed: uplink.paint(verdict.request, packed),
-            1 if send == Send.features_8bit else 2,
-        )
-        other = Inspector(engine, inspector.calibration, inspector.provenance)
-        found = other.inspect(decode_picture(picture, bits), "pixel")
-        return Answer(found.defective, found.score, found.p_value, found.level), send
-
     if send == Send.whole:
         return whole
     if send == Send.part:
@@ -56,5 +46,16 @@ def sender(
                 "--send part: this model has a region of interest, whose place a part does not keep"
             )
         return part
-    check(inspector.engine)
+    here = divided(inspector.engine)
+
+    def features(verdict: Verdict, picture: bytes) -> tuple[Answer, Send]:
+        engine = DecoderElsewhere(
+            here,
+            lambda packed: uplink.paint(verdict.request, packed),
+            1 if send == Send.features_8bit else 2,
+        )
+        other = Inspector(engine, inspector.calibration, inspector.provenance)
+        found = other.inspect(decode_picture(picture, bits), "pixel")
+        return Answer(found.defective, found.score, found.p_value, found.level), send
+
     return features

@@ -1,13 +1,16 @@
 """Which engine computes with a model.
 
-"auto" takes PyTorch where it is installed, whose modules and devices programs may then use; else a small runtime on the
-graphs of the model file. On a CPU onnxruntime is twice as fast at patch level, and none is ahead in all at pixel level
-(`bench/results/engines.json` in grey, `speed.json` in colour).
+"auto" takes a CUDA device, which PyTorch alone uses; on a CPU the first small runtime that can run the graphs of the
+model file and gives PyTorch's scores, and PyTorch where there is none. On a CPU onnxruntime is twice as fast at patch
+level and ahead or level at pixel level (`bench/results/engines.json` in grey, `speed.json` in colour), and a process
+that does not load PyTorch has its first verdict sooner.
 """
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import sys
 from importlib.util import find_spec
 
 from fmrnet.artifact import Artifact
@@ -16,7 +19,7 @@ from fmrnet.engines.engine import Engine
 from fmrnet.engines.graph_engine import GraphEngine, why_no_graphs
 from fmrnet.engines.probes import off_here
 from fmrnet.engines.runtimes import ANEW, RUNTIMES
-from fmrnet.errors import ConfigError, shown
+from fmrnet.errors import ArtifactError, ConfigError, FmrnetError, shown
 
 __all__ = ["ENGINES", "choose", "installed"]
 
@@ -64,23 +67,38 @@ def choose(content: Artifact, device: str = "auto", engine: str = "auto") -> Eng
 
 
 def _first(content: Artifact, device: str) -> Engine:
-    """The first engine that can serve; what is passed over, for its scores are others, is said."""
-    if device not in ("auto", "cpu") or _has("torch"):
-        if not _has("torch"):
-            raise ConfigError(_without_torch(content, device))
+    """The first engine that can serve; what is passed over, for its scores are others or it reads no graph, is said."""
+    if device not in ("auto", "cpu") or (device == "auto" and _cuda()):
         return choose(content, device, "torch")
-    refused: list[str] = []
-    for name in RUNTIMES:
-        if content.graphs and _has(name):
-            reason = _refusal(content, name)
-            if reason is None:
-                for one in refused:
-                    logging.getLogger("fmrnet").warning("fmrnet: %s; %s is taken", one, name)
-                return choose(content, device, name)
-            refused.append(reason)
-    if refused:
-        raise ConfigError(f"{refused[0]}; {ANEW}, or run pip install {PIP['torch']}")
-    raise ConfigError(_without_torch(content, device))
+    refused: list[FmrnetError] = []
+    runtimes = tuple(RUNTIMES) if content.graphs else ()
+    for name in filter(_has, (*runtimes, "torch")):
+        try:
+            engine = choose(content, device, name)
+        except (ArtifactError, ConfigError) as error:
+            refused.append(error)
+        else:
+            _tell(refused, name)
+            return engine
+    raise refused[0] if refused else ConfigError(_without_torch(content, device))
+
+
+def _tell(refused: list[FmrnetError], taken: str) -> None:
+    for one in refused:
+        logging.getLogger("fmrnet").warning("fmrnet: %s; %s is taken", one, taken)
+
+
+def _cuda() -> bool:
+    """Whether PyTorch finds a CUDA device; where there is no driver, it is not loaded for that."""
+    if not _has("torch"):
+        return False
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _refusal(content: Artifact, engine: str) -> str | None:

@@ -1,12 +1,17 @@
 """What every engine gives, in NumPy: readings of a picture's patches, its background, its anomaly map.
 
 An engine computes with a model. Which one it is is to make no difference to a verdict.
+
+    Engine     what every one gives
+    InParts    that a picture may be compared in parts: PyTorch, and the runtimes on graphs
+    Divided    encoder and decoder apart: PyTorch
+    OfNetwork  the network itself: PyTorch
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +20,18 @@ from fmrnet import large
 from fmrnet.config import Config
 from fmrnet.errors import ArtifactError, ConfigError
 
+if TYPE_CHECKING:
+    from fmrnet.network.model import FMRNet
+
 __all__ = [
     "BREADTH",
     "DAMAGED",
     "HALF",
+    "Divided",
     "Engine",
     "Found",
+    "InParts",
+    "OfNetwork",
     "Seen",
     "all_readings",
     "decoded",
@@ -117,6 +128,53 @@ class Engine(Protocol):
         """The picture (C, H, W) as it would look without defects, of a model with a generator."""
 
 
+@runtime_checkable
+class InParts(Engine, Protocol):
+    """An engine by which a picture, once it has been seen, may be compared in parts."""
+
+    def surprise(self, seen: Seen) -> NDArray[np.float32]:
+        """The sum of the surprises of all witnesses on general features, of a model that has them.
+
+        (H', W'), of the picture as it is filled up.
+        """
+
+    def recalled(
+        self,
+        picture: NDArray[np.float32],
+        readings: NDArray[np.float32],
+        typical: float,
+        surprise: NDArray[np.float32] | None,
+        inside: NDArray[np.bool_] | None = None,
+    ) -> Seen:
+        """What `glance` gave of a picture, from what is known of it: its surprise as `surprise` gives it."""
+
+
+@runtime_checkable
+class Divided(Engine, Protocol):
+    """An engine whose encoder and decoder can be used apart, on two machines, with a model that has a generator."""
+
+    def features(self, picture: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """EL_5, EL_4 and EL_3 of a picture (C, H, W) in [0, 1], each (B, C', h, w)."""
+
+    def decode(self, maps: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]) -> NDArray[np.float32]:
+        """The backgrounds (B, C, H, W) in [0, 1] of what `features` gives, in float16 or float32."""
+
+    def compare_with(self, seen: Seen, restored: NDArray[np.float32]) -> Found:
+        """`compare` with a background (C, H, W), filled, that another engine has painted from `features`."""
+
+
+@runtime_checkable
+class OfNetwork(Engine, Protocol):
+    """An engine that computes with a network of PyTorch, whose weights may be changed."""
+
+    @property
+    def model(self) -> FMRNet:
+        """The network."""
+
+    def gather(self) -> bool:
+        """From now on, pictures of several threads pass the network at once, where the model can; whether it can."""
+
+
 def decoded(engine: Engine, maps: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]) -> NDArray[np.float32]:
     """The backgrounds that the decoder alone paints, (B, C, H, W) in [0, 1], from EL_5, EL_4 and EL_3.
 
@@ -127,10 +185,9 @@ def decoded(engine: Engine, maps: tuple[NDArray[Any], NDArray[Any], NDArray[Any]
     """
     if not engine.config.generator:
         raise ConfigError("this model has no generator, and so no decoder")
-    if not hasattr(engine, "decode"):
+    if not isinstance(engine, Divided):
         raise ConfigError(f"engine {engine.name} does not offer the decoder alone: expected engine torch")
-    painted: NDArray[np.float32] = engine.decode(maps)
-    return painted
+    return engine.decode(maps)
 
 
 def filled(picture: NDArray[np.float32], multiple: int) -> NDArray[np.float32]:

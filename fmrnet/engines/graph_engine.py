@@ -154,14 +154,14 @@ class GraphEngine:
         surprise: NDArray[np.float32] | None,
         inside: NDArray[np.bool_] | None = None,
     ) -> Seen:
-        """As `fmrnet.engines.torch_engine.TorchEngine`."""
+        """As `fmrnet.engines.engine.InParts`."""
         known = self._known(picture, inside)
         if surprise is not None:
             known["surprise"] = np.ascontiguousarray(surprise)
         return Seen(picture, readings, typical, known, inside)
 
     def surprise(self, seen: Seen) -> NDArray[np.float32]:
-        """As `fmrnet.engines.torch_engine.TorchEngine`."""
+        """As `fmrnet.engines.engine.InParts`."""
         found: NDArray[np.float32] = seen.kept["surprise"]
         return found
 

@@ -14,14 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmrnet import large
 from fmrnet.config import Config
-from fmrnet.engines.engine import Engine, Found, Seen, patches, readings_of, unpainted
+from fmrnet.engines.engine import Engine, Found, InParts, Seen, patches, readings_of, unpainted
 
 __all__ = ["PIXELS", "Box", "compare", "glance", "restore"]
 
@@ -53,9 +52,8 @@ class _InTiles:
 
 def glance(engine: Engine, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> Seen:
     """As `Engine.glance`, in tiles if the picture is large and has no mask; raises as `fmrnet.large.empty`, too."""
-    if picture[0].size <= PIXELS or inside is not None or not hasattr(engine, "recalled"):
+    if picture[0].size <= PIXELS or inside is not None or not isinstance(engine, InParts):
         return engine.glance(picture, inside)
-    teller: Any = engine
     config, around = engine.config, SEEN + engine.config.patch_size
     size, step = _filled(picture, config), config.patch_size // 2 if config.general else config.stride
     readings: _Readings | None = None
@@ -67,7 +65,7 @@ def glance(engine: Engine, picture: NDArray[np.float32], inside: NDArray[np.bool
         readings.place(seen.readings, core, box)
         typical.append((seen.typical, _area(core)))
         if surprise is not None:
-            surprise[core] = teller.surprise(seen)[_from(box, core)]
+            surprise[core] = engine.surprise(seen)[_from(box, core)]
     assert readings is not None
     return Seen(picture, readings.values, _middle(typical), _InTiles(surprise))
 
@@ -86,9 +84,10 @@ def compare(engine: Engine, seen: Seen, suspect: Sequence[Box] | None = None) ->
     """
     config: Config = engine.config
     if not isinstance(seen.kept, _InTiles):
-        if suspect is None or not (config.general and config.generator and hasattr(engine, "recalled")):
-            return engine.compare(seen)
-        return _in_parts(engine, seen, suspect)
+        if suspect is not None and config.general and config.generator and isinstance(engine, InParts):
+            return _in_parts(engine, seen, suspect)
+        return engine.compare(seen)
+    assert isinstance(engine, InParts)
     channels, height, width = seen.picture.shape
     anomaly_map, evidence = (large.empty((height, width), np.float32) for _ in range(2))
     background = large.empty((channels, height, width), np.float32) if config.generator else None
@@ -117,16 +116,15 @@ def restore(engine: Engine, picture: NDArray[np.float32]) -> NDArray[np.float32]
     return restored
 
 
-def _part(engine: Any, seen: Seen, surprise: NDArray[np.float32] | None, box: Box) -> Seen:
+def _part(engine: InParts, seen: Seen, surprise: NDArray[np.float32] | None, box: Box) -> Seen:
     """What has been seen of a part of a picture, in whole cells of it as it is filled up."""
-    part: Seen = engine.recalled(
+    return engine.recalled(
         np.ascontiguousarray(seen.picture[:, *box]),
         readings_of(engine.config, seen.readings, *box),
         seen.typical,
         None if surprise is None else surprise[box],
         None if seen.inside is None else seen.inside[box],
     )
-    return part
 
 
 class _Readings:
@@ -151,16 +149,15 @@ def _of_pixels(count: int, seen: Seen, config: Config) -> _Readings:
     return _Readings(count, _filled(seen.picture, config), config.patch_size, config.patch_size // 2)
 
 
-def _in_parts(engine: Any, seen: Seen, suspect: Sequence[Box]) -> Found:
+def _in_parts(engine: InParts, seen: Seen, suspect: Sequence[Box]) -> Found:
     """The pixel level of suspect windows alone; of all, if they are many."""
-    config: Config = engine.config
+    config = engine.config
     size, cell, around = _filled(seen.picture, config), _cell(config), AROUND + config.patch_size
     windows = [_around(one, size, cell, config.patch_size // 2) for one in suspect]
     cores = _joined(windows, size, cell, around)
     boxes = [_around(core, size, cell, around) for core in cores]
     if sum(_area(box) for box in boxes) > PARTS * size[0] * size[1]:
-        whole: Found = engine.compare(seen)
-        return whole
+        return engine.compare(seen)
     _, height, width = seen.picture.shape
     surprise = engine.surprise(seen)
     found = unpainted(config, seen, surprise[:height, :width])
@@ -169,6 +166,7 @@ def _in_parts(engine: Any, seen: Seen, suspect: Sequence[Box]) -> Found:
         there = _from(box, core)
         found.anomaly_map[core], found.evidence[core] = part.anomaly_map[there], part.evidence[there]
         assert found.background is not None
+        assert part.background is not None
         found.background[:, *core] = part.background[:, *there]
         _place_inner(found.readings, part.readings, core, box, config.patch_size)
     return found

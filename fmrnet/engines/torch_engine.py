@@ -57,7 +57,7 @@ class TorchEngine:
         self._restored: Meeting | None = None
 
     def gather(self) -> bool:
-        """From now on, pictures of several threads pass the network at once, where the model can; whether it can.
+        """As `fmrnet.engines.engine.OfNetwork`.
 
         What is computed of a picture then depends on those beside it in the last bits.
         """
@@ -100,7 +100,7 @@ class TorchEngine:
         return self._found(seen, background.compare(self.model, seen.kept, restored))
 
     def compare_with(self, seen: Seen, restored: NDArray[np.float32]) -> Found:
-        """`compare` with a background (C, H, W), filled, that another engine has painted from `features`."""
+        """As `fmrnet.engines.engine.Divided`."""
         given = torch.from_numpy(restored).to(self.device)
         return self._found(
             seen, background.fuse(self.model, seen.kept.picture, given, seen.kept.surprise, seen.kept.inside)
@@ -126,7 +126,7 @@ class TorchEngine:
         surprise: NDArray[np.float32] | None,
         inside: NDArray[np.bool_] | None = None,
     ) -> Seen:
-        """What `glance` gave of a picture, from what is known of it: its surprise as `surprise` gives it."""
+        """As `fmrnet.engines.engine.InParts`."""
         filled = self._filled(picture)
         kept = background.Glance(
             filled,
@@ -139,10 +139,7 @@ class TorchEngine:
         return Seen(picture, readings, typical, kept, inside)
 
     def surprise(self, seen: Seen) -> NDArray[np.float32]:
-        """The sum of the surprises of all witnesses on general features, of a model that has them.
-
-        (H', W'), of the picture as it is filled up.
-        """
+        """As `fmrnet.engines.engine.InParts`."""
         return _array(seen.kept.surprise)
 
     def restore(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -151,11 +148,11 @@ class TorchEngine:
         return _array(restored[:, : picture.shape[1], : picture.shape[2]])
 
     def features(self, picture: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        """EL_5, EL_4 and EL_3 of a picture (C, H, W) in [0, 1], each (B, C', h, w): see `background.features`."""
+        """As `fmrnet.engines.engine.Divided`: see `background.features`."""
         return tuple(map(_array, background.features(self.model, self._filled(picture))))
 
     def decode(self, maps: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]) -> NDArray[np.float32]:
-        """The backgrounds (B, C, H, W) in [0, 1] of what `features` gives, in float16 or float32."""
+        """As `fmrnet.engines.engine.Divided`."""
         deepest, middle, shallow = (torch.from_numpy(one.astype(np.float32)).to(self.device) for one in maps)
         return _array(background.decode(self.model, (deepest, middle, shallow)))
 

@@ -51,8 +51,9 @@ def measured(
     -------
     `engine`, `threads`, `first_verdict_seconds` (from the start of the process to the end of the first inspection, at
     level patch), and `levels`: of each `inspections`, `p50_seconds`, `p99_seconds`, `pictures_per_second`,
-    `megapixels_per_second`, `left_early` (a share), `resident_megabytes` at its end, `watts` (of the processors; None
-    where they do not tell) and `scores` of up to COMPARED pictures.
+    `megapixels_per_second`, `left_early` (a share), `suspect` (at level auto the share of patches, of pictures that
+    stayed, that kept them from leaving; None where none stayed), `resident_megabytes` at its end, `watts` (of the
+    processors; None where they do not tell) and `scores` of up to COMPARED pictures.
 
     Raises
     ------
@@ -87,6 +88,7 @@ def _measured(
     inspector.inspect(pictures[0], level)  # what a first time prepares is not counted
     seconds: list[float] = []
     scores: list[float] = []
+    suspect: list[float] = []
     pixels = early = 0
     before, started = readings(), time.perf_counter()
     while len(seconds) < LEAST or time.perf_counter() - started < budget:
@@ -96,6 +98,8 @@ def _measured(
         seconds.append(time.perf_counter() - begun)
         pixels += math.prod(result.look.size)
         early += result.level == "patch"
+        if level == "auto" and result.level == "pixel":
+            suspect.append(float(inspector.calibration.suspect(result.patch_p_values).mean()))
         if len(seconds) <= min(len(pictures), COMPARED):
             scores.append(result.score)
     whole = time.perf_counter() - started
@@ -107,13 +111,14 @@ def _measured(
         "pictures_per_second": _digits(len(seconds) / whole),
         "megapixels_per_second": _digits(pixels / whole / 1e6),
         "left_early": _digits(early / len(seconds)),
+        "suspect": _digits(np.mean(suspect)) if suspect else None,
         "resident_megabytes": round(process.memory_info().rss / 1e6),
         "watts": None if joules is None else _digits(joules / whole),
         "scores": scores,
     }
 
 
-def _digits(number: float) -> float:
+def _digits(number: float | np.floating[Any]) -> float:
     return float(f"{number:.4g}")
 
 

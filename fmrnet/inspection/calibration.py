@@ -89,6 +89,11 @@ class Calibration:
         return len(self.picture.held_out)
 
     @property
+    def whole_looks(self) -> tuple[Look, ...]:
+        """Of the good pictures, a look each: where parts of them were held out, `looks` has these before."""
+        return self.looks if self.patch.parts == 1 else self.looks[len(self.patch.held_out) :]
+
+    @property
     def picture_threshold(self) -> float:
         """Of the surprise of a picture at pixel level; no more than the rate of good pictures are to pass it."""
         return self.picture.threshold(self.false_alarms)

@@ -161,9 +161,10 @@ def drift(calibration: Calibration, looks: Sequence[Look], scores: Sequence[floa
     if other := {len(look.level) for look in looks} - {channels}:
         raise ConfigError(f"pictures of {min(other)} channels: expected {channels}, as the good ones have")
     whole = calibration.patch.parts == 1
-    known = calibration.looks if whole else calibration.looks[len(calibration.patch.held_out) :]
     measures = _measures(channels)
-    groups = [(tuple(measures), _values(measures, looks), _values(measures, known), LEFT_OUT)]
+    groups = [
+        (tuple(measures), _values(measures, looks), _values(measures, calibration.whole_looks), LEFT_OUT)
+    ]
     if whole:
         good = np.array([[readings[0] for readings in calibration.patch.held_out]])  # as `scores` are
         groups.append(((SCORE,), np.array([scores], dtype=np.float64), good, LEFT_OUT_OF_SCORES))
@@ -184,7 +185,14 @@ def drift(calibration: Calibration, looks: Sequence[Look], scores: Sequence[floa
         if p <= FALSE_RATE
     ]
     changes.sort(key=lambda change: change.p_value)
-    return Drift(len(looks), len(known), tuple(compared), min(p_values, default=1.0), needed, tuple(changes))
+    return Drift(
+        len(looks),
+        len(calibration.whole_looks),
+        tuple(compared),
+        min(p_values, default=1.0),
+        needed,
+        tuple(changes),
+    )
 
 
 def _measures(channels: int) -> dict[str, Callable[[Look], float]]:

@@ -26,14 +26,14 @@ class Gathered:
     ----------
     paths : list of Path
         Each file once, in the order in which they were given.
-    unusable : dict of str to str
-        What was given and is of no use, and why.
+    unusable : dict of str to DatasetError or PictureError
+        What was given and is of no use, and why: no picture is behind it, or it cannot be had.
     sources : dict of Path to str
         Where pictures came from that were given as no file: "-" or a URL.
     """
 
     paths: list[Path] = field(default_factory=list)
-    unusable: dict[str, str] = field(default_factory=dict)
+    unusable: dict[str, DatasetError | PictureError] = field(default_factory=dict)
     sources: dict[Path, str] = field(default_factory=dict)
 
 
@@ -78,7 +78,7 @@ def gather(
         return os.path.realpath(folder) == place or holds_results(folder)
 
     def unlisted(folder: Path, error: DatasetError) -> None:
-        gathered.unusable[str(folder)] = str(error)
+        gathered.unusable[str(folder)] = error
 
     found: list[Path] = []
     for text in map(str, given):
@@ -93,7 +93,7 @@ def gather(
             else:
                 found += list_pictures(text, recursive=recursive, passed_over=passed_over, unlisted=unlisted)
         except (DatasetError, PictureError) as error:
-            gathered.unusable[text] = str(error)
+            gathered.unusable[text] = error
     gathered.paths.extend(each_once(found))
     return gathered
 

@@ -21,7 +21,7 @@ from fmrnet import artifact, large
 from fmrnet.config import Config
 from fmrnet.engines import tiles
 from fmrnet.engines.choice import choose
-from fmrnet.engines.engine import DAMAGED, Engine, filled
+from fmrnet.engines.engine import DAMAGED, Engine, OfNetwork, filled
 from fmrnet.errors import ArtifactError, ConfigError, DatasetError, PictureError, SizeError
 from fmrnet.inspection.calibration import Calibration, calibrate
 from fmrnet.inspection.early_exit import EarlyExit
@@ -172,7 +172,15 @@ class Inspector:
 
     @property
     def model(self) -> FMRNet:
-        """The network in PyTorch; ConfigError if another engine computes."""
+        """The network in PyTorch, which computes from then on, for its weights may be changed.
+
+        Raises
+        ------
+        ConfigError
+            If PyTorch is not installed, or the inspector was made without it and without a model file.
+        """
+        if not isinstance(self.engine, OfNetwork) and self._content is not None:
+            self.engine = choose(self._content, "cpu", "torch")
         from fmrnet.engines.torch_engine import model_of
 
         return model_of(self.engine)
@@ -389,9 +397,9 @@ class Inspector:
 
         Raises as `fmrnet.engines.torch_engine.with_graphs`.
         """
-        from fmrnet.engines.torch_engine import content_of, with_graphs
+        from fmrnet.engines.torch_engine import with_graphs
 
-        self._content, self.provenance["graphs"] = with_graphs(content_of(self.engine))
+        self._content, self.provenance["graphs"] = with_graphs(self._held())
 
     def on(self, engine: str) -> Inspector:
         """The same model as it was loaded, or given graphs, on another engine of `fmrnet.engines.choice.ENGINES`.
@@ -418,19 +426,23 @@ class Inspector:
         ArtifactError
             If `load` would not take the file, say for weights that are not finite, or `path` is no place for one.
         """
-        content = self._content
-        if content is None or hasattr(self.engine, "model"):  # whose weights may have changed
-            from fmrnet.engines.torch_engine import content_of
-
-            try:
-                own = content_of(self.engine)
-            except ArtifactError as error:
-                raise ArtifactError(f"{path} is not written: {error}") from error
-            content = dataclasses.replace(own, graphs=content.graphs if content else {})
+        try:
+            held = self._held()
+        except ArtifactError as error:
+            raise ArtifactError(f"{path} is not written: {error}") from error
         written = dataclasses.replace(
-            content, calibration=self.calibration.to_dict(), provenance=self.provenance
+            held, calibration=self.calibration.to_dict(), provenance=self.provenance
         )
         artifact.save(written, path)
+
+    def _held(self) -> artifact.Artifact:
+        """Settings, weights as they are now, and graphs; ArtifactError if `load` would not take the weights."""
+        if self._content is not None and not isinstance(self.engine, OfNetwork):
+            return self._content
+        from fmrnet.engines.torch_engine import content_of  # the network's weights may have changed
+
+        graphs = {} if self._content is None else self._content.graphs
+        return dataclasses.replace(content_of(self.engine), graphs=graphs)
 
     def _restored(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
         if not self.config.generator:

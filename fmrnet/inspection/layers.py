@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,11 +85,11 @@ def as_data(image: Image.Image) -> str:
 
 
 def _modalities(inspector: Inspector, picture: Pixels, background: Pixels) -> dict[str, Pixels]:
-    """Each modality's map (H, W); where PyTorch does not compute, the residual alone."""
+    """Each modality's map (H, W); where PyTorch is not installed, the residual alone."""
     given, restored = (
         to_channels(one, inspector.config.image_channels).transpose(2, 0, 1) for one in (picture, background)
     )
-    if not inspector.engine.name.startswith("torch"):
+    if find_spec("torch") is None:
         return {"residual": np.sqrt(np.square(given - restored).mean(0))}
     from fmrnet.engines.torch_engine import modality_maps
 

@@ -95,7 +95,7 @@ class Verdicts:
     def add_error(self, path: str | Path, error: object, fault: str = "picture", **more: str) -> Line:
         """Note a picture (or whatever was given) that could not be inspected, why, and what `more` there is to say.
 
-        `fault` is as of `fmrnet.errors.fault_of`.
+        `fault` is as of `fmrnet.errors.fault_of`, or "given": there is no picture behind what was given.
         """
         line: Line = {**self._named(path), "error": self._calls(path, error), "fault": fault, **more}
         self._append(line)
@@ -119,6 +119,7 @@ class Verdicts:
             "unreadable": faults.count("picture"),
             "wrong_size": faults.count("size"),
             "failed": faults.count("machine"),
+            "without_pictures": faults.count("given"),
             "left_early": sum(line["level"] == "patch" for line in pictures),
             "not_reached": sum(path not in reached for path in self._paths),
             "seconds": round(sum(line["seconds"] for line in pictures), 3),

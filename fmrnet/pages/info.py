@@ -52,6 +52,7 @@ def write_info(
     """
     text, calibration = strings()["info"], inspector.calibration
     good, percent = calibration.picture, strings()["common"]["percent"]
+    held_out = text["held_out" if good.parts == 1 else "held_out_parts"]
     return write_page(
         path,
         "info.html.j2",
@@ -59,14 +60,15 @@ def write_info(
         data={
             "losses": _losses(inspector.provenance.get("loss_curve")),
             "scores": (good.surprises / calibration.picture_threshold).tolist(),
+            "held_out": held_out,
         },
         name=printable(model.name),
-        sentence=plural(text["summary"], len(calibration.looks), by=text["by"][_kind(inspector)]),
+        sentence=plural(text["summary"], len(calibration.whole_looks), by=text["by"][_kind(inspector)]),
         promise=calibration.promise,
         exit_promise=calibration.exit_promise,
         thresholds=[
             (text["false_alarms"], fill(percent, n=f"{100 * calibration.false_alarms:g}")),
-            (text["held_out"], str(len(good.held_out))),
+            (held_out, str(len(good.held_out))),
             (text["picture"], f"{calibration.picture_threshold:.4g}"),
             (text["patch"], f"{calibration.patch_threshold:.4g}"),
             (text["pixel"], f"{calibration.pixel_threshold:.4g}"),

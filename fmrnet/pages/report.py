@@ -18,7 +18,7 @@ from fmrnet.inspection.calibration import Calibration
 from fmrnet.inspection.early_exit import LOST
 from fmrnet.inspection.good_scores import GoodScores
 from fmrnet.inspection.names import PAGE, PAGE_FILES, PAGE_KINDS
-from fmrnet.inspection.record import Line
+from fmrnet.inspection.record import Line, path_of
 from fmrnet.inspection.report import Report
 from fmrnet.inspection.verdicts import LOOSEST
 from fmrnet.pages.form import Form
@@ -112,6 +112,7 @@ def _row(line: Line, name: str, kinds: list[str], single: bool) -> dict[str, Any
         "early": line["patch_p_value"],
         "level": line["level"],
         "reasons": [printable(reason) for reason in line["reasons"]],
+        "gone": not os.path.exists(path_of(line)),
         "defects": line["defects"],
         "count": line["defect_count"],
         "wouldBe": line["would_be"],

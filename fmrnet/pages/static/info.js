@@ -13,7 +13,7 @@ chart("scores", {
   xRange: [0, end],
   xLabel: t.score,
   yLabel: t.pictures,
-  series: [{ label: t.held_out, values: counts, kind: "bars" }],
+  series: [{ label: page.data.held_out, values: counts, kind: "bars" }],
   marks: () => [{ at: 1, label: t.threshold }],
   summary: () => plural(t.beyond, scores.filter((one) => one > 1).length, { all: number(scores.length) }),
 });

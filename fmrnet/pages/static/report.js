@@ -86,6 +86,7 @@ function thumb(row) {
   return element("button", { type: "button", className: "thumb", tabIndex: -1, "aria-label": fill(t.look_at, { name: row.name }), onclick: () => look.open(row) }, image);
 }
 
+const notes = (row) => [...row.reasons, ...(row.gone ? [t.gone] : [])];
 const largest = (row) => Math.max(0, ...marks(row).defects.map((defect) => defect.pixels));
 const order = { defective: 0, open: 1, good: 2 };
 const pictures = table(
@@ -96,20 +97,24 @@ const pictures = table(
     { title: t.columns.verdict, value: (row) => String(order[now[row.index]]), cell: verdict, live: true },
     { title: t.columns.score, value: (row) => row.score, cell: (row) => number(row.score), numeric: true },
     { title: t.columns.p_value, value: (row) => row.p, cell: (row) => number(row.p, 2), numeric: true },
-    { title: t.columns.defects, value: (row) => marks(row).count, numeric: true, live: true },
+    { title: t.columns.defects, value: (row) => marks(row).count, cell: (row) => (marks(row).more ? fill(t.and_more, { n: number(marks(row).count) }) : number(marks(row).count)), numeric: true, live: true },
     { title: t.columns.largest, value: (row) => largest(row), cell: (row) => (marks(row).count ? number(largest(row)) : "–"), numeric: true, live: true },
-    { title: t.columns.notes, value: (row) => row.reasons.join("; ") },
+    { title: t.columns.notes, value: (row) => notes(row).join("; ") },
   ],
   data.rows,
 );
 // What is outlined in a picture at the rate of the sliders, as Python has it: nothing in a good one; at patch level the
-// patches that the rate reaches, which at another rate than that of the inspection are boxes.
+// patches that the rate reaches, which at another rate than that of the inspection are boxes. What is outlined is a
+// defect where hardly a good picture has the like of it, by the rate that pictures are judged by; the others are spots
+// that good pictures have, too. If there are more defects than are listed, it is not known how many.
 function marks(row) {
-  if (now[row.index] !== "defective") return { count: 0, defects: [], outline: false, boxes: false };
-  if (before[row.index] === "defective" && (row.level === "pixel" || rate === data.rate)) return { count: row.count, defects: row.defects, outline: true, boxes: false };
-  if (row.level === "pixel") return { ...row.wouldBe, outline: true, boxes: false };
-  const defects = row.wouldBe.defects.filter((patch) => patch.p_value <= rate + slack);
-  return { count: defects.length, defects, outline: false, boxes: true };
+  if (now[row.index] !== "defective") return { count: 0, more: false, defects: [], others: [], outline: false, boxes: false };
+  const inspected = before[row.index] === "defective" && (row.level === "pixel" || rate === data.rate);
+  const boxes = !inspected && row.level !== "pixel";
+  const [listed, count] = inspected ? [row.defects, row.count] : [row.wouldBe.defects, row.wouldBe.count];
+  const defects = listed.filter((one) => one.p_value <= rate + slack);
+  const others = boxes ? [] : listed.filter((one) => one.p_value > rate + slack);
+  return { count: defects.length, more: defects.length === listed.length && count > listed.length, defects, others, outline: !boxes, boxes };
 }
 const look = viewer({
   url,
@@ -131,7 +136,7 @@ function filter() {
     good: (i) => now[i] === "good",
     changed: (i) => now[i] !== before[i],
   }[verdicts.value];
-  pictures.filter((row) => passes(row.index) && `${row.path} ${row.reasons.join(" ")}`.toLowerCase().includes(wanted));
+  pictures.filter((row) => passes(row.index) && `${row.path} ${notes(row).join(" ")}`.toLowerCase().includes(wanted));
   const shown = pictures.shown().length;
   document.getElementById("shown").textContent = plural(t.shown, shown, { all: number(data.rows.length) });
 }
@@ -170,10 +175,12 @@ const spans = { rate: span(data.rates), threshold: span(thresholds).reverse() };
 const place = (name, value) => (Math.log(value) - spans[name][0]) / (spans[name][1] - spans[name][0]);
 const value = (name) => Math.exp(spans[name][0] + Number(slider[name].value) * (spans[name][1] - spans[name][0]));
 
+let counts = data.rows.map((row) => marks(row).count);
 function set(to, moved) {
-  const earlier = now;
+  const [earlier, listed] = [now, counts];
   rate = to;
   now = decisions(rate);
+  counts = data.rows.map((row) => marks(row).count);
   const shown = { rate: percent(rate), threshold: number(thresholdAt(rate)) };
   for (const name of ["rate", "threshold"]) {
     if (name !== moved) slider[name].value = place(name, name === "rate" ? rate : thresholdAt(rate));
@@ -181,7 +188,7 @@ function set(to, moved) {
     document.getElementById(`${name}-shown`).textContent = shown[name];
   }
   document.getElementById("cost").replaceChildren(...cost());
-  pictures.refresh((row) => earlier[row.index] !== now[row.index] || (row.level === "patch" && now[row.index] === "defective"));
+  pictures.refresh((row) => earlier[row.index] !== now[row.index] || listed[row.index] !== counts[row.index] || (row.level === "patch" && now[row.index] === "defective"));
   filter();
   look.update();
   histogram?.redraw();

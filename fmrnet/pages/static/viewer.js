@@ -5,7 +5,8 @@
 function viewer({ url, verdict, marks, neighbour }) {
   const text = page.text.viewer;
   const at = (id) => document.getElementById(id);
-  const [dialog, stage, canvas, wipe] = ["viewer", "stage", "canvas", "wipe"].map(at);
+  const [dialog, stage, canvas, overview, wipe] = ["viewer", "stage", "canvas", "overview", "wipe"].map(at);
+  const frame = element("div", { className: "frame" });
   const names = { background: "background.jpg", heat: "heat.jpg", gms: "gms.jpg", ssim: "ssim.jpg", residual: "residual.jpg" };
   let row = null;
   let marked = null;
@@ -31,6 +32,7 @@ function viewer({ url, verdict, marks, neighbour }) {
     if (marked.outline) Object.assign(images, { outline: image("outline.png"), thin: image("edge.png") });
     if (marked.boxes) images.boxes = element("div", { className: "boxes" }, ...marked.defects.map(box));
     at("outline").disabled = !images.outline && !images.boxes;
+    overview.replaceChildren(...[images.below, images.outline].filter(Boolean).map((one) => one.cloneNode()), frame);
     choose(layer);
     at("viewer-defects").replaceChildren(...listed());
     update();
@@ -61,15 +63,42 @@ function viewer({ url, verdict, marks, neighbour }) {
     if (images.boxes) images.boxes.hidden = !wanted;
   }
 
-  // The whole picture in the stage; the picture's own pixels are at most 8 pixels of the screen large.
+  // The whole picture in the stage, or, of a slender one, which would leave most of the stage empty, what fills it
+  // around the most surprising defect, beside a small view of the whole. The picture's own pixels become at most 8 pixels of
+  // the screen large, and 2 by themselves.
   function fit() {
+    overview.hidden = true;
     stage.style.height = `${Math.min(0.66 * innerHeight, Math.max(320, (stage.clientWidth * row.height) / row.width))}px`;
+    const ratio = (row.width / row.height) * (stage.clientHeight / stage.clientWidth);
+    const slender = Math.max(ratio, 1 / ratio) > 3;
+    overview.hidden = !slender;
+    overview.classList.toggle("tall", ratio < 1);
+    overview.style.aspectRatio = `${row.width} / ${row.height}`;
+    overview.style.width = ratio < 1 ? `${(stage.clientHeight * row.width) / row.height}px` : "";
     const share = Math.min(stage.clientWidth / row.width, stage.clientHeight / row.height);
-    canvas.style.width = `${row.width * share}px`;
-    canvas.style.height = `${row.height * share}px`;
+    const [width, height] = [row.width * share, row.height * share];
+    canvas.style.width = `${width}px`;
+    canvas.style.height = `${height}px`;
+    canvas.style.margin = `${(stage.clientHeight - height) / 2}px 0 0 ${(stage.clientWidth - width) / 2}px`; // in the middle, as Panzoom counts
     moved?.destroy();
     canvas.style.transform = "";
-    moved = Panzoom(canvas, { canvas: true, minScale: 1, maxScale: Math.max(8 / share, 1), step: 0.4, animate: false });
+    const filling = Math.max(stage.clientWidth / width, stage.clientHeight / height);
+    const startScale = slender ? Math.max(1, Math.min(filling, 2 / share)) : 1;
+    const surest = marked.defects[0] ?? { row: 0, column: 0, height: row.height, width: row.width };
+    const start = (whole, seen, place) => {
+      const most = Math.max(0, whole - seen / startScale) / 2;
+      return Math.min(Math.max(whole * (0.5 - place), -most), most);
+    };
+    moved = Panzoom(canvas, {
+      canvas: true,
+      minScale: 1,
+      maxScale: Math.max(8 / share, 1),
+      step: 0.4,
+      animate: false,
+      startScale,
+      startX: start(width, stage.clientWidth, (surest.column + surest.width / 2) / row.width),
+      startY: start(height, stage.clientHeight, (surest.row + surest.height / 2) / row.height),
+    });
     zoomed();
   }
 
@@ -78,7 +107,16 @@ function viewer({ url, verdict, marks, neighbour }) {
     at("zoom").textContent = percent(Math.round(100 * scale) / 100);
     canvas.classList.toggle("near", scale >= 2);
     images.edge.style.transform = `scaleX(${1 / moved.getScale()})`;
+    framed();
     wiped();
+  }
+
+  // Which part of the whole is in the stage.
+  function framed() {
+    const { x, y } = moved.getPan();
+    const side = (whole, seen, pan) => [0.5 - pan / whole - seen / (2 * moved.getScale() * whole), seen / (moved.getScale() * whole)];
+    const [[left, width], [top, height]] = [side(canvas.clientWidth, stage.clientWidth, x), side(canvas.clientHeight, stage.clientHeight, y)];
+    for (const [name, part] of Object.entries({ left, top, width, height })) frame.style[name] = `${100 * part}%`;
   }
 
   // Brings a part of the picture into the middle, with as much around it.
@@ -99,7 +137,7 @@ function viewer({ url, verdict, marks, neighbour }) {
   }
 
   function listed() {
-    if (!marked.defects.length) return [element("p", { className: "faint" }, text.no_defects)];
+    if (!marked.defects.length && !marked.others.length) return [element("p", { className: "faint" }, text.no_defects)];
     const cell = (name, ...content) => element(name, { className: "number" }, ...content);
     const line = (defect) => {
       const place = fill(text.place, { left: defect.column, top: defect.row });
@@ -113,10 +151,15 @@ function viewer({ url, verdict, marks, neighbour }) {
       );
     };
     const head = Object.values(text.columns).map((title) => cell("th", title));
-    const lines = element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...marked.defects.map(line)));
-    const all = marked.count === marked.defects.length;
-    const title = all ? plural(text.defects, marked.count) : fill(text.some, { n: number(marked.count), listed: number(marked.defects.length) });
-    return [element("h3", {}, title), element("div", { className: "defects", tabIndex: 0, role: "region", "aria-label": title }, lines)];
+    const lines = (title, defects) => {
+      const table = element("table", {}, element("thead", {}, element("tr", {}, ...head.map((one) => one.cloneNode(true)))), element("tbody", {}, ...defects.map(line)));
+      return [element("h3", {}, title), element("div", { className: "defects", tabIndex: 0, role: "region", "aria-label": title }, table)];
+    };
+    const title = marked.more ? fill(text.some, { n: number(marked.count) }) : plural(text.defects, marked.count);
+    return [
+      ...(marked.count ? lines(title, marked.defects) : [element("p", {}, text.none_rare)]),
+      ...(marked.others.length ? lines(plural(text.others, marked.others.length), marked.others) : []),
+    ];
   }
 
   // Verdict and figures, which the sliders of the page may have changed.
@@ -150,6 +193,13 @@ function viewer({ url, verdict, marks, neighbour }) {
     wiped();
   });
   wipe.addEventListener("input", wiped);
+  for (const name of ["pointerdown", "pointermove"]) {
+    overview.addEventListener(name, (event) => {
+      if (!event.buttons) return;
+      const whole = overview.getBoundingClientRect();
+      moved.pan(canvas.clientWidth * (0.5 - (event.clientX - whole.left) / whole.width), canvas.clientHeight * (0.5 - (event.clientY - whole.top) / whole.height), { force: true });
+    });
+  }
   stage.addEventListener("wheel", (event) => moved.zoomWithWheel(event), { passive: false });
   canvas.addEventListener("panzoomchange", zoomed);
   addEventListener("resize", () => dialog.open && fit());

@@ -94,7 +94,7 @@ def decode(file: BinaryIO, most: int = MAX_PIXELS) -> Pixels:
     with _page(file) as page:
         _check_kind(page)
         _check_segments(page, file, most)
-        out = large.empty(page.shaped, page.dtype) if math.prod(page.shaped) > large.MOST else None
+        out = large.empty(page.shaped, np.dtype(page.dtype)) if math.prod(page.shaped) > large.MOST else None
         # Planes, depth, height, width, channels of a plane
         stored = page.asarray(squeeze=False, maxworkers=1, out=out)
         return _meaning(page, stored[:, 0].transpose(1, 2, 0, 3).reshape(*stored.shape[2:4], -1))

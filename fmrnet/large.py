@@ -96,7 +96,7 @@ def _ranked(values: NDArray[np.float32], rank: int) -> np.float32:
         rank -= int(sums[found - 1]) if found else 0
         if shift:
             upper = found
-    return np.array([upper << 16 | found], np.uint32).view(np.float32)[0]
+    return np.float32(np.array(upper << 16 | found, np.uint32).view(np.float32))
 
 
 def _in_file(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

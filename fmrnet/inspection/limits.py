@@ -129,8 +129,7 @@ def _contrasts_of_rows(pairs: NDArray[np.float32]) -> NDArray[np.float32]:
 def _means_of_rows(pairs: NDArray[np.float32]) -> NDArray[np.float32]:
     """The mean of each of these squares."""
     both = pairs[:, 0] + pairs[:, 1]
-    means: NDArray[np.float32] = (both[:, ::2] + both[:, 1::2]) / 4
-    return means
+    return np.float32(0.25) * (both[:, ::2] + both[:, 1::2])
 
 
 @dataclass(frozen=True)

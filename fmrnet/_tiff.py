@@ -26,6 +26,7 @@ from fmrnet.errors import PictureError
 
 __all__ = ["decode", "size"]
 
+BUFFER = 2**24  # bytes of strips or tiles that are read at once
 _REMEDY = "save it as grey or RGB, unsigned 8 or 16 bits"
 
 _TYPE_SIZES = (
@@ -96,7 +97,7 @@ def decode(file: BinaryIO, most: int = MAX_PIXELS) -> Pixels:
         _check_segments(page, file, most)
         out = large.empty(page.shaped, np.dtype(page.dtype)) if math.prod(page.shaped) > large.MOST else None
         # Planes, depth, height, width, channels of a plane
-        stored = page.asarray(squeeze=False, maxworkers=1, out=out)
+        stored = page.asarray(squeeze=False, maxworkers=1, buffersize=BUFFER, out=out)
         return _meaning(page, stored[:, 0].transpose(1, 2, 0, 3).reshape(*stored.shape[2:4], -1))
 
 

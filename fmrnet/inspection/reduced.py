@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Shown", "reduction", "shown"]
 
-PIXELS = 2**24  # of a large picture as it is shown: what browsers open and screens hold several times
+PIXELS = 2**22  # of a large picture as it is shown, at most: drawing takes some 40 bytes for each
 
 
 @dataclass(frozen=True)

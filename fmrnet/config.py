@@ -248,7 +248,12 @@ PRESETS = {
     # without them, maps lose: bench/decisions.md, fifteenth round. Without the GFRM half of the generator's steps do,
     # and no set is worse for it: seventeenth and eighteenth rounds.
     "general": dataclasses.replace(
-        EDGE, general=True, head_iterations=1_000, tile="picture", rearrange=False, iterations=(600, 600, 3_200)
+        EDGE,
+        general=True,
+        head_iterations=1_000,
+        tile="picture",
+        rearrange=False,
+        iterations=(600, 600, 3_200),
     ),
     "instant": dataclasses.replace(EDGE, general=True, iterations=(0, 0, 0)),
 }

@@ -140,8 +140,9 @@ def test_without_a_generator_nothing_is_restored(alone, good):
 
 def test_presets_share_what_they_share():
     edge, general, instant = (preset(name) for name in ("edge", "general", "instant"))
-    assert replace(general, general=False, head_iterations=0, tile="patch") == edge
-    assert general.steps[:3] == edge.steps[:3]
+    own = {"general": False, "head_iterations": 0, "tile": "patch", "rearrange": True}
+    assert replace(general, **own, iterations=edge.iterations) == edge
+    assert general.steps == (600, 600, edge.steps[2], 1_000)
     assert not any(instant.steps)
     assert not instant.generator
 

@@ -36,6 +36,7 @@ __all__ = [
     "Artifact",
     "Graph",
     "check_replaceable",
+    "check_weights",
     "load",
     "read_tensors",
     "save",
@@ -49,6 +50,9 @@ LARGEST_FILE = 8 * LARGEST_MODEL  # a checkpoint: its model, a discriminator, an
 LONGEST_TEXT = 10_000  # characters of a text in the metadata, such as the command of the training
 DEEPEST = 16  # lists and objects within each other
 GREATEST_WEIGHT = 1e15  # whose square is finite in float32, many times over
+POSITIVE = ("std", "good_std", "rate")  # what weights of these names hold is divided by
+RISING = "levels"  # is searched
+NOT_NEGATIVE = ("running_var", "num_batches_tracked")  # a variance is divided by after a little is added
 WIDTHS = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "F16": 2, "I32": 4, "F32": 4, "I64": 8, "F64": 8}
 GRAPH = "graphs/"  # before the name of a tensor that holds a graph's bytes
 _KEY = "fmrnet"
@@ -87,7 +91,7 @@ def save(artifact: Artifact, path: str | Path) -> None:
     OSError : as `write_tensors`.
     """
     with _named(path):
-        _check_weights(artifact.weights)
+        check_weights(artifact.weights)
         metadata = {
             "kind": "model",
             "config": artifact.config.to_dict(),
@@ -102,8 +106,8 @@ def save(artifact: Artifact, path: str | Path) -> None:
 def load(path: str | Path) -> Artifact:
     """Read a model that `save` wrote.
 
-    Every weight is finite, and the settings are in their ranges; whether the weights fit the settings is for
-    `fmrnet.network.weights` to say.
+    Every weight is finite, deviations can be divided by, and the settings are in their ranges; whether the weights fit
+    the settings is for `fmrnet.network.weights` to say.
 
     Raises
     ------
@@ -128,7 +132,7 @@ def load(path: str | Path) -> Artifact:
     templates = {name: tensors.pop(name) for name in list(tensors) if name.startswith(GRAPH)}
     with _named(path):
         graphs = _graphs(templates, parts["graphs"], tensors)
-        _check_weights(tensors)
+        check_weights(tensors)
     return Artifact(config, parts["calibration"], parts["provenance"], tensors, graphs)
 
 
@@ -142,6 +146,33 @@ def _graphs(
         if not isinstance(names, list) or not all(isinstance(one, str) and one in weights for one in names):
             raise ArtifactError(f"the graph {shown(name)} needs weights that are not there; train it again")
     return {name: Graph(templates[GRAPH + name].tobytes(), tuple(names)) for name, names in needed.items()}
+
+
+def check_weights(weights: Mapping[str, NDArray[Any]]) -> None:
+    """Hold weights by name against what can be computed with; with other ones, every picture may be good.
+
+    Raises
+    ------
+    ArtifactError : a weight is NaN, infinite or beyond all sense, a deviation or a variance holds numbers that nothing
+        can be divided by, or what is searched does not rise.
+    """
+    for name, tensor in weights.items():
+        if not tensor.size:
+            continue
+        low, kind = float(tensor.min()), name.rpartition(".")[2]
+        # NaN is the least and the greatest of any numbers that hold one.
+        high = float(tensor.max())
+        if tensor.dtype.kind == "f" and not (low >= -GREATEST_WEIGHT and high <= GREATEST_WEIGHT):
+            raise ArtifactError(
+                f"the weights {shown(name)} go from {low:.3g} to {high:.3g}: expected finite "
+                f"numbers up to {GREATEST_WEIGHT:.0e}; train it again"
+            )
+        if kind in POSITIVE and not low > 0:
+            raise ArtifactError(f"the weights {shown(name)} hold {low:.3g}: expected more than 0")
+        if kind in NOT_NEGATIVE and not low >= 0:
+            raise ArtifactError(f"the weights {shown(name)} hold {low:.3g}: expected 0 or more")
+        if kind == RISING and not (np.diff(tensor) >= 0).all():
+            raise ArtifactError(f"the weights {shown(name)} fall: expected numbers that rise")
 
 
 def check_replaceable(path: str | Path) -> None:
@@ -365,19 +396,6 @@ def _as_kept(content: Any) -> Any:
 def _contiguous(tensor: ArrayLike) -> NDArray[Any]:
     array = np.asarray(tensor)
     return array if array.flags.c_contiguous else array.copy()
-
-
-def _check_weights(weights: Mapping[str, NDArray[Any]]) -> None:
-    """Raise ArtifactError if a weight is NaN, infinite or beyond all sense: with such, every picture is good."""
-    for name, tensor in weights.items():
-        if tensor.dtype.kind == "f" and tensor.size:
-            # NaN is the least and the greatest of any numbers that hold one.
-            low, high = float(tensor.min()), float(tensor.max())
-            if not (low >= -GREATEST_WEIGHT and high <= GREATEST_WEIGHT):
-                raise ArtifactError(
-                    f"the weights {shown(name)} go from {low:.3g} to {high:.3g}: expected finite "
-                    f"numbers up to {GREATEST_WEIGHT:.0e}; train it again"
-                )
 
 
 @contextmanager

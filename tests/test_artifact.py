@@ -291,9 +291,9 @@ BAD_WEIGHTS = {
     "infinite": ("memory", lambda t: t[0, :1].fill(np.inf), "expected finite numbers"),
     "minus infinite": ("memory", lambda t: t[0, :1].fill(-np.inf), "expected finite numbers"),
     "immense": ("output.bias", lambda t: t.fill(1e30), "expected finite numbers"),
-    "no deviation": ("std", lambda t: t.fill(0), "std holds 0: expected more than 0"),
-    "negative deviation of the evidence": ("fusion.good_std", negate, "good_std holds -1: expected more"),
-    "negative variance": ("encoder.1.norm.running_var", negate, "running_var holds -1: expected 0 or more"),
+    "no deviation": ("std", lambda t: t.fill(0), "the weights 'std' hold 0: expected more than 0"),
+    "negative deviation of the evidence": ("fusion.good_std", negate, "good_std' hold -1: expected more"),
+    "negative variance": ("encoder.1.norm.running_var", negate, "running_var' hold -1: expected 0 or more"),
 }  # fmt: skip
 
 

@@ -105,9 +105,9 @@ def test_a_file_of_a_network_is_taken_again(engine, content):
 def test_weights_that_no_engine_takes_do_not_leave_it(content):
     model = torch_engine.of_content(content, "cpu").model
     model.std.zero_()
-    with pytest.raises(ArtifactError, match="std holds 0"):
+    with pytest.raises(ArtifactError, match="'std' hold 0"):
         torch_engine.content_of(TorchEngine(model))
-    with pytest.raises(ArtifactError, match="the weights do not fit the settings: std holds 0"):
+    with pytest.raises(ArtifactError, match="the weights do not fit the settings: the weights 'std' hold 0"):
         torch_engine.of_content(dataclasses.replace(content, weights=arrays(model.state_dict())), "cpu")
 
 

@@ -190,7 +190,7 @@ def test_weights_that_are_not_there_or_not_those(good, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "value", "said"),
-    [("levels", -1.0, "levels falls"), ("rate", 0.0, "rate holds 0"), ("whitening", np.nan, "whitening")],
+    [("levels", -1.0, "levels' fall"), ("rate", 0.0, "rate' hold 0"), ("whitening", np.nan, "whitening")],
 )
 def test_a_file_with_numbers_that_no_good_pictures_give_is_refused(alone, tmp_path, name, value, said):
     tensors, metadata = read_tensors(alone)

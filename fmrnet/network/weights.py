@@ -10,15 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fmrnet.artifact import check_weights
 from fmrnet.config import Config
 from fmrnet.errors import ArtifactError, shown
 from fmrnet.network.model import FMRNet
 
 __all__ = ["arrays", "restore", "tensors"]
-
-POSITIVE = ("std", "good_std", "rate")  # divided by
-RISING = "levels"  # searched
-NOT_NEGATIVE = ("running_var", "num_batches_tracked")  # a variance is divided by after a little is added
 
 
 def restore(config: Config, given: Mapping[str, NDArray[Any]]) -> FMRNet:
@@ -26,8 +23,8 @@ def restore(config: Config, given: Mapping[str, NDArray[Any]]) -> FMRNet:
 
     Raises
     ------
-    ArtifactError : a tensor is missing or there is one too many, or one has another shape or type, or a deviation or a
-        variance holds numbers that nothing can be divided by.
+    ArtifactError : a tensor is missing or there is one too many, or one has another shape or type, or holds
+        numbers as `fmrnet.artifact.check_weights` refuses them.
     """
     weights = tensors(given)
     if (count := sum(tensor.numel() for tensor in weights.values())) < config.weights:
@@ -42,7 +39,7 @@ def restore(config: Config, given: Mapping[str, NDArray[Any]]) -> FMRNet:
         found = weights[name]
         if (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
             raise ArtifactError(f"{name} is {_described(found)}: expected {_described(wanted)}")
-    _check_ranges(weights)
+    check_weights(given)
     model.load_state_dict(weights)
     return model
 
@@ -55,18 +52,6 @@ def arrays(state: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
 def tensors(given: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     """The opposite of `arrays`; they lie on the CPU."""
     return {name: torch.from_numpy(np.require(array, requirements="W")) for name, array in given.items()}
-
-
-def _check_ranges(weights: Mapping[str, Tensor]) -> None:
-    """Raise ArtifactError if a deviation or a variance holds numbers that nothing can be divided by."""
-    for name, tensor in weights.items():
-        kind = name.rpartition(".")[2]
-        if kind in POSITIVE and not tensor.min() > 0:
-            raise ArtifactError(f"{name} holds {tensor.min().item():.3g}: expected more than 0")
-        if kind in NOT_NEGATIVE and not tensor.min() >= 0:
-            raise ArtifactError(f"{name} holds {tensor.min().item():.3g}: expected 0 or more")
-        if kind == RISING and not (tensor.diff() >= 0).all():
-            raise ArtifactError(f"{name} falls: expected numbers that rise")
 
 
 def _described(tensor: Tensor) -> str:

@@ -3,7 +3,8 @@
 fine      distance of the features of strides 4 and 8 from those of good pictures
 coarse    the same of all features, of the picture at half its size
 head      logit of a small network on all features; a model may have none
-p         share of good values that are as great as a value; its surprise is -log10 p
+p         share of good values that are as great as a value; its surprise is -log10 p. Near the border of a picture the
+          good values are those near borders: there a network sees zeros beside it, and often a part ends
 
 The first two are Mahalanobis' distance (1936), with one Gaussian for every place of a picture. That logarithms of
 shares may be added is Fisher's method (Statistical Methods for Research Workers, 1932).
@@ -22,6 +23,7 @@ from .fusion_network import conv
 from .network import batch_norm, leaky_relu
 
 GRIDS = (4, 16, 8)  # pixels of a side of a cell of each witness's map
+BORDER = 32  # pixels from the border of a picture, up to where it is judged by good pictures' borders
 LEVELS = 1024  # of a witness's good values, evenly spaced in rank
 TAIL = 0.99  # share of good values that are no greater than the last level
 FEWEST = 10  # values beyond the last level whose mean is taken
@@ -225,27 +227,65 @@ def drawn(values: npt.ArrayLike, cell: int) -> Array:
     return np.asarray(backbone.larger(each[None], cell)[0])
 
 
+def at_border(size: tuple[int, int], filled: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Which pixels lie near the border of a picture, as it is filled up, or beyond it.
+
+    Parameters
+    ----------
+    size, filled : (H, W)
+        Of the picture, and of what it was filled up to at its lower and right border.
+
+    Returns
+    -------
+    (H', W') bool
+        Whether a pixel's centre is less than BORDER from the border of the picture.
+    """
+    found = np.ones(filled, dtype=bool)
+    found[BORDER : max(size[0] - BORDER, BORDER), BORDER : max(size[1] - BORDER, BORDER)] = False
+    return found
+
+
+def cells_of(pixels: npt.ArrayLike, cell: int) -> npt.NDArray[np.bool_]:
+    """Which cells are marked in half of their pixels or more.
+
+    Parameters
+    ----------
+    pixels : (h * cell, w * cell), 0 and 1
+    cell : int, pixels of a side
+
+    Returns
+    -------
+    (h, w) bool
+    """
+    marked = numbers("pixels", pixels, "(H, W)")
+    found: npt.NDArray[np.bool_] = marked.reshape(len(marked) // cell, cell, -1, cell).mean((1, 3)) >= 0.5
+    return found
+
+
 def joined(
     evidence: Sequence[npt.ArrayLike],
-    levels: Sequence[npt.ArrayLike],
-    rates: Sequence[float],
+    levels: Sequence[Sequence[npt.ArrayLike]],
+    rates: Sequence[Sequence[float]],
+    border: npt.ArrayLike,
 ) -> Array:
     """The sum of the witnesses' surprises at each pixel.
 
     Parameters
     ----------
     evidence : of each witness (h, w), as `evidence` gives it
-    levels, rates : of each witness, from `levels`
+    levels, rates : of each witness two, from `levels`
+        Of good pictures away from their borders, and near them.
+    border : (H, W) bool, from `at_border`
 
     Returns
     -------
     (H, W), 0 or more
         Of independent witnesses it is Fisher's statistic -2 (ln p_1 + ln p_2 + ...) divided by 2 ln 10.
     """
-    each = [
-        drawn(surprise(values, good, rate), cell)
-        for values, good, rate, cell in zip(evidence, levels, rates, GRIDS)
-    ]
+    each = []
+    for values, good, rate, cell in zip(evidence, levels, rates, GRIDS):
+        away, near = (surprise(values, *law) for law in zip(good, rate, strict=True))
+        each.append(drawn(np.where(cells_of(border, cell), near, away), cell))
     return np.asarray(np.sum(each, axis=0))
 
 

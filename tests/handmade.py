@@ -26,7 +26,9 @@ def graphs() -> dict[str, Graph]:
         node("Sub", ["picture", "shade"], ["off"]),
         node("Abs", ["off"], ["far"]),
         node("Div", ["far", "unit"], ["all"]),
-        node("Mul", ["all", "inside"], ["each"]),
+        node("Mul", ["all", "inside"], ["counted"]),
+        node("Mul", ["border", "hardly"], ["there"]),  # runtimes drop an input that nothing reads
+        node("Add", ["counted", "there"], ["each"]),
         node("Squeeze", ["each", "first_two"], ["surprise"]),
         node("MaxPool", ["each"], ["worst"], **patches),
         node("Concat", ["worst"] * 5, ["five"], axis=1),
@@ -42,9 +44,10 @@ def graphs() -> dict[str, Graph]:
         node("Identity", ["none"], ["readings"]),
     ]
     axes = {"first": np.array([0]), "first_two": np.array([0, 1])}
-    of_glance = axes | {"shade": np.float32(SHADE), "unit": np.float32(0.05)}
+    of_glance = axes | {"shade": np.float32(SHADE), "unit": np.float32(0.05), "hardly": np.float32(1e-30)}
     of_fuse = {"half": np.float32(6), "none": np.zeros(0, np.float32)}
-    picture = {"picture": [1, 1, "height", "width"], "inside": ["height", "width"]}
+    size = ["height", "width"]
+    picture = {"picture": [1, 1, *size], "inside": size, "border": size}
     surprise = {"surprise": ["height", "width"]}
     maps = {"map": [None, None], "evidence": [None, None], "readings": [None]}
     seen = {"readings": [None] * 3, "typical": [], "surprise": [None, None]}

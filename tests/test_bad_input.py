@@ -78,7 +78,7 @@ BAD = {  # name of a picture: how it is made, and what is said about it
     "zero.png": (lambda path: path.write_bytes(png_header(0, 5)), "0x5 pixels|damaged|no picture"),
     "zero.pgm": (lambda path: path.write_bytes(b"P5 0 0 255\n"), "0x0 pixels|damaged|no picture"),
     "bomb.png": (lambda path: path.write_bytes(png_header(60_000, 60_000)), "more than 1,073,741,824"),
-    "large.png": (lambda path: path.write_bytes(png_header(12_000, 12_000)), "12000x12000 pixels, more than"),
+    "large.png": (lambda path: path.write_bytes(png_header(33_000, 33_000)), "33000x33000 pixels, more than"),
     "animated.gif": (frames, "more than one frame"),
     "animated.png": (frames, "more than one frame"),
     "pages.tif": (frames, "more than one frame"),

@@ -316,8 +316,8 @@ def test_load_takes_an_engine_and_names_the_file(tmp_path, content):
 
 def test_inputs_of_graphs_are_what_the_settings_need():
     general = dataclasses.replace(INSTANT, iterations=(1, 1, 1))
-    assert inputs_of(INSTANT) == {"glance": ("picture", "inside"), "fuse": ("surprise",)}
-    assert inputs_of(general)["fuse"] == ("picture", "background", "surprise", "inside")
+    assert inputs_of(INSTANT) == {"glance": ("picture", "inside", "border"), "fuse": ("surprise",)}
+    assert inputs_of(general)["fuse"] == ("picture", "background", "surprise", "inside", "border")
     assert inputs_of(general)["restore"] == ("picture",)
 
 
@@ -380,14 +380,16 @@ def test_an_engine_on_graphs_fills_passes_on_what_it_keeps_and_cuts(content, mon
 
     monkeypatch.setattr(graph_engine, "with_weights", lambda template, names, weights: template)
     monkeypatch.setitem(
-        runtimes.RUNTIMES, "onnxruntime", double({("picture", "inside"): glance, ("surprise",): fuse})
+        runtimes.RUNTIMES,
+        "onnxruntime",
+        double({("picture", "inside", "border"): glance, ("surprise",): fuse}),
     )
     engine = GraphEngine(with_graphs(instant, *inputs_of(INSTANT)), "onnxruntime")
     given = picture()
     seen = engine.glance(given)
     found = engine.compare(seen)
     assert calls == [
-        ("glance", {"picture": (1, 1, 96, 96), "inside": (96, 96)}),
+        ("glance", {"picture": (1, 1, 96, 96), "inside": (96, 96), "border": (96, 96)}),
         ("fuse", {"surprise": (96, 96)}),
     ]
     assert seen.typical == 3.0
@@ -420,7 +422,7 @@ def test_a_graph_is_made_when_it_is_first_needed(content, monkeypatch):
     )
     engine.glance(picture())
     engine.glance(picture())
-    assert made == [("picture", "inside")]
+    assert made == [("picture", "inside", "border")]
 
 
 @pytest.mark.parametrize(

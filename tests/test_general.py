@@ -14,6 +14,7 @@ from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from fmrnet.config import preset
+from fmrnet.engines.engine import at_border
 from fmrnet.learning.general_training import load_weights
 from fmrnet.network import backbone, general
 from fmrnet.reference import backbone as backbone_oracle
@@ -103,13 +104,18 @@ def test_witnesses_agree_with_oracle_in_float64(seed, height, width, channels, h
     levels, rates = [], []
     for number, values in enumerate(expected):
         low, high = np.quantile(values, [0.1, 0.8])
-        levels.append(np.sort(generator.uniform(low, high, general.LEVELS)))
-        rates.append(generator.uniform(0.1, 1) * (high - low))
-        network.surprise.levels[number] = torch.from_numpy(levels[-1])
-        network.surprise.rate[number] = rates[-1]
+        levels.append(np.sort(generator.uniform(low, high, (2, general.LEVELS))))
+        rates.append(generator.uniform(0.1, 1, 2) * (high - low))
+        for law in range(2):
+            there = law * network.witnesses + number
+            network.surprise.levels[there] = torch.from_numpy(levels[-1][law])
+            network.surprise.rate[there] = rates[-1][law]
+    size = height - generator.integers(32), width - generator.integers(32)
+    border = oracle.at_border(size, (height, width))
+    assert np.array_equal(border, at_border(size, (height, width)))
     agree(
-        network.joined(network.surprises(found))[0],
-        oracle.joined(expected, levels, rates),
+        network.joined(network.surprises(found, torch.from_numpy(border).double()))[0],
+        oracle.joined(expected, levels, rates, border),
     )
 
 
@@ -298,10 +304,10 @@ def test_the_sum_is_fishers_statistic():
     for row in values:
         fisher = scipy.stats.combine_pvalues(1 - row, method="fisher")
         maps = [torch.from_numpy(one)[None] for one in maps_of(row)]
-        found = network.joined(network.surprises(maps))
+        found = network.joined(network.surprises(maps, torch.ones(16, 16, dtype=torch.double)))
         assert found.shape == (1, 16, 16)
         assert torch.allclose(2 * math.log(10) * found, torch.tensor(fisher.statistic), rtol=1e-9)
-        expected = oracle.joined(maps_of(row), [exact] * 3, [1.0] * 3)
+        expected = oracle.joined(maps_of(row), [[exact] * 2] * 3, [[1.0] * 2] * 3, np.ones((16, 16)))
         np.testing.assert_allclose(found[0], expected, rtol=1e-9)
         tails.append(fisher.pvalue)
     assert scipy.stats.kstest(tails, "uniform").pvalue > 0.01

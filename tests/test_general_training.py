@@ -21,6 +21,7 @@ from fmrnet.learning import general_training
 from fmrnet.learning.checkpoint import checkpoint_path
 from fmrnet.learning.training import Interrupted
 from fmrnet.network.backbone import Backbone
+from fmrnet.network.general import cells_of
 
 BOTH = replace(TINY, general=True, head_iterations=4)
 ALONE = replace(TINY, general=True, iterations=(0, 0, 0))
@@ -68,7 +69,12 @@ def test_the_map_is_the_sum_of_every_witness(both, good):
     seen = background.glance(model, picture)
     restored = background.restore(model, background.encode(model, picture))
     beyond, alarms = background.map_and_alarm(model, picture, restored)
-    surprise = model.general.surprise
+    border = background.border_of(picture, None)
+
+    def surprise(witness, values):
+        cell = picture.shape[-1] // values.shape[-1]
+        return model.general.surprised(witness, values, cells_of(border, cell))
+
     found = background.compare(model, seen)
     torch.testing.assert_close(
         found.anomaly_map,

@@ -50,8 +50,8 @@ def test_weights_are_appended_to_a_template():
     [
         ({"general": False}, "without tile = patch"),
         ({"tile": "patch"}, "tile = picture"),
-        ({"mixing": "dense"}, "mixing = shared"),
-        ({"texton_size": 4}, "textons of 4"),
+        ({"mixing": "dense", "rearrange": True}, "mixing = shared"),
+        ({"texton_size": 4, "rearrange": True}, "textons of 4"),
         ({"iterations": (1, 1, 0)}, "learned fusion"),
     ],
 )

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmrnet import config, fast, reference
-from fmrnet.engines import background
+from fmrnet.engines import background, engine
 from fmrnet.fast import _textons_numba, _textons_triton
 from fmrnet.fast import fusion as fast_fusion
 from fmrnet.fast import learned_fusion as fast_learned_fusion
@@ -94,6 +94,8 @@ TWINS = {
     "general.levels": ("general.Surprise", "test_general::test_surprise_agrees_with_oracle"),
     "general.surprise": ("general.Surprise", "test_general::test_surprise_agrees_with_oracle"),
     "general.drawn": ("general.drawn", "test_general::test_drawn_agrees_with_oracle_and_scipy"),
+    "general.at_border": ("engines.engine.at_border", WITNESSES),
+    "general.cells_of": ("general.cells_of", WITNESSES),
     "general.joined": ("general.General", WITNESSES),
     "losses.latent_loss": ("losses.latent_loss", "test_losses::test_latent_loss"),
     "losses.reconstruction_loss": (
@@ -448,7 +450,8 @@ GENERAL_ORACLES = (reference.backbone, reference.general)
 def test_constants_of_the_general_features_are_the_twins():
     oracles, twins = constants(*GENERAL_ORACLES), constants(backbone, general)
     twins["NORM_EPS"] = general_training.NORM_EPS  # of the file; the convolutions hold the norms
-    assert len(oracles) == 12
+    twins["BORDER"] = engine.BORDER
+    assert len(oracles) == 13
     assert twins.keys() - oracles.keys() == {
         "CHANNELS",
         "WIDTH",

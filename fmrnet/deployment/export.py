@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import fmrnet
 from fmrnet.config import Config
+from fmrnet.engines.engine import BORDER
 from fmrnet.engines.graph_engine import OPSET, inputs_of, outputs_of, whole
 from fmrnet.errors import ConfigError
 from fmrnet.files import as_json
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["ABOUT", "FORMATS", "export"]
 
 ABOUT = "model.json"
+BORDERS = (
+    f"The input border is (H, W), too: 1 where a pixel's centre is less than {BORDER} pixels from the border of the "
+    "picture as it was before it was filled up, or beyond it, 0 elsewhere."
+)
 PATCHES = (
     "The graph glance takes patches, (N, C, side, side), picture.stride apart, the last of a row or column flush with "
     "the border, N as you like. The distances are its readings, row by row, 0 where less than half of a patch counts. "
@@ -130,6 +135,7 @@ def _how(config: Config) -> list[str]:
         "If picture.region is given, cut its rectangle out before anything else; of a mask, inside says which of its "
         "pixels count, by the lengths of runs of 0 and 1, taking turns, along the rows of the rectangle. What lies "
         "beyond the border of the cut-out does not count then. Without a mask, inside is 1 everywhere.",
+        *(() if not config.general else (BORDERS,)),
         "Outputs come in the order given here, whatever the file calls them. Readings are (K, rows, columns), one of "
         "each patch of the picture, and each of the K has a threshold of its own.",
         "Level patch: the picture is defective if a reading of the graph glance is above its threshold in "

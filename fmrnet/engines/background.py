@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, pad
+from torch.nn.functional import pad
 
 from fmrnet import fast
-from fmrnet.engines.engine import BREADTH, DAMAGED, HALF
+from fmrnet.engines.engine import BREADTH, DAMAGED, HALF, at_border
 from fmrnet.errors import ArtifactError
-from fmrnet.network.general import GRIDS
+from fmrnet.network.general import GRIDS, cells_of
 from fmrnet.network.learned_fusion import alarm, beyond_good, learned_map
 from fmrnet.network.model import Features, FMRNet
 
@@ -28,6 +28,7 @@ __all__ = [
     "Comparison",
     "Encoded",
     "Glance",
+    "border_of",
     "compare",
     "decode",
     "encode",
@@ -84,6 +85,8 @@ class Glance:
         The sum of the surprises of all witnesses on general features.
     inside : Tensor, (H, W), or None
         1 where a pixel counts, else 0; None: all count.
+    size : (H, W), or None
+        Of the picture before it was filled; None: it was not.
     """
 
     picture: Tensor
@@ -92,6 +95,7 @@ class Glance:
     encoded: Encoded | None
     surprise: Tensor | None
     inside: Tensor | None = None
+    size: tuple[int, int] | None = None
 
     @property
     def patch_scores(self) -> Tensor:
@@ -229,9 +233,13 @@ def _of_rows(alarm_map: Tensor, size: int, statistic: Callable[[Tensor], Tensor]
 
 @torch.no_grad()
 def glance(
-    model: FMRNet, picture: Tensor, inside: Tensor | None = None, evidence: list[Tensor] | None = None
+    model: FMRNet,
+    picture: Tensor,
+    inside: Tensor | None = None,
+    evidence: list[Tensor] | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Glance:
-    """What the early exit makes of a picture (C, H, W) in [0, 1], filled.
+    """What the early exit makes of a picture (C, H, W) in [0, 1], filled; `size` as of `Glance`.
 
     Where `inside`, (H, W), is 0, no surprise counts. A distance is that of a whole patch: it counts where half of the
     patch or more is inside. `evidence` is that of `General`, where it is known.
@@ -248,18 +256,25 @@ def glance(
         return Glance(picture, distances[None], typical, encoded, None, inside)
     if evidence is None:
         evidence = model.general.evidence(picture[None])
-    each = model.general.surprises(evidence)
+    each = model.general.surprises(evidence, border_of(picture, size))
     surprise = model.general.joined(each)[0]
     seen_by_coarse: Tensor | None = None
     if inside is not None:
         surprise = _counted(surprise, inside)
-        counting = [avg_pool2d(inside[None], cell) >= 0.5 for cell in GRIDS]
+        counting = [cells_of(inside, cell) for cell in GRIDS]
         each = [values * counts for values, counts in zip(each, counting)]
         seen_by_coarse = counting[COARSE]
     typical = _median(evidence[COARSE], seen_by_coarse)
-    size = model.config.patch_size
-    readings = [patch_alarms(surprise, size), *_alone(each, size)]
-    return Glance(picture, torch.stack(readings), typical, None, surprise, inside)
+    side = model.config.patch_size
+    readings = [patch_alarms(surprise, side), *_alone(each, side)]
+    return Glance(picture, torch.stack(readings), typical, None, surprise, inside, size)
+
+
+def border_of(picture: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """1 where a pixel of a filled picture (C, H, W) lies near the border of what has the size, else 0: (H, W)."""
+    height, width = picture.shape[1:]
+    found = at_border(size or (height, width), (height, width))
+    return torch.from_numpy(found).to(picture)
 
 
 def _alone(surprises: list[Tensor], size: int) -> Iterator[Tensor]:
@@ -283,21 +298,16 @@ def compare(model: FMRNet, seen: Glance, restored: Tensor | None = None) -> Comp
     """The anomaly map of a picture, after the early exit has looked at it; `restored` is its background, if known."""
     if model.config.generator and restored is None:
         restored = restore(model, encode(model, seen.picture) if seen.encoded is None else seen.encoded)
-    return replace(fuse(model, seen.picture, restored, seen.surprise, seen.inside), background=restored)
+    return replace(fuse(model, seen, restored), background=restored)
 
 
 @torch.no_grad()
-def fuse(
-    model: FMRNet,
-    picture: Tensor,
-    background: Tensor | None,
-    surprise: Tensor | None,
-    inside: Tensor | None = None,
-) -> Comparison:
-    """The anomaly map from a picture, its background if there is a generator, and the surprise of a `Glance`.
+def fuse(model: FMRNet, seen: Glance, background: Tensor | None) -> Comparison:
+    """The anomaly map from a picture as it was seen, and its background if there is a generator.
 
-    Where `inside`, (H, W), is 0, no reading counts what the map shows.
+    Where a pixel does not count, no reading counts what the map shows.
     """
+    picture, surprise, inside = seen.picture, seen.surprise, seen.inside
     size = model.config.patch_size
     own = None if background is None else map_and_alarm(model, picture, background)
     if surprise is None or model.general is None:
@@ -307,8 +317,10 @@ def fuse(
         return Comparison(mapped, found, patch_alarms(_counted(alarms, inside), size)[None])
     found, readings = surprise, picture.new_zeros(0)
     if own is not None:
+        border = border_of(picture, seen.size) > 0
         mapped, alarms = (
-            model.general.surprise(model.general.own + number, values) for number, values in enumerate(own)
+            model.general.surprised(model.general.own + number, values, border)
+            for number, values in enumerate(own)
         )
         mapped, alarms = _counted(mapped, inside), _counted(alarms, inside)
         found = surprise + mapped

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fmrnet.network.model import FMRNet
 
 __all__ = [
+    "BORDER",
     "BREADTH",
     "DAMAGED",
     "HALF",
@@ -34,6 +35,7 @@ __all__ = [
     "OfNetwork",
     "Seen",
     "all_readings",
+    "at_border",
     "decoded",
     "filled",
     "patches",
@@ -41,6 +43,7 @@ __all__ = [
     "unpainted",
 ]
 
+BORDER = 32  # pixels from the border of a picture, up to where it is judged by good pictures' borders
 HALF = 6.0  # sum of the surprises, where the map is 1/2
 BREADTH = 4.0  # of its slope there: few pixels are to come so near to 1 that they cannot be told apart
 
@@ -194,6 +197,22 @@ def filled(picture: NDArray[np.float32], multiple: int) -> NDArray[np.float32]:
     """A picture (C, H, W), mirrored at its lower and right border as `FMRNet.filled` does it: (C, H', W')."""
     missing = [(0, -side % multiple) for side in picture.shape[1:]]
     return np.pad(picture, ((0, 0), *missing), mode="reflect")
+
+
+def at_border(size: tuple[int, int], filled: tuple[int, int]) -> NDArray[np.bool_]:
+    """Which pixels of a picture, as it is filled up, lie less than BORDER from its border, or beyond it: (H', W').
+
+    There the pretrained network sees zeros beside the picture, and often a part ends: good pictures are loud there.
+
+    >>> at_border((100, 90), (128, 96)).sum(), (~at_border((100, 90), (128, 96))).sum() == 36 * 26
+    (np.int64(11352), np.True_)
+    """
+    rows, columns = (
+        np.minimum(np.arange(there) + 0.5, length - np.arange(there) - 0.5) < BORDER
+        for length, there in zip(size, filled, strict=True)
+    )
+    found: NDArray[np.bool_] = rows[:, None] | columns
+    return found
 
 
 def all_readings(config: Config, seen: NDArray[np.float32], own: NDArray[np.float32]) -> NDArray[np.float32]:

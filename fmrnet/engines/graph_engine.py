@@ -1,12 +1,13 @@
 """The engine that runs the graphs of a model file, without PyTorch.
 
-    glance   picture, inside -> readings, typical, surprise
+    glance   picture, inside, border -> readings, typical, surprise
     restore  picture -> background
-    fuse     picture, background, surprise, inside -> anomaly map, evidence, readings
+    fuse     picture, background, surprise, inside, border -> anomaly map, evidence, readings
 
-`inside` is 1 where a pixel counts and 0 elsewhere. A model without a generator has no `restore`, and its `fuse` takes
-the surprise alone. Without general features a picture is cut into patches beforehand: then `glance` gives their
-distances to memory and the encoder's maps, `restore` the backgrounds of such maps, and there is no surprise.
+`inside` is 1 where a pixel counts and 0 elsewhere, `border` is 1 near the border of the picture, see
+`fmrnet.engines.engine.at_border`. A model without a generator has no `restore`, and its `fuse` takes the surprise
+alone. Without general features a picture is cut into patches beforehand: then `glance` gives their distances to memory
+and the encoder's maps, `restore` the backgrounds of such maps, and there is neither surprise nor `border`.
 `fmrnet.engines.graphs` makes them.
 """
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from fmrnet.artifact import Artifact
 from fmrnet.config import Config
-from fmrnet.engines.engine import Found, Seen, all_readings, filled
+from fmrnet.engines.engine import Found, Seen, all_readings, at_border, filled
 from fmrnet.engines.onnx_bytes import with_weights
 from fmrnet.engines.patches import corners, cut, laid
 from fmrnet.engines.runtimes import ANEW, RUNTIMES, Graph
@@ -43,11 +44,11 @@ def inputs_of(config: Config) -> dict[str, tuple[str, ...]]:
     if not config.general:
         return {"glance": ("patches",), "restore": MAPS, "fuse": ("picture", "background", "inside")}
     if not config.generator:
-        return {"glance": ("picture", "inside"), "fuse": ("surprise",)}
+        return {"glance": ("picture", "inside", "border"), "fuse": ("surprise",)}
     return {
-        "glance": ("picture", "inside"),
+        "glance": ("picture", "inside", "border"),
         "restore": ("picture",),
-        "fuse": ("picture", "background", "surprise", "inside"),
+        "fuse": ("picture", "background", "surprise", "inside", "border"),
     }
 
 
@@ -73,7 +74,7 @@ def why_no_graphs(config: Config) -> str | None:
         return "has general features and no learned fusion"
     if config.rearrange and config.mixing == "dense":
         return "mixes textons densely; graphs need mixing = shared or none"
-    if config.tile == "picture" and config.stride // 16 % config.texton_size:
+    if config.rearrange and config.tile == "picture" and config.stride // 16 % config.texton_size:
         return (
             f"has textons of {config.texton_size}, which do not divide the step between patches of its maps"
         )
@@ -214,7 +215,10 @@ class GraphEngine:
     ) -> dict[str, NDArray[np.float32]]:
         """A picture, filled, and which of its pixels count."""
         whole = self._filled(picture)
-        known = {"picture": whole, "inside": np.ones(whole.shape[2:], np.float32)}
+        size = whole.shape[2:]
+        known = {"picture": whole, "inside": np.ones(size, np.float32)}
+        if self.config.general:
+            known["border"] = at_border(picture.shape[1:], size).astype(np.float32)
         if inside is not None:  # what the picture was filled up with does not count either
             known["inside"][:] = 0
             known["inside"][: inside.shape[0], : inside.shape[1]] = inside

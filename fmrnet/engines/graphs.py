@@ -35,6 +35,7 @@ SHAPES: dict[str, tuple[int | str | None, ...]] = {  # None: channels
     "background": (1, None, "height", "width"),
     "surprise": ("height", "width"),
     "inside": ("height", "width"),
+    "border": ("height", "width"),
 }
 
 
@@ -83,10 +84,13 @@ def _graph(
 
 def _glance(g: Builder, config: Config, given: dict[str, Value]) -> tuple[Value, ...]:
     evidence = _evidence(g, config, given["picture"])
-    each = [_surprise(g, number, values) for number, values in enumerate(evidence)]  # (1, 1, h, w)
-    inside = g.raised(given["inside"], 0, 1)
+    inside, border = (g.raised(given[name], 0, 1) for name in ("inside", "border"))
+    each = [  # (1, 1, h, w)
+        _surprise(g, config, number, values, _cells(g, border, cell))
+        for number, (values, cell) in enumerate(zip(evidence, GRIDS))
+    ]
     surprise = g.op("Mul", g.op("Sum", *(g.enlarged(one, cell) for one, cell in zip(each, GRIDS))), inside)
-    counts = [g.op("GreaterOrEqual", g.averaged(inside, cell), g.constant(0.5)) for cell in GRIDS]
+    counts = [_cells(g, inside, cell) for cell in GRIDS]
     each = [g.op("Where", one, values, g.constant(0)) for one, values in zip(counts, each)]
     readings = [_alarms(g, config, surprise)]
     for number, (values, cell) in enumerate(zip(each, GRIDS)):
@@ -165,30 +169,38 @@ def _head(g: Builder, features: Value) -> Value:
     return g.convolved(g.activated(g.normed(x, "general.head.norm")), "general.head.output", bias=True)
 
 
-def _surprise(g: Builder, witness: int, values: Value) -> Value:
-    """As `fmrnet.network.general.Surprise`, of values of any shape."""
-    shape, values = g.op("Shape", values), g.reshaped(values, -1)
-    number = g.constant(witness, np.int64)
-    levels, rate = (
-        g.op("Gather", g.weight(f"general.surprise.{part}"), number) for part in ("levels", "rate")
+def _cells(g: Builder, pixels: Value, cell: int) -> Value:
+    """As `fmrnet.network.general.cells_of`."""
+    return g.op("GreaterOrEqual", g.averaged(pixels, cell), g.constant(0.5))
+
+
+def _surprise(g: Builder, config: Config, witness: int, values: Value, border: Value) -> Value:
+    """As `fmrnet.network.general.General.surprised`, of values and bool of one shape."""
+    shape, values, border = g.op("Shape", values), g.reshaped(values, -1), g.reshaped(border, -1)
+    witnesses = (3 if config.head_iterations else 2) + 2 * config.generator
+    laws = g.constant([witness, witnesses + witness], np.int64)  # inside, and near the border
+    levels, rates = (
+        g.reshaped(g.op("Gather", g.weight(f"general.surprise.{part}"), laws), -1)
+        for part in ("levels", "rate")
     )
-    count, step = None, LEVELS // 2
+    first = g.op("Where", border, g.constant(LEVELS, np.int32), g.constant(0, np.int32))
+    place, step = first, LEVELS // 2
     while step:  # how many of the levels lie below each value; ONNX has no search
-        seen = g.cut(levels, [step - 1], [0], [0])
-        low = g.cut(seen, [0], [1], [0]) if count is None else g.op("GatherElements", seen, count)
+        low = g.op("GatherElements", levels, g.op("Add", place, g.constant(step - 1, np.int32)))
         here = g.op("Where", g.op("Less", low, values), g.constant(step, np.int32), g.constant(0, np.int32))
-        count = here if count is None else g.op("Add", count, here)
+        place = g.op("Add", place, here)
         step //= 2
-    assert count is not None
-    above = g.op("Max", count, g.constant(1, np.int32))  # no more than LEVELS - 1 are ever counted
-    before = g.op("Sub", above, g.constant(1, np.int32))
+    one = g.constant(1, np.int32)
+    above = g.op("Max", place, g.op("Add", first, one))  # no more than LEVELS - 1 are ever counted
+    before = g.op("Sub", above, one)
     low = g.op("GatherElements", levels, before)
     apart = g.op("Sub", g.op("GatherElements", levels, above), low)
     part = g.op("Div", g.op("Sub", values, low), g.clipped(apart, 1e-30, None))
     part = g.clipped(g.op("Where", g.op("Greater", apart, g.constant(0)), part, g.constant(0)), 0.0, 1.0)
-    rank = g.op("Add", g.op("Cast", before, to=ir.DataType.FLOAT), part)
+    rank = g.op("Add", g.op("Cast", g.op("Sub", before, first), to=ir.DataType.FLOAT), part)
     share = g.mapped(g.op("Log", g.mapped(rank, -TAIL / (LEVELS - 1), 1.0)), -1 / math.log(10))
-    last = g.cut(levels, [LEVELS - 1], [0], [0])
+    last = g.op("GatherElements", levels, g.op("Add", first, g.constant(LEVELS - 1, np.int32)))
+    rate = g.op("Where", border, g.cut(rates, [1], [2], [0]), g.cut(rates, [0], [1], [0]))
     fall = g.mapped(rate, math.log(10))
     beyond = g.mapped(g.op("Div", g.op("Sub", values, last), fall), 1.0, -math.log10(1 - TAIL))
     return g.op("Reshape", g.op("Where", g.op("Greater", values, last), beyond, share), shape)
@@ -403,8 +415,11 @@ def _fuse(g: Builder, config: Config, given: dict[str, Value]) -> tuple[Value, .
         )
     scores = _standard_scores(g, config, given["picture"], given["background"])
     first = 3 if config.head_iterations else 2
-    mapped, alarms = (_surprise(g, first + number, values) for number, values in enumerate(_own(g, *scores)))
-    inside = g.raised(given["inside"], 0, 1)
+    inside, border = (g.raised(given[name], 0, 1) for name in ("inside", "border"))
+    near = g.op("Greater", border, g.constant(0))
+    mapped, alarms = (
+        _surprise(g, config, first + number, values, near) for number, values in enumerate(_own(g, *scores))
+    )
     mapped, alarms = (g.op("Mul", one, inside) for one in (mapped, alarms))
     found = g.flat(g.op("Add", surprise, mapped), 0, 1)
     readings = [_alarms(g, config, one) for one in (g.op("Add", surprise, alarms), alarms)]

@@ -91,6 +91,7 @@ class TorchEngine:
             filled,
             None if inside is None else self._counting(inside, filled),
             self._evidence(filled) if self._evidence else None,
+            (picture.shape[1], picture.shape[2]),
         )
         return Seen(picture, _array(seen.readings), seen.typical.item(), seen, inside)
 
@@ -102,9 +103,7 @@ class TorchEngine:
     def compare_with(self, seen: Seen, restored: NDArray[np.float32]) -> Found:
         """As `fmrnet.engines.engine.Divided`."""
         given = torch.from_numpy(restored).to(self.device)
-        return self._found(
-            seen, background.fuse(self.model, seen.kept.picture, given, seen.kept.surprise, seen.kept.inside)
-        )
+        return self._found(seen, background.fuse(self.model, seen.kept, given))
 
     def _found(self, seen: Seen, found: background.Comparison) -> Found:
         _, height, width = seen.picture.shape
@@ -135,6 +134,7 @@ class TorchEngine:
             None,
             None if surprise is None else torch.from_numpy(np.ascontiguousarray(surprise)).to(self.device),
             None if inside is None else self._counting(inside, filled),
+            (picture.shape[1], picture.shape[2]),
         )
         return Seen(picture, readings, typical, kept, inside)
 

@@ -15,7 +15,6 @@ from fmrnet.inspection.defects import Defect
 
 if TYPE_CHECKING:
     from fmrnet.inspection.inspector import Result
-    from fmrnet.inspection.verdicts import Told
 
 __all__ = ["Shown", "reduction", "shown"]
 
@@ -51,19 +50,24 @@ def reduction(mask: NDArray[np.bool_]) -> int:
     return math.ceil(math.sqrt(mask.size / PIXELS)) if large.is_large(mask) else 1
 
 
-def shown(picture: NDArray[np.float32], result: Result, told: Told) -> Shown:
+def shown(
+    picture: NDArray[np.float32],
+    result: Result,
+    mask: NDArray[np.bool_],
+    outlined: NDArray[np.bool_],
+    surest: Defect | None,
+) -> Shown:
     """A picture as it is shown: pictures by means of squares of pixels, map and masks by what is greatest in them."""
-    times, surest = reduction(told.mask), next(iter(told.defects), None)
-    outlined = large.by_bands(np.logical_or, told.mask, told.would_be)
+    times = reduction(mask)
     if times == 1:
-        return Shown(picture, result, told.mask, outlined, surest)
+        return Shown(picture, result, mask, outlined, surest)
     mapped, background = result.anomaly_map, result.background
     smaller = dataclasses.replace(
         result,
         anomaly_map=None if mapped is None else _reduced(mapped, times, np.maximum),
         background=None if background is None else _means(background, times),
     )
-    mask, outlined = (_reduced(one, times, np.logical_or) for one in (told.mask, outlined))
+    mask, outlined = (_reduced(one, times, np.logical_or) for one in (mask, outlined))
     if surest is not None:
         place = {name: getattr(surest, name) // times for name in ("row", "column", "height", "width")}
         surest = dataclasses.replace(surest, **place)

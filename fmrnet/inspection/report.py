@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fmrnet
+from fmrnet import large
 from fmrnet.errors import ConfigError, printable
 from fmrnet.files import digest, write_json
 from fmrnet.inspection.folder import check_replaceable, claimed, is_ours
@@ -155,7 +156,9 @@ class Report(Verdicts):
         if result.mask is None or result.anomaly_map is None:
             files = {"overlay.png": files["overlay.png"]}
         told = self._told(path, picture, result, identity)
-        line, seen = told.line, shown(picture, result, told)
+        outlined = large.by_bands(np.logical_or, told.mask, told.would_be)
+        line = told.line
+        seen = shown(picture, result, told.mask, outlined, next(iter(told.defects), None))
         pictures = layers(self.inspector, seen, line["shown"]) if self._page else {}
         files |= {
             kind: file for kind, file in self._page_files(path).items() if kind.split(".")[0] in pictures

@@ -18,7 +18,7 @@ from fmrnet.engines import background
 from fmrnet.errors import ConfigError, FmrnetError
 from fmrnet.learning import data, fusion_training, losses, processes
 from fmrnet.network.backbone import Backbone, whole
-from fmrnet.network.general import GRIDS
+from fmrnet.network.general import GRIDS, cells_of
 from fmrnet.network.learned_fusion import size_weights
 from fmrnet.network.model import FMRNet
 
@@ -42,6 +42,7 @@ ROWS = 40_000  # features that the Gaussians rest on, of all good pictures toget
 CROPS = 1_600  # with synthetic defects, of which each step of the head sees BATCH
 BATCH = 12
 VALUES = 2**16  # of a good picture, evenly spaced in rank, that a witness's surprise is taken from
+ENOUGH = 256  # values that a law may rest on
 CELL = GRIDS[2]
 
 
@@ -164,18 +165,27 @@ def update(learner: nn.Module, optimiser: torch.optim.Optimizer, batch: CellCrop
 
 @torch.no_grad()
 def fit_surprise(model: FMRNet, good: Iterable[Tensor]) -> None:
-    """Take what every witness says of good pictures (C, H, W) that nothing was learnt from."""
+    """Take what every witness says of good pictures (C, H, W) that nothing was learnt from, and near their borders.
+
+    Where fewer than ENOUGH values are known of the one or the other, all of them stand in.
+    """
     assert model.general is not None
-    values: list[list[Tensor]] = []
+    values: list[list[tuple[Tensor, Tensor]]] = []
     for picture in good:
         filled = model.filled(picture[None])
         found = [one[0] for one in model.general.evidence(filled)]
+        border = background.border_of(filled[0], (picture.shape[1], picture.shape[2]))
+        near = [cells_of(border, cell) for cell in GRIDS[: len(found)]]
         if model.config.generator:
             restored = background.restore(model, background.encode(model, filled[0]))
             found += background.map_and_alarm(model, filled[0], restored)
-        values.append([_ranked(one) for one in found])
+            near += 2 * [border > 0]
+        values.append([(_ranked(one[~there]), _ranked(one[there])) for one, there in zip(found, near)])
     for witness, of_pictures in enumerate(zip(*values, strict=True)):
-        model.general.surprise.fit(witness, torch.cat(of_pictures))
+        parts = [torch.cat(part) for part in zip(*of_pictures, strict=True)]
+        for number, part in enumerate(parts):
+            known = part if len(part) >= ENOUGH else torch.cat(parts)
+            model.general.surprise.fit(number * model.general.witnesses + witness, known)
 
 
 def _ranked(values: Tensor) -> Tensor:

@@ -5,7 +5,8 @@
     head    a small network on all features, taught on synthetic defects; presets may leave it out
 
 What each says is a map of its own unit and grid. `Surprise` turns it into tail probabilities of good pictures, which
-may be added. `fmrnet.reference.general` is the oracle.
+may be added: near the border of a picture by what good pictures hold near theirs. `fmrnet.reference.general` is the
+oracle.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch.nn.functional import interpolate, leaky_relu
 from fmrnet.config import SLOPE, Config
 from fmrnet.network.backbone import CHANNELS, Backbone, fine, whole
 
-__all__ = ["GRIDS", "Gaussian", "General", "Head", "Surprise", "drawn"]
+__all__ = ["GRIDS", "Gaussian", "General", "Head", "Surprise", "cells_of", "drawn"]
 
 GRIDS = (4, 16, 8)  # pixels of a side of a cell of each witness's grid
 WIDTH = 64  # channels of the head
@@ -126,7 +127,8 @@ class General(nn.Module):
         self.fine = Gaussian(sum(CHANNELS[:2]))
         self.coarse = Gaussian(sum(CHANNELS))
         self.head = Head() if config.head_iterations else None
-        self.surprise = Surprise(self.own + 2 * config.generator)
+        self.witnesses = self.own + 2 * config.generator
+        self.surprise = Surprise(2 * self.witnesses)  # once more for what lies near the border
 
     @property
     def own(self) -> int:
@@ -145,13 +147,27 @@ class General(nn.Module):
         found = [self.fine(fine_features), self.coarse(coarse_features)]
         return found if self.head is None else [*found, self.head(all_features)]
 
-    def surprises(self, evidence: list[Tensor]) -> list[Tensor]:
-        """The surprise of each witness on general features, on its own grid (B, h, w), from `evidence`."""
-        return [self.surprise(number, values) for number, values in enumerate(evidence)]
+    def surprised(self, witness: int, values: Tensor, border: Tensor) -> Tensor:
+        """The surprise of one witness, (..., h, w), and which of its cells lie near the picture's border, (h, w)."""
+        there = self.surprise(self.witnesses + witness, values)
+        return torch.where(border, there, self.surprise(witness, values))
+
+    def surprises(self, evidence: list[Tensor], border: Tensor) -> list[Tensor]:
+        """The surprise of each witness on general features, on its own grid (B, h, w), from `evidence`.
+
+        `border`, (H, W), is 1 where a pixel lies near the picture's border, else 0.
+        """
+        cells = [cells_of(border, cell) for cell in GRIDS]
+        return [self.surprised(number, *one) for number, one in enumerate(zip(evidence, cells))]
 
     def joined(self, surprises: list[Tensor]) -> Tensor:
         """The sum of `surprises` at each pixel, (B, H, W)."""
         return torch.stack([drawn(values, cell) for values, cell in zip(surprises, GRIDS)]).sum(0)
+
+
+def cells_of(pixels: Tensor, cell: int) -> Tensor:
+    """Which cells are marked in half of their pixels or more: (H, W), 0 and 1 -> (h, w) bool."""
+    return nn.functional.avg_pool2d(pixels[None], cell)[0] >= 0.5
 
 
 def drawn(values: Tensor, cell: int) -> Tensor:

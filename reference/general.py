@@ -23,7 +23,7 @@ from .fusion_network import conv
 from .network import batch_norm, leaky_relu
 
 GRIDS = (4, 16, 8)  # pixels of a side of a cell of each witness's map
-BORDER = 32  # pixels from the border of a picture, up to where it is judged by good pictures' borders
+BORDER = 16  # pixels from the border of a picture, up to where it is judged by good pictures' borders
 LEVELS = 1024  # of a witness's good values, evenly spaced in rank
 TAIL = 0.99  # share of good values that are no greater than the last level
 FEWEST = 10  # values beyond the last level whose mean is taken

@@ -68,7 +68,7 @@ def test_a_foreign_program_gives_the_same_verdicts(inspector, model, tmp_path, t
         )
         given = filled.astype(np.float32)[None, None]
         border = np.ones(filled.shape, np.float32)
-        border[32 : 70 - 32, 32 : 90 - 32] = 0
+        border[16 : 70 - 16, 16 : 90 - 16] = 0
         readings, _, surprise = glance(given, np.ones(filled.shape, np.float32), border)
         anomaly_map, evidence, _ = fuse(surprise)
         defective = bool((readings > thresholds["pixel"]).any())  # without a generator: those of glance again

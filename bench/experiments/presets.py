@@ -46,14 +46,17 @@ def measure(run: common.Run, bar: Bar) -> dict[str, Any]:
     return {
         "pictures": found["pictures"],
         "good_pictures": training["good"]["pictures"],
-        "pixel": found["pixel"],
-        "picture": found["picture"],
-        "patch_level": found["patch_level"],
+        **{name: plain(found[name]) for name in ("pixel", "picture", "patch_level")},
         "seconds": found["seconds"],
         "training": {
             key: training[key] for key in ("device", "seconds", "versions", "note") if key in training
         },
     }
+
+
+def plain(figures: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Figures without their intervals, which `fmrnet evaluate` tells: a line of the file."""
+    return figures and {name: value for name, value in figures.items() if not isinstance(value, dict)}
 
 
 def table(parts: dict[str, dict[str, Any]]) -> str:

@@ -22,6 +22,7 @@ from fmrnet.learning.checkpoint import checkpoint_path
 from fmrnet.learning.training import Interrupted
 from fmrnet.network.backbone import Backbone
 from fmrnet.network.general import cells_of
+from fmrnet.reference import general as oracle
 
 BOTH = replace(TINY, general=True, head_iterations=4)
 ALONE = replace(TINY, general=True, iterations=(0, 0, 0))
@@ -96,6 +97,22 @@ def test_the_map_is_the_sum_of_every_witness(both, good):
     parts = [surprise(number, values) for number, values in enumerate(model.general.evidence(picture[None]))]
     assert len(parts) == 3
     assert seen.surprise.max() <= sum(part.max() for part in parts) + 1e-4
+
+
+def test_laws_near_the_border_are_of_what_lies_there(alone):
+    """Of few cells, as those of the coarse witness here, all of them stand in for either."""
+    model = fmrnet.load(alone, "cpu", engine="torch").model
+    picture = torch.rand(1, 120, 150, generator=torch.Generator().manual_seed(0))
+    general_training.fit_surprise(model, [picture])
+    filled = model.filled(picture[None])
+    near = cells_of(torch.from_numpy(oracle.at_border((120, 150), (128, 160))).float(), 4)
+    fine, coarse = (values[0] for values in model.general.evidence(filled))
+    assert near.sum() > general_training.ENOUGH > coarse.numel()
+    laws = {0: fine[~near], 2: fine[near], 1: coarse.flatten(), 3: coarse.flatten()}
+    for number, values in laws.items():
+        levels, rate = oracle.levels(values.numpy())
+        np.testing.assert_allclose(model.general.surprise.levels[number], levels, rtol=1e-5)
+        assert model.general.surprise.rate[number].item() == pytest.approx(rate, rel=1e-3)
 
 
 @pytest.mark.parametrize("phase", ["fusion", "cells", "head", "features", "defects"])

@@ -25,10 +25,8 @@ from fmrnet.engines.engine import Engine, Found, InParts, Seen, patches, reading
 __all__ = ["PIXELS", "Box", "compare", "glance", "restore"]
 
 PIXELS = 2**22  # that pass at once; an engine takes 150 to 400 bytes for each
-LARGE_GLANCED, LARGE_COMPARED = (
-    5 * 2**19,
-    5 * 2**18,
-)  # the same of a picture too large for memory, by the level
+LARGE_GLANCED = 5 * 2**19  # the same of a picture too large for memory, for the early exit
+LARGE_COMPARED = 5 * 2**18  # and for the pixel level
 SEEN = 256  # pixels around a core, and a patch more, for the early exit
 PAINTED = 128  # the same for the pixel level
 AROUND = 64  # the same for a suspect window

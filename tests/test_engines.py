@@ -1,6 +1,7 @@
 """Engines: that they agree on how a picture is seen, which one is taken, and what each says of what it cannot do."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -187,7 +188,7 @@ def made(monkeypatch):
 def test_auto_takes_the_first_runtime_where_there_are_graphs_or_else_pytorch(content, monkeypatch, made):
     graphs = with_graphs(content, *inputs_of(CONFIG))
     without(monkeypatch)
-    monkeypatch.setattr(choice, "_cuda", lambda: False)
+    monkeypatch.setattr(choice, "has_cuda", lambda: False)
     for name in runtimes.RUNTIMES:
         assert choice.choose(graphs, engine=name) == name
     assert choice.choose(graphs) == choice.choose(graphs, "cpu") == choice.ENGINES[0]
@@ -213,9 +214,10 @@ def test_auto_takes_pytorch_where_no_runtime_reads_the_graphs(content, caplog):
 def test_auto_takes_a_cuda_device_where_pytorch_finds_one(content, monkeypatch, made):
     graphs = with_graphs(content, *inputs_of(CONFIG))
     asked = []
-    monkeypatch.setattr(torch_engine, "of_content", lambda content, device: asked.append(device) or "torch")
-    monkeypatch.setattr(choice, "_cuda", lambda: True)
-    assert choice.choose(graphs) == choice.choose(graphs, "cuda:1") == "torch"
+    there = SimpleNamespace(device=torch.device("cuda"), machine="a GPU")
+    monkeypatch.setattr(torch_engine, "of_content", lambda content, device: asked.append(device) or there)
+    monkeypatch.setattr(choice, "has_cuda", lambda: True)
+    assert choice.choose(graphs) is choice.choose(graphs, "cuda:1") is there
     assert asked == ["auto", "cuda:1"]
     assert choice.choose(graphs, "cpu") == choice.ENGINES[0]
 
@@ -224,14 +226,14 @@ def test_pytorch_is_asked_for_a_cuda_device_only_where_there_is_a_driver(monkeyp
     loaded = []
     monkeypatch.setattr(choice.ctypes, "CDLL", loaded.append)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(loaded))
-    assert choice._cuda()
+    assert choice.has_cuda()
     assert len(loaded) == 1
     without(monkeypatch, "torch")
-    assert not choice._cuda()
+    assert not choice.has_cuda()
     without(monkeypatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("there is no driver"))
     monkeypatch.setattr(choice.ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError(name)))
-    assert not choice._cuda()
+    assert not choice.has_cuda()
 
 
 @pytest.mark.parametrize("name", runtimes.RUNTIMES)

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from commands import run
+from commands import only_error, run
 from PIL import Image
 from tiny import ground, make_inspector
 
@@ -49,6 +49,16 @@ def test_a_bad_picture_is_named_and_the_figures_are_written(model, dataset, tmp_
     assert (figures["pictures"]["good"], figures["pictures"]["defective"]) == (1, 2)
     assert [error["picture"] for error in figures["errors"]] == ["test/ok/1.bmp"]
     assert f"{figures['pixel']['roc_auc']:.3f}" in seen.stdout
+
+
+def test_the_engine_that_is_named_computes(model, dataset, tmp_path):
+    out = tmp_path / "figures.json"
+    assert run("evaluate", model, dataset, "--out", out, "--engine", "torch").exit_code == 0
+    assert json.loads(out.read_text())["engine"] == "torch cpu"
+    good = sorted((dataset / "test/ok").iterdir())
+    for command in (["evaluate", model, dataset], ["calibrate", model, *good]):
+        seen = run(*command, "--engine", "tflite")
+        assert "engine 'tflite': expected auto, onnxruntime" in only_error(seen)
 
 
 def test_the_machines_failure_exits_with_1(model, dataset, monkeypatch):

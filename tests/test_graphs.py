@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from tiny import CONFIG, ground, make_general_inspector
 import fmrnet
 from fmrnet import artifact
 from fmrnet.config import PRESETS, preset
-from fmrnet.engines import choice, graph_engine, probes
+from fmrnet.engines import choice, graph_engine, probes, torch_engine
 from fmrnet.engines.graph_engine import GraphEngine, why_no_graphs
 from fmrnet.engines.onnx_bytes import with_weights
 from fmrnet.engines.torch_engine import TorchEngine, content_of, with_graphs
@@ -186,6 +187,47 @@ def test_an_engine_is_asked_again_on_another_kind_of_machine(tmp_path, monkeypat
     with caplog.at_level("WARNING"):
         assert choice.choose(content).name == "torch cpu"
     assert [said.rpartition("; ")[2] for said in caplog.messages] == ["torch is taken"] * 2
+
+
+def test_a_cuda_device_is_held_against_the_answers_of_a_cpu(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("FMRNET_CACHE", str(tmp_path / "cache"))
+    made = make_general_inspector(1, iterations=(0, 0, 0))
+    made.add_graphs()
+    made.save(tmp_path / "a.fmr")
+    content = artifact.load(tmp_path / "a.fmr")
+    wrong = dict(content.weights)
+    wrong["general.fine.mean"] = wrong["general.fine.mean"] + np.float32(0.5)  # as if the device erred
+    own, weights = torch_engine.of_content, {"device": content.weights}
+
+    def of_content(given, device):
+        """PyTorch on a CPU under another name."""
+        engine = own(dataclasses.replace(given, weights=weights["device"]), "cpu")
+        told = {"device": torch.device("cuda"), "machine": "a GPU", "name": "torch cuda"}
+        return (
+            SimpleNamespace(glance=engine.glance, compare=engine.compare, **told)
+            if device != "cpu"
+            else engine
+        )
+
+    monkeypatch.setattr(torch_engine, "of_content", of_content)
+    monkeypatch.setattr(choice, "has_cuda", lambda: True)
+    assert choice.choose(content, "cuda").machine == "a GPU"
+    with monkeypatch.context() as again:
+        again.setattr(probes, "answers", lambda *given: pytest.fail("this GPU was asked before"))
+        choice.choose(content, "cuda:0")
+    monkeypatch.setenv("FMRNET_CACHE", str(tmp_path / "another"))
+    weights["device"] = wrong
+    with pytest.raises(
+        ConfigError, match=r"torch on a GPU gave other scores than on a CPU, by .*; use device cpu"
+    ):
+        choice.choose(content, "cuda", "torch")
+    with caplog.at_level("WARNING"):
+        assert choice.choose(content, "auto").name == "onnxruntime cpu"
+    (said,) = caplog.messages
+    assert "on a GPU gave other scores" in said
+    assert said.endswith("onnxruntime is taken")
+    about = {"graphs": {name: of for name, of in content.provenance["graphs"].items() if name != "answers"}}
+    choice.choose(dataclasses.replace(content, provenance=about), "cuda")  # nothing to hold it against
 
 
 @pytest.mark.parametrize("answers", [None, [], [[1.0], ["2"]], [[1.0] * 99, [1.0]], [[1.0], [float("nan")]]])

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fmrnet.commands.options import Bits, Device, FalseAlarms, Model, PathArgument, PathOption, RegionOption
+from fmrnet.commands.options import (
+    Bits,
+    Device,
+    Engine,
+    FalseAlarms,
+    Model,
+    PathArgument,
+    PathOption,
+    RegionOption,
+)
 from fmrnet.commands.shared import end_with_errors, load, name_errors, print_calibration
 from fmrnet.terminal import MISTAKE, fail, show
 
@@ -42,6 +51,7 @@ def calibrate(
     roi: RegionOption = None,
     bits: Bits = None,
     device: Device = "auto",
+    engine: Engine = "auto",
 ) -> None:
     """Learn anew what good pictures score, say those of another camera or lot."""
     from fmrnet.artifact import check_replaceable
@@ -51,7 +61,7 @@ def calibrate(
     if masks is not None and defective is None:
         raise fail("--masks are those of the pictures in --defective; give both", MISTAKE)
     target = model if out is None else out
-    inspector = load(model, device, bits, calibrated=False, roi=roi)
+    inspector = load(model, device, bits, engine=engine, calibrated=False, roi=roi)
     check_writable(target)
     check_replaceable(target)
     pictures = list_pictures(good)

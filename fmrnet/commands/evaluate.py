@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fmrnet.commands.options import Bits, Device, FalseAlarms, PathArgument, PathOption, path
+from fmrnet.commands.options import Bits, Device, Engine, FalseAlarms, PathArgument, PathOption, path
 from fmrnet.commands.shared import end_with_errors, load, name_errors
 from fmrnet.terminal import exit_code, fail, note, show
 
@@ -55,6 +55,7 @@ def evaluate(
     false_alarms: FalseAlarms = None,
     bits: Bits = None,
     device: Device = "auto",
+    engine: Engine = "auto",
 ) -> None:
     """Compare a model's findings with known defects, each figure with its interval; or two results with each other.
 
@@ -81,7 +82,7 @@ def evaluate(
     targets = [target for target in (out, html) if target is not None]
     if len(set(targets)) < len(targets):
         raise fail(f"--out {out} is for JSON and cannot be the page, too; name it otherwise", 2)
-    inspector = load(model, device, bits)
+    inspector = load(model, device, bits, engine=engine)
     if false_alarms is not None:
         inspector.false_alarms = false_alarms
     for target in targets:

@@ -116,20 +116,29 @@ def _columns() -> int:
 def _engines(inspector: Inspector) -> dict[str, Any]:
     """How far each engine on the graphs is off: where they were made, and here."""
     from fmrnet.engines.agreement import TOLERANCE, compared
-    from fmrnet.engines.choice import installed
+    from fmrnet.engines.choice import has_cuda, installed
     from fmrnet.engines.graph_engine import GraphEngine
     from fmrnet.engines.probes import off_here
 
     about, content = inspector.provenance.get("graphs"), inspector.content
     if not content.graphs or not isinstance(about, dict):
         return {"graphs": "none; this model needs torch"}
+
+    def told(off: float) -> str:
+        return f"off by {off:.2g}" + (", refused" if off > TOLERANCE else "")
+
     found: dict[str, Any] = {}
     for name in [one for one in installed() if one != "torch"]:
         difference, machine = compared(inspector.provenance, name)
         known = "not compared" if difference is None else f"off by {difference:.2g} on {machine}"
         off = off_here(content, name, partial(GraphEngine, content, name))
-        here = "" if off is None else f"; off by {off:.2g} here" + (": refused" if off > TOLERANCE else "")
-        found[name] = known + here
+        found[name] = known if off is None else f"{known}; {told(off)} here"
+    if has_cuda():
+        from fmrnet.engines.torch_engine import of_content
+
+        engine = of_content(content, "cuda")
+        off = off_here(content, "torch", lambda: engine, engine.machine)
+        found[engine.name] = "not compared" if off is None else f"{told(off)} on {engine.machine}"
     return found
 
 

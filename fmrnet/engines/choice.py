@@ -1,9 +1,9 @@
 """Which engine computes with a model.
 
-"auto" takes a CUDA device, which PyTorch alone uses; on a CPU the first small runtime that can run the graphs of the
-model file and gives PyTorch's scores, and PyTorch where there is none. On a CPU onnxruntime is twice as fast at patch
-level and ahead or level at pixel level (`bench/results/engines.json` in grey, `speed.json` in colour), and a process
-that does not load PyTorch has its first verdict sooner.
+"auto" takes a CUDA device, which PyTorch alone uses, if it gives there the scores of a CPU; on a CPU the first small
+runtime that can run the graphs of the model file and gives PyTorch's scores, and PyTorch where there is none. On a CPU
+onnxruntime is twice as fast at patch level and ahead or level at pixel level (`bench/results/engines.json` in grey,
+`speed.json` in colour), and a process that does not load PyTorch has its first verdict sooner.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fmrnet.engines.probes import off_here
 from fmrnet.engines.runtimes import ANEW, RUNTIMES
 from fmrnet.errors import ArtifactError, ConfigError, FmrnetError, shown
 
-__all__ = ["ENGINES", "choose", "installed"]
+__all__ = ["ENGINES", "choose", "has_cuda", "installed"]
 
 ENGINES = (*RUNTIMES, "torch")
 PIP = {"onnxruntime": "onnxruntime", "openvino": "'fmrnet[openvino]'", "torch": "'fmrnet[train]'"}
@@ -58,9 +58,7 @@ def choose(content: Artifact, device: str = "auto", engine: str = "auto") -> Eng
     if not _has(engine):
         raise ConfigError(f"engine {engine} is not installed; run pip install {PIP[engine]}")
     if engine == "torch":
-        from fmrnet.engines.torch_engine import of_content
-
-        return of_content(content, device)
+        return _of_torch(content, device)
     if (reason := _refusal(content, engine)) is not None:
         raise ConfigError(f"{reason}; use another engine, or {ANEW}")
     return GraphEngine(content, engine)
@@ -68,13 +66,14 @@ def choose(content: Artifact, device: str = "auto", engine: str = "auto") -> Eng
 
 def _first(content: Artifact, device: str) -> Engine:
     """The first engine that can serve; what is passed over, for its scores are others or it reads no graph, is said."""
-    if device not in ("auto", "cpu") or (device == "auto" and _cuda()):
+    if device not in ("auto", "cpu"):
         return choose(content, device, "torch")
     refused: list[FmrnetError] = []
+    cuda = [("torch", "auto")] if device == "auto" and has_cuda() else []
     runtimes = tuple(RUNTIMES) if content.graphs else ()
-    for name in filter(_has, (*runtimes, "torch")):
+    for name, where in (*cuda, *((name, "cpu") for name in (*runtimes, "torch") if _has(name))):
         try:
-            engine = choose(content, device, name)
+            engine = choose(content, where, name)
         except (ArtifactError, ConfigError) as error:
             refused.append(error)
         else:
@@ -88,7 +87,7 @@ def _tell(refused: list[FmrnetError], taken: str) -> None:
         logging.getLogger("fmrnet").warning("fmrnet: %s; %s is taken", one, taken)
 
 
-def _cuda() -> bool:
+def has_cuda() -> bool:
     """Whether PyTorch finds a CUDA device; where there is no driver, it is not loaded for that."""
     if not _has("torch"):
         return False
@@ -101,8 +100,21 @@ def _cuda() -> bool:
     return torch.cuda.is_available()
 
 
+def _of_torch(content: Artifact, device: str) -> Engine:
+    """PyTorch; on a CUDA device, if its answers there are those of a CPU, as far as the model file has these."""
+    from fmrnet.engines.torch_engine import of_content
+
+    engine = of_content(content, device)
+    if engine.device.type == "cuda":
+        off = off_here(content, "torch", lambda: engine, engine.machine)
+        if off is not None and off > TOLERANCE:
+            other = f"gave other scores than on a CPU, by {off:.2g}: expected up to {TOLERANCE}"
+            raise ConfigError(f"engine torch on {engine.machine} {other}; use device cpu")
+    return engine
+
+
 def _refusal(content: Artifact, engine: str) -> str | None:
-    """Why an engine's scores are not those of PyTorch, as far as is known or can be seen here."""
+    """Why a runtime's scores are not those of PyTorch, as far as is known or can be seen here."""
     if (difference := beyond(content.provenance, engine)) is not None:
         where = "when this model's graphs were made"
     else:

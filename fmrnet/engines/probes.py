@@ -62,7 +62,9 @@ def difference(found: Sequence[Sequence[float]], expected: Sequence[Sequence[flo
     return max((abs(mine - right) / max(1.0, right) for mine, right in pairs), default=math.inf)
 
 
-def off_here(content: Artifact, name: str, make: Callable[[], Engine]) -> float | None:
+def off_here(
+    content: Artifact, name: str, make: Callable[[], Engine], here: str | None = None
+) -> float | None:
     """By how much an engine's answers here differ from the model file's; None if it was compared on such a machine.
 
     None, too, if the file has no answers. What was found is remembered for this model, machine and release of the
@@ -71,8 +73,9 @@ def off_here(content: Artifact, name: str, make: Callable[[], Engine]) -> float 
     Parameters
     ----------
     content : with graphs.
-    name : the engine, one of `fmrnet.engines.runtimes.RUNTIMES`.
+    name : the engine, one of `fmrnet.engines.choice.ENGINES`.
     make : makes it.
+    here : the kind of machine, if it is not what `machine` says, such as a GPU.
 
     Raises
     ------
@@ -81,7 +84,7 @@ def off_here(content: Artifact, name: str, make: Callable[[], Engine]) -> float 
     about = content.provenance.get("graphs")
     if not isinstance(about, Mapping) or "answers" not in about:
         return None
-    expected, here = _checked(about["answers"]), machine(name)
+    expected, here = _checked(about["answers"]), here or machine(name)
     if compared(content.provenance, name)[1] == here:
         return None
     key = hashlib.sha256(json.dumps([expected, here], sort_keys=True).encode())

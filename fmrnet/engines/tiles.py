@@ -24,7 +24,7 @@ from fmrnet.engines.engine import Engine, Found, InParts, Seen, patches, reading
 
 __all__ = ["PIXELS", "Box", "compare", "glance", "restore"]
 
-PIXELS = 2**22  # that pass at once; an engine takes 150 to 400 bytes for each
+PIXELS = 10 * 2**20  # that pass at once, a panel of 2560 x 3840; an engine takes 150 to 400 bytes for each
 LARGE_GLANCED = 5 * 2**19  # the same of a picture too large for memory, for the early exit
 LARGE_COMPARED = 5 * 2**18  # and for the pixel level
 SEEN = 256  # pixels around a core, and a patch more, for the early exit
@@ -231,10 +231,9 @@ def _tiles(
 ) -> Iterator[tuple[Box, Box]]:
     """The cores of a picture and their tiles, of at most PIXELS; of one too large for memory, of at most `pixels`."""
     size, cell = _filled(picture, config), _cell(config)
-    bounded = large.is_large(picture)
-    cores = list(_cores(size, cell, around, pixels if bounded else PIXELS))
+    cores = list(_cores(size, cell, around, pixels if large.is_large(picture) else PIXELS))
     boxes = [_around(core, size, cell, around) for core in cores]
-    return zip(cores, _evened(boxes, size, cell) if bounded else boxes, strict=True)
+    return zip(cores, _evened(boxes, size, cell), strict=True)
 
 
 def _evened(boxes: Sequence[Box], size: tuple[int, int], cell: int) -> list[Box]:

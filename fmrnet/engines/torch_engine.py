@@ -83,6 +83,11 @@ class TorchEngine:
         """Where the network computes."""
         return self.model.mean.device
 
+    @property
+    def machine(self) -> str:
+        """Device and release of PyTorch, such as "NVIDIA H100, torch 2.13.0"."""
+        return f"{devices.describe(self.device)}, torch {torch.__version__}"
+
     def glance(self, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> Seen:
         """As `fmrnet.engines.engine.Engine`."""
         filled = self._filled(picture)

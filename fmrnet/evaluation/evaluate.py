@@ -123,7 +123,7 @@ class Evaluation:
         against the good pictures), `known` and `detection` (what of the known defects is found at the rate
         `false_alarms`, and by which area and contrast), `each` (every picture), `errors` (pictures that could not be
         inspected), `notes` (sentences: what is left out, and why a figure is None), `cautions` (sentences: how far
-        figures can be trusted), `seconds`, and what the model is.
+        figures can be trusted), `engine` and `seconds`, and what the model is.
         `pixel` counts the good pictures and the defective ones that have masks. `intervals` beside figures are those
         of a bootstrap over pictures, `doubt` is what counting scores in bins may have changed; `resampling` is what
         `fmrnet.evaluation.compare` needs.
@@ -162,6 +162,7 @@ class Evaluation:
             },
             "known": known_defects(self.each, self.inspector.calibration).to_dict(),
             "detection": self._detection(),
+            "engine": self.inspector.engine.name,
             "seconds": {
                 "total": round(sum(e["seconds"] for e in self.each), 3),
                 "median": _median([e["seconds"] for e in self.each]),

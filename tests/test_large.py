@@ -19,7 +19,8 @@ from fmrnet.errors import PictureError
 from fmrnet.inspection import reduced
 from fmrnet.inspection.defects import defects
 from fmrnet.inspection.limits import few_bits, look
-from fmrnet.inspection.report import identify, open_report
+from fmrnet.inspection.record import identify
+from fmrnet.inspection.report import open_report
 from fmrnet.pictures import read_mask, read_picture, to_channels, write_map
 
 MODELS = {

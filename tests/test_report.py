@@ -16,7 +16,8 @@ from fmrnet import fast
 from fmrnet.files import replacing, write_json
 from fmrnet.inspection.inspector import Inspector, Result
 from fmrnet.inspection.overlay import RED, overlay
-from fmrnet.inspection.report import identify, open_report
+from fmrnet.inspection.record import identify
+from fmrnet.inspection.report import open_report
 from fmrnet.inspection.sheet import SheetRow, sheet
 from fmrnet.pictures import as_picture, read_mask, read_picture, write_picture
 

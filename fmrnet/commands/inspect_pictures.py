@@ -112,9 +112,7 @@ def inspect(
     from fmrnet.inspection.batch import inspect_each
     from fmrnet.inspection.gathering import gather
     from fmrnet.inspection.names import PAGE, RECEIVED, REPORT
-    from fmrnet.inspection.report import open_report
     from fmrnet.inspection.verdicts import Verdicts
-    from fmrnet.pages.report import write_report
     from fmrnet.progress import Bar
 
     kinds = formats(format)
@@ -141,6 +139,8 @@ def inspect(
         paths = found.paths
 
         def page(closed: Report) -> None:
+            from fmrnet.pages.report import write_report
+
             if write_report(closed, model, report) == Form.folder and report == Form.single:
                 name = closed.folder / PAGE
                 note(f"{name} would be larger than browsers open; its pictures stay in files beside it")
@@ -150,6 +150,8 @@ def inspect(
             _add_unusable(written, found, as_json, quiet)
             raise typer.Exit(MISTAKE)
         if out is not None:
+            from fmrnet.inspection.report import open_report  # drawing takes long to import
+
             opened = open_report(
                 out,
                 inspector,

@@ -19,8 +19,7 @@ import fmrnet
 from fmrnet.errors import ArtifactError, ConfigError, FmrnetError, printable
 from fmrnet.files import digest
 from fmrnet.inspection.folder import check_replaceable, claimed
-from fmrnet.inspection.record import Line, Record, path_of, read_lines
-from fmrnet.inspection.report import identify
+from fmrnet.inspection.record import Line, Record, identify, path_of, read_lines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrnet.errors import ConfigError, FmrnetError, fault_of, is_out_of_memory
-from fmrnet.inspection.record import Line
-from fmrnet.inspection.report import identify
+from fmrnet.inspection.record import Line, identify
 from fmrnet.inspection.verdicts import Verdicts
 from fmrnet.pictures import read_picture
 

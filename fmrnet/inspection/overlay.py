@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from fmrnet import large
 from fmrnet.pictures import to_channels
@@ -69,5 +68,7 @@ def outline(mask: NDArray[np.bool_], reach: int) -> tuple[NDArray[np.bool_], NDA
 
 def _grown(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
     """What lies within `reach` pixels of a mask, across, down or both."""
-    grown: NDArray[np.bool_] = ndimage.maximum_filter(mask.view(np.uint8), 2 * reach + 1, mode="constant") > 0
+    from scipy.ndimage import maximum_filter
+
+    grown: NDArray[np.bool_] = maximum_filter(mask.view(np.uint8), 2 * reach + 1, mode="constant") > 0
     return grown

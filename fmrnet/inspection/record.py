@@ -20,7 +20,7 @@ from fmrnet.files import as_json, replacing
 from fmrnet.inspection.defects import Defect
 from fmrnet.inspection.limits import Look
 
-__all__ = ["Line", "Record", "named", "path_of", "read_lines", "read_record"]
+__all__ = ["Line", "Record", "identify", "named", "path_of", "read_lines", "read_record"]
 
 Line = dict[str, Any]
 
@@ -39,6 +39,15 @@ def named(path: str | Path) -> Line:
     with suppress(UnicodeEncodeError):  # halves of surrogates that stand for no byte: no file is called so
         return {"picture": text, "quoted": quote(os.fsencode(name))}
     return {"picture": text}
+
+
+def identify(path: Path) -> Line:
+    """Size and time of a file, by which a changed picture is known; empty if there is none."""
+    try:
+        state = path.stat()
+    except (OSError, ValueError):  # whoever reads it says why
+        return {}
+    return {"bytes": state.st_size, "modified_ns": state.st_mtime_ns}
 
 
 def path_of(line: Line) -> Path:

@@ -24,7 +24,7 @@ from fmrnet.inspection.folder import check_replaceable, claimed, is_ours
 from fmrnet.inspection.layers import layers, write_layer
 from fmrnet.inspection.names import KINDS, PAGE, PAGE_FILES, PAGE_KINDS, RECORD, REPORT, output_names
 from fmrnet.inspection.overlay import overlay
-from fmrnet.inspection.record import Line, Record, named, path_of, read_record
+from fmrnet.inspection.record import Line, Record, identify, named, path_of, read_record
 from fmrnet.inspection.reduced import shown
 from fmrnet.inspection.verdicts import Verdicts
 from fmrnet.pictures import write_map, write_picture
@@ -32,7 +32,7 @@ from fmrnet.pictures import write_map, write_picture
 if TYPE_CHECKING:
     from fmrnet.inspection.inspector import Inspector, Level, Result
 
-__all__ = ["Report", "identify", "open_report"]
+__all__ = ["Report", "open_report"]
 
 
 @contextmanager
@@ -264,15 +264,6 @@ class Report(Verdicts):
 
     def _calls(self, path: str | Path, error: object) -> str:
         return printable(error)
-
-
-def identify(path: Path) -> Line:
-    """Size and time of a file, by which a changed picture is known; empty if there is none."""
-    try:
-        state = path.stat()
-    except (OSError, ValueError):  # whoever reads it says why
-        return {}
-    return {"bytes": state.st_size, "modified_ns": state.st_mtime_ns}
 
 
 def _made_by(head: Line) -> dict[str, object]:

@@ -86,7 +86,7 @@ class Verdicts:
     def add(self, path: Path, picture: NDArray[np.float32], result: Result, identity: Line) -> Line:
         """Note what was found in a picture, (H, W) or (H, W, 3) in [0, 1]; gives its line.
 
-        `identity` is what `fmrnet.inspection.report.identify` said of the file before it was read.
+        `identity` is what `fmrnet.inspection.record.identify` said of the file before it was read.
         """
         line = self._told(path, picture, result, identity).line
         self._append(line)

@@ -26,8 +26,8 @@ BAND = 2**22  # values that are computed with at once
 
 
 def is_large(array: NDArray[Any]) -> bool:
-    """Whether an array has more than MOST values."""
-    return array.size > MOST
+    """Whether an array has more than MOST values, or lies in a file and has more than BAND."""
+    return array.size > MOST or (array.size > BAND and _lies_in_file(array))
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -57,14 +57,19 @@ def bands(array: NDArray[Any], rows: int = 1) -> Iterator[slice]:
 
 
 def by_bands(function: Callable[..., NDArray[Any]], *arrays: NDArray[Any]) -> NDArray[Any]:
-    """A function of arrays (H, ...) whose rows do not depend on each other. Raises as `empty`."""
+    """A function of arrays (H, ...) whose rows do not depend on each other. Raises as `empty`.
+
+    Of a large array it lies in a file, too, if it has more than BAND values: several of a quarter of a picture's size
+    would take as much memory as what computes with it.
+    """
     if not any(map(is_large, arrays)):
         return function(*arrays)
     longest = max(arrays, key=lambda array: array.size)
     found = None
     for rows in bands(longest):
         part = function(*(array[rows] for array in arrays))
-        found = empty((len(longest), *part.shape[1:]), part.dtype) if found is None else found
+        if found is None:
+            found = _of_large((len(longest), *part.shape[1:]), part.dtype)
         found[rows] = part
     assert found is not None
     return found
@@ -97,6 +102,18 @@ def _ranked(values: NDArray[np.float32], rank: int) -> np.float32:
         if shift:
             upper = found
     return np.float32(np.array(upper << 16 | found, np.uint32).view(np.float32))
+
+
+def _of_large(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    return np.empty(shape, dtype) if math.prod(shape) <= BAND else _in_file(shape, dtype)
+
+
+def _lies_in_file(array: NDArray[Any]) -> bool:
+    """Whether it is one of those arrays, or a part of one."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray) and not isinstance(owner, np.memmap):
+        owner = owner.base
+    return isinstance(owner, np.memmap)
 
 
 def _in_file(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

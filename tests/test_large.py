@@ -62,6 +62,19 @@ def test_the_median_of_many_values_is_counted(values):
         assert large.median(values) == float(np.median(values))
 
 
+def test_what_is_computed_of_an_array_in_a_file_lies_in_one_too_until_it_is_a_band(files):
+    """Several of a quarter of a picture's size, in memory, take as much as what computes with it."""
+    whole = large.zeros((80, 50), np.float32)
+    half = large.by_bands(lambda rows: rows[:, ::2] + 1, whole)
+    quarter = large.by_bands(lambda rows: rows[:, ::2] + 1, half[:, :24])
+    assert [shape for shape, _ in files] == [(80, 50), (80, 25)]
+    assert all(map(large.is_large, (whole, half, half[10:60])))
+    assert not large.is_large(quarter)
+    assert not large.is_large(half[:10])  # fewer values than a band
+    assert not large.is_large(np.zeros((80, 25), np.float32))
+    assert (quarter == 2).all()
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 @pytest.mark.parametrize("compression", [None, "deflate", "lzw"])

@@ -24,7 +24,10 @@ from fmrnet.engines.engine import Engine, Found, InParts, Seen, patches, reading
 
 __all__ = ["PIXELS", "Box", "compare", "glance", "restore"]
 
-PIXELS = 10 * 2**20  # that pass at once, a panel of 2560 x 3840; an engine takes 150 to 400 bytes for each
+PIXELS = (
+    10 * 2**20
+)  # that pass at once, such as a panel of 2560 x 3840; an engine takes up to 400 bytes for each
+FEWER = {"openvino": 2**22}  # of an engine that takes a thousand
 LARGE_GLANCED = 5 * 2**19  # the same of a picture too large for memory, for the early exit
 LARGE_COMPARED = 5 * 2**18  # and for the pixel level
 SEEN = 256  # pixels around a core, and a patch more, for the early exit
@@ -50,14 +53,14 @@ class _InTiles:
 
 def glance(engine: Engine, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> Seen:
     """As `Engine.glance`, in tiles if the picture is large and has no mask; raises as `fmrnet.large.empty`, too."""
-    if picture[0].size <= PIXELS or inside is not None or not isinstance(engine, InParts):
+    if picture[0].size <= _pixels(engine) or inside is not None or not isinstance(engine, InParts):
         return engine.glance(picture, inside)
     config, around = engine.config, SEEN + engine.config.patch_size
     size, step = _filled(picture, config), config.patch_size // 2 if config.general else config.stride
     readings: _Readings | None = None
     surprise = large.empty(size, np.float32) if config.general else None
     typical = []
-    for core, box in _tiles(picture, config, around, LARGE_GLANCED):
+    for core, box in _tiles(picture, engine, around, LARGE_GLANCED):
         seen = engine.glance(np.ascontiguousarray(picture[:, *box]))
         readings = readings or _Readings(len(seen.readings), size, config.patch_size, step)
         readings.place(seen.readings, core, box)
@@ -90,7 +93,7 @@ def compare(engine: Engine, seen: Seen, suspect: Sequence[Box] | None = None) ->
     anomaly_map, evidence = (large.empty((height, width), np.float32) for _ in range(2))
     background = large.empty((channels, height, width), np.float32) if config.generator else None
     readings: _Readings | None = None
-    for core, box in _tiles(seen.picture, config, PAINTED + config.patch_size, LARGE_COMPARED):
+    for core, box in _tiles(seen.picture, engine, PAINTED + config.patch_size, LARGE_COMPARED):
         within = None if suspect is None else [_from(box, one) for one in suspect if _meet(one, box)]
         found = compare(engine, _part(engine, seen, seen.kept.surprise, box), within)
         there = _from(box, core)
@@ -105,10 +108,10 @@ def compare(engine: Engine, seen: Seen, suspect: Sequence[Box] | None = None) ->
 
 def restore(engine: Engine, picture: NDArray[np.float32]) -> NDArray[np.float32]:
     """As `Engine.restore`, in tiles if the picture is large."""
-    if picture[0].size <= PIXELS:
+    if picture[0].size <= _pixels(engine):
         return engine.restore(picture)
     config, restored = engine.config, large.empty(picture.shape, np.float32)
-    for core, box in _tiles(picture, config, PAINTED + config.patch_size, LARGE_COMPARED):
+    for core, box in _tiles(picture, engine, PAINTED + config.patch_size, LARGE_COMPARED):
         painted = engine.restore(np.ascontiguousarray(picture[:, *box]))
         restored[:, *core] = painted[:, *_from(box, core)]
     return restored
@@ -226,12 +229,17 @@ def _cell(config: Config) -> int:
     return math.lcm(config.multiple, config.patch_size // 2, config.stride)
 
 
+def _pixels(engine: Engine) -> int:
+    """How many pixels of a picture pass at once, if it is not too large for memory."""
+    return min(FEWER.get(engine.name.partition(" ")[0], PIXELS), PIXELS)
+
+
 def _tiles(
-    picture: NDArray[np.float32], config: Config, around: int, pixels: int
+    picture: NDArray[np.float32], engine: Engine, around: int, pixels: int
 ) -> Iterator[tuple[Box, Box]]:
-    """The cores of a picture and their tiles, of at most PIXELS; of one too large for memory, of at most `pixels`."""
-    size, cell = _filled(picture, config), _cell(config)
-    cores = list(_cores(size, cell, around, pixels if large.is_large(picture) else PIXELS))
+    """The cores of a picture and their tiles; those of one too large for memory have at most so many pixels."""
+    size, cell = _filled(picture, engine.config), _cell(engine.config)
+    cores = list(_cores(size, cell, around, pixels if large.is_large(picture) else _pixels(engine)))
     boxes = [_around(core, size, cell, around) for core in cores]
     return zip(cores, _evened(boxes, size, cell), strict=True)
 

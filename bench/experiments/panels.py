@@ -35,7 +35,7 @@ import fmrnet
 from fmrnet.engines import tiles
 from fmrnet.pictures import read_picture
 
-SIZES = ((512, 512), (2560, 3840), (256, 20_000))
+SIZES = ((512, 512), (2560, 3840), (256, 20_000), (4096, 6144))
 LIMIT = 10**9  # bytes
 BAND = 512  # rows of a panel that are laid out at once
 WHOLE = 2**40  # pixels: no picture is cut

@@ -151,6 +151,9 @@ class InParts(Engine, Protocol):
     ) -> Seen:
         """What `glance` gave of a picture, from what is known of it: its surprise as `surprise` gives it."""
 
+    def give_back(self) -> None:
+        """Give the system the memory back that is kept for further pictures of the same size."""
+
 
 @runtime_checkable
 class Divided(Engine, Protocol):

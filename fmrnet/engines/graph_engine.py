@@ -166,6 +166,16 @@ class GraphEngine:
         found: NDArray[np.float32] = seen.kept["surprise"]
         return found
 
+    def give_back(self) -> None:
+        """As `fmrnet.engines.engine.InParts`: once a small picture has passed, no more is kept than that took."""
+        small = self._known(
+            np.zeros((self.config.image_channels, *2 * (self.config.patch_size,)), np.float32), None
+        )
+        given = small if self.config.general else {"patches": small["picture"]}
+        self._graph("glance")(
+            {name: given[name] for name in inputs_of(self.config)["glance"]}, give_back=True
+        )
+
     def restore(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
         """As `fmrnet.engines.engine.Engine`."""
         restored = self._restored(self._filled(picture))

@@ -1,7 +1,7 @@
 """Small runtimes for graphs in the ONNX format: one function that makes a graph callable, for each.
 
 A callable takes arrays by name and gives the outputs in the order in which the graph lists them; several threads may
-call it at once.
+call it at once. Told to, it gives back the memory that it has kept for larger ones.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,14 @@ from fmrnet.errors import ArtifactError
 __all__ = ["ANEW", "RUNTIMES", "Graph"]
 
 ANEW = "make it anew with `fmrnet graphs`"
-Graph = Callable[[Mapping[str, NDArray[Any]]], list[NDArray[np.float32]]]
+
+
+class Graph(Protocol):
+    """A graph that can be called."""
+
+    def __call__(
+        self, arrays: Mapping[str, NDArray[Any]], give_back: bool = False
+    ) -> list[NDArray[np.float32]]: ...
 
 
 def _onnxruntime(graph: bytes, inputs: tuple[str, ...]) -> Graph:
@@ -38,9 +45,12 @@ def _onnxruntime(graph: bytes, inputs: tuple[str, ...]) -> Graph:
         raise ArtifactError(f"a graph cannot be read ({_first_line(error)}); {ANEW}") from error
     _check_inputs(tuple(given.name for given in session.get_inputs()), inputs)
 
-    def run(arrays: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+    giving_back = onnxruntime.RunOptions()
+    giving_back.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+
+    def run(arrays: Mapping[str, NDArray[Any]], give_back: bool = False) -> list[NDArray[np.float32]]:
         try:
-            return list(session.run(None, dict(arrays)))
+            return list(session.run(None, dict(arrays), giving_back if give_back else None))
         except Exception as error:  # as above
             raise ArtifactError(f"a graph cannot be run ({_first_line(error)}); {ANEW}") from error
 
@@ -85,7 +95,7 @@ def _openvino(graph: bytes, inputs: tuple[str, ...]) -> Graph:
         raise ArtifactError(f"a graph cannot be read ({_first_line(error)}); {ANEW}") from error
     _check_inputs(tuple(given.get_any_name() for given in compiled.inputs), inputs)
 
-    def run(arrays: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+    def run(arrays: Mapping[str, NDArray[Any]], give_back: bool = False) -> list[NDArray[np.float32]]:
         try:
             found = compiled.create_infer_request().infer(dict(arrays))
         except RuntimeError as error:

@@ -28,7 +28,7 @@ PIXELS = (
     10 * 2**20
 )  # that pass at once, such as a panel of 2560 x 3840; an engine takes up to 400 bytes for each
 FEWER = {"openvino": 2**22}  # of an engine that takes a thousand
-LARGE_GLANCED = 5 * 2**19  # the same of a picture too large for memory, for the early exit
+LARGE_GLANCED = 2**21  # the same of a picture too large for memory, for the early exit
 LARGE_COMPARED = 5 * 2**18  # and for the pixel level
 SEEN = 256  # pixels around a core, and a patch more, for the early exit
 PAINTED = 128  # the same for the pixel level
@@ -68,6 +68,7 @@ def glance(engine: Engine, picture: NDArray[np.float32], inside: NDArray[np.bool
         if surprise is not None:
             surprise[core] = engine.surprise(seen)[_from(box, core)]
     assert readings is not None
+    _end(engine, picture)
     return Seen(picture, readings.values, _middle(typical), _InTiles(surprise))
 
 
@@ -103,6 +104,7 @@ def compare(engine: Engine, seen: Seen, suspect: Sequence[Box] | None = None) ->
         readings = readings or _of_pixels(len(found.readings), seen, config)
         readings.place(found.readings, core, box)
     assert readings is not None
+    _end(engine, seen.picture)
     return Found(anomaly_map, evidence, readings.values, background)
 
 
@@ -115,6 +117,12 @@ def restore(engine: Engine, picture: NDArray[np.float32]) -> NDArray[np.float32]
         painted = engine.restore(np.ascontiguousarray(picture[:, *box]))
         restored[:, *core] = painted[:, *_from(box, core)]
     return restored
+
+
+def _end(engine: InParts, picture: NDArray[np.float32]) -> None:
+    """After the tiles of a picture too large for memory what follows is to have the room that they took."""
+    if large.is_large(picture):
+        engine.give_back()
 
 
 def _part(engine: InParts, seen: Seen, surprise: NDArray[np.float32] | None, box: Box) -> Seen:

@@ -147,6 +147,11 @@ class TorchEngine:
         """As `fmrnet.engines.engine.InParts`."""
         return _array(seen.kept.surprise)
 
+    def give_back(self) -> None:
+        """As `fmrnet.engines.engine.InParts`; on a CPU nothing is kept."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def restore(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
         """As `fmrnet.engines.engine.Engine`."""
         restored = background.restore(self.model, background.encode(self.model, self._filled(picture)))

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,8 @@ from tiny import ground, make_general_inspector, make_inspector, make_sensitive_
 
 from fmrnet import large
 from fmrnet.engines import tiles
+from fmrnet.engines.graph_engine import GraphEngine
+from fmrnet.engines.torch_engine import content_of, with_graphs
 from fmrnet.errors import PictureError
 from fmrnet.inspection import reduced
 from fmrnet.inspection.defects import defects
@@ -178,13 +181,35 @@ def test_inspections_in_tiles(files, name, monkeypatch):
     shapes = []
     glance = inspector.engine.glance
     monkeypatch.setattr(inspector.engine, "glance", lambda given: shapes.append(given.shape) or glance(given))
+    given_back = []
+    monkeypatch.setattr(inspector.engine, "give_back", lambda: given_back.append(len(shapes)))
     found = inspector.inspect(picture)
+    assert given_back == [len(shapes)] * 2  # after the glance, and after what follows
     assert len(shapes) > 2
     assert len({*shapes}) == 1  # a size of tile costs memory of its own
     assert found.score == pytest.approx(expected.score, rel=1e-3)
     assert found.p_value == pytest.approx(expected.p_value, rel=1e-3)
     assert np.abs(found.anomaly_map - expected.anomaly_map).max() < 1e-5
     assert (found.mask != expected.mask).mean() < 1e-4
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="Linux tells how much memory there is")
+def test_onnxruntime_gives_back_what_a_large_picture_took(name):
+    pytest.importorskip("onnxruntime", reason="graphs need pip install 'fmrnet[train]'")
+    made, _ = with_graphs(content_of(MODELS[name](1).engine))
+    engine = GraphEngine(made, "onnxruntime")
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    engine.compare(engine.glance(np.full((1, 64, 64), 0.5, np.float32)))
+    before = resident()
+    engine.compare(engine.glance(np.full((1, 1024, 1024), 0.5, np.float32)))
+    taken = resident() - before
+    engine.give_back()
+    assert resident() - before < 0.5 * taken
+    assert taken > 2**26
 
 
 def test_results_of_a_large_picture(tmp_path, files, monkeypatch):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import common
+import rows
 
 from fmrnet.evaluation.evaluate import evaluate
 from fmrnet.progress import Bar
@@ -55,8 +56,10 @@ def measure(run: common.Run, bar: Bar) -> dict[str, Any]:
 
 
 def plain(figures: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Figures without their intervals, which `fmrnet evaluate` tells: a line of the file."""
-    return figures and {name: value for name, value in figures.items() if not isinstance(value, dict)}
+    """Figures without their intervals, which `fmrnet evaluate` tells, to six digits: a line of the file."""
+    return figures and rows.rounded(
+        {name: value for name, value in figures.items() if not isinstance(value, dict)}
+    )
 
 
 def table(parts: dict[str, dict[str, Any]]) -> str:

@@ -120,7 +120,7 @@ def measure(inspector: Inspector, dataset: Path, bar: Bar, label: str) -> dict[s
     scores = {"pixel": calibration.picture, "patch": calibration.patch}
     surprises = {level: good.surprise(readings[level].T) for level, good in scores.items()}
     p_values = {level: good.p_values(surprises[level]) for level, good in scores.items()}
-    confusion = Confusion()
+    confusion, marked = Confusion(), any(pair is not None and pair[1].any() for pair in masks)
     for pair, p in zip(masks, p_values["pixel"], strict=True):
         if pair is not None:
             confusion.add(pair[0] if p <= RATE else np.zeros_like(pair[0]), pair[1])
@@ -142,7 +142,7 @@ def measure(inspector: Inspector, dataset: Path, bar: Bar, label: str) -> dict[s
             "left": shares(settled, bad),
             "lost_of_flagged": float((settled & flagged)[bad].sum() / max(flagged[bad].sum(), 1)),
         },
-        "mask": confusion.figures(),
+        "mask": confusion.figures() if marked else dict.fromkeys(("precision", "recall", "f1")),
         "split_anew": split_anew(calibration.picture, readings["pixel"], bad),
     }
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shutil
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -58,6 +59,7 @@ class Brightness:
     config = preset("edge")
     calibration = CALIBRATION
     bits = None
+    engine = SimpleNamespace(name="none")
     provenance: dict[str, object] = {"command": "none", "loss_curve": [1, 2, 3]}  # noqa: RUF012
 
     def __init__(self):

@@ -132,6 +132,8 @@ def test_the_promise_in_words():
     assert few.startswith("about 1 % of good pictures are called defective: an estimate")
     assert "promise 2.44 % at best" in few
     assert "calibrate on 99 good pictures" in few
+    least = many.at(1e-9).promise
+    assert least.endswith("; a promise of so low a rate takes more good pictures than anyone has")
     parts = calibrate(Alarming(), named(list(alarms(8, 1))), pixels=10**6).promise
     assert "8 held-out parts of pictures promise nothing; calibrate on 19 good pictures" in parts
     assert "no picture leave early: 0 synthetic defects found at level pixel are too few" in many.exit_promise

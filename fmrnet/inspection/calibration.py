@@ -34,6 +34,7 @@ EDGE = 1e-6  # how near to 0 and 1 a probability's logit is taken
 LEAST = 1e-12  # a perfectly flat surface gives thresholds of 0, and scores are multiples of a threshold
 GREATEST_MAP = 2.0  # of Eq 23, where 1 - SSIM is; a learned map ends at 1
 SURE = 1 - 2.0**-20  # no pixel threshold of a learned map lies above: float32 rounds what comes near to 1
+MOST_NEEDED = 10_000  # good pictures that somebody may have
 PIXELS = 1e-3  # share of good pictures' pixels that pass the pixel threshold; the mask of a good one is empty even so
 PEAK = 0.4  # of a picture's greatest evidence of a defect, what its mask takes in
 VALUES = 2**14 + 1  # of each map, kept to tell what share of it passes a threshold that comes from all maps
@@ -119,10 +120,10 @@ class Calibration:
         else:
             best = _percent(self.picture.promised)
             known = f"{count} held-out {'picture promises' if alone else 'pictures promise'} {best} at best"
-        return (
-            f"about {rate} of good pictures are called defective: an estimate, for {known}; "
-            f"calibrate on {needed} good pictures that training has not seen for a promise{left}"
-        )
+        helps = f"calibrate on {needed} good pictures that training has not seen for a promise{left}"
+        if needed > MOST_NEEDED:
+            helps = f"a promise of so low a rate takes more good pictures than anyone has{left}"
+        return f"about {rate} of good pictures are called defective: an estimate, for {known}; {helps}"
 
     @property
     def exit_promise(self) -> str:

@@ -2,8 +2,8 @@
 
 "auto" takes a CUDA device, which PyTorch alone uses, if it gives there the scores of a CPU; on a CPU the first small
 runtime that can run the graphs of the model file and gives PyTorch's scores, and PyTorch where there is none. On a CPU
-onnxruntime is nearly twice as fast at patch level and ahead or level at pixel level (`bench/results/engines.json` in grey,
-`speed.json` in colour), and a process that does not load PyTorch has its first verdict sooner.
+onnxruntime is nearly twice as fast at patch level and ahead or level at pixel level (`bench/results/engines.json` in
+grey, `speed.json` in colour), and a process that does not load PyTorch has its first verdict sooner.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Fixes the training and the drawn defects.")] = 0,
     iterations: Iterations = None,
 ) -> None:
-    """Learn one half of a texture, find defects drawn on the other half: about three minutes on two cores."""
+    """Learn one half of a texture, find defects drawn on the other half: three to eight minutes on two cores."""
     from fmrnet.evaluation import demo as demonstration
     from fmrnet.evaluation.table import print_figures
     from fmrnet.learning.training import Interrupted

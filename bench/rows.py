@@ -15,7 +15,7 @@ from fmrnet.files import replacing
 __all__ = ["rounded", "text", "write"]
 
 WIDTH = 120  # columns that a list of numbers fills up
-ROW = 360  # columns that a row may have: a picture, a candidate, a set of figures
+ROW = 320  # columns that a row may have: a picture, a candidate, a set of figures
 SHORT = 40  # characters; a list of such entries is filled up line by line, as a loss curve is
 DIGITS = 6
 

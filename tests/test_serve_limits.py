@@ -72,7 +72,7 @@ def waiting(server: Thread) -> int:
 
 
 def wait_for(server: Thread, count: int) -> None:
-    deadline = time.monotonic() + 60  # of a loaded machine
+    deadline = time.monotonic() + 10
     while waiting(server) != count:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -106,7 +106,7 @@ def test_who_leaves_gives_his_place_up(server: Thread, held: threading.Event) ->
     for connection in others:
         connection.close()
     asked = threading.Thread(target=ask, args=(server.address, PATCH, BODY, HEADERS))
-    deadline = time.monotonic() + 60  # of a loaded machine
+    deadline = time.monotonic() + 10
     while ask(server.address, PATCH, b"", HEADERS)[0] == 429:  # until both have been found gone
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -1,11 +1,14 @@
 """Large pictures in tiles and the pixel level on suspect windows say what the whole picture says."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import ground, make_general_inspector, make_inspector
 
+from fmrnet.config import preset
 from fmrnet.engines import tiles
 from fmrnet.engines.graph_engine import GraphEngine
 from fmrnet.engines.torch_engine import content_of, with_graphs
@@ -86,6 +89,16 @@ def test_a_picture_of_one_tile_passes_as_it_is(general):
     found, whole = tiles.compare(general.engine, seen), general.engine.compare(general.engine.glance(picture))
     assert np.array_equal(found.anomaly_map, whole.anomaly_map)
     assert np.array_equal(found.readings, whole.readings)
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("onnxruntime cpu", 10 * 2**20), ("torch cuda:0", 10 * 2**20), ("openvino cpu", 2**22)]
+)
+def test_tiles_are_smaller_for_an_engine_that_takes_more_memory(name, most):
+    engine = SimpleNamespace(name=name, config=preset("general"))
+    for core, box in tiles._tiles(np.broadcast_to(np.float32(0), (1, 4096, 8192)), engine, 320, 2**21):
+        assert tiles._area(core) < tiles._area(box) <= most
+        assert tiles._area(box) > most / 2
 
 
 def test_the_background_of_a_large_picture_is_painted_in_tiles(general, monkeypatch):

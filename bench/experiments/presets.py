@@ -19,6 +19,9 @@ import rows
 from fmrnet.evaluation.evaluate import evaluate
 from fmrnet.progress import Bar
 
+# Of pixels; precision, recall and rate tell them, and figures are to stay on a line.
+COUNTS = ("true_positives", "false_positives", "false_negatives", "true_negatives")
+
 
 def main() -> None:
     """Read the command line, train and evaluate what is not done yet, print a table."""
@@ -47,7 +50,8 @@ def measure(run: common.Run, bar: Bar) -> dict[str, Any]:
     return {
         "pictures": found["pictures"],
         "good_pictures": training["good"]["pictures"],
-        **{name: plain(found[name]) for name in ("pixel", "picture", "patch_level")},
+        "pixel": plain(found["pixel"], COUNTS),
+        **{name: plain(found[name]) for name in ("picture", "patch_level")},
         "seconds": found["seconds"],
         "training": {
             key: training[key] for key in ("device", "seconds", "versions", "note") if key in training
@@ -55,10 +59,10 @@ def measure(run: common.Run, bar: Bar) -> dict[str, Any]:
     }
 
 
-def plain(figures: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Figures without their intervals, which `fmrnet evaluate` tells, to six digits: a line of the file."""
+def plain(figures: dict[str, Any] | None, left: tuple[str, ...] = ()) -> dict[str, Any] | None:
+    """Figures without their intervals and those named, which `fmrnet evaluate` tells, in six digits: a line."""
     return figures and rows.rounded(
-        {name: value for name, value in figures.items() if not isinstance(value, dict)}
+        {name: value for name, value in figures.items() if name not in left and not isinstance(value, dict)}
     )
 
 

@@ -1,7 +1,7 @@
 """Small runtimes for graphs in the ONNX format: one function that makes a graph callable, for each.
 
 A callable takes arrays by name and gives the outputs in the order in which the graph lists them; several threads may
-call it at once. Told to, it gives back the memory that it has kept for larger ones.
+call it at once. Told to, it gives back the memory that it has kept for larger ones; OpenVINO offers no way to.
 """
 
 from __future__ import annotations

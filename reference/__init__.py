@@ -16,6 +16,7 @@ from . import (
     scoring,
     synthesis,
     textons,
+    usual,
 )
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "scoring",
     "synthesis",
     "textons",
+    "usual",
 ]

@@ -3,8 +3,8 @@
 fine      distance of the features of strides 4 and 8 from those of good pictures
 coarse    the same of all features, of the picture at half its size
 head      logit of a small network on all features; a model may have none
-p         share of good values that are as great as a value; its surprise is -log10 p. Near the border of a picture the
-          good values are those near borders: there a network sees zeros beside it, and often a part ends
+beyond    what a witness says beyond what is usual at a place (`usual`)
+p         share of good values that are as great as a value; its surprise is -log10 p
 
 The first two are Mahalanobis' distance (1936), with one Gaussian for every place of a picture. That logarithms of
 shares may be added is Fisher's method (Statistical Methods for Research Workers, 1932).
@@ -17,13 +17,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import solve
 
-from . import backbone
+from . import backbone, usual
 from ._checks import Array, numbers, picture
 from .fusion_network import conv
 from .network import batch_norm, leaky_relu
 
 GRIDS = (4, 16, 8)  # pixels of a side of a cell of each witness's map
-BORDER = 16  # pixels from the border of a picture, up to where it is judged by good pictures' borders
+GAUSSIANS = 2  # the first witnesses, whose distances are divided by what is usual
+LEAST = 1e-6  # of a distance, whose logarithm is taken
 LEVELS = 1024  # of a witness's good values, evenly spaced in rank
 TAIL = 0.99  # share of good values that are no greater than the last level
 FEWEST = 10  # values beyond the last level whose mean is taken
@@ -227,26 +228,8 @@ def drawn(values: npt.ArrayLike, cell: int) -> Array:
     return np.asarray(backbone.larger(each[None], cell)[0])
 
 
-def at_border(size: tuple[int, int], filled: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Which pixels lie near the border of a picture, as it is filled up, or beyond it.
-
-    Parameters
-    ----------
-    size, filled : (H, W)
-        Of the picture, and of what it was filled up to at its lower and right border.
-
-    Returns
-    -------
-    (H', W') bool
-        Whether a pixel's centre is less than BORDER from the border of the picture.
-    """
-    found = np.ones(filled, dtype=bool)
-    found[BORDER : max(size[0] - BORDER, BORDER), BORDER : max(size[1] - BORDER, BORDER)] = False
-    return found
-
-
 def cells_of(pixels: npt.ArrayLike, cell: int) -> npt.NDArray[np.bool_]:
-    """Which cells are marked in half of their pixels or more.
+    """Which cells are marked in half of their pixels or more: those of a mask that count.
 
     Parameters
     ----------
@@ -262,30 +245,70 @@ def cells_of(pixels: npt.ArrayLike, cell: int) -> npt.NDArray[np.bool_]:
     return found
 
 
+def in_cells(evidence: npt.ArrayLike, witness: int) -> Array:
+    """What a witness on general features says, as `usual.near` and `usual.place` take it.
+
+    Parameters
+    ----------
+    evidence : (h, w), as `evidence` gives it
+    witness : int, its number there
+
+    Returns
+    -------
+    (H / 4, W / 4)
+        Of a Gaussian the logarithms of the distances, each of LEAST or more.
+    """
+    values = numbers("evidence", evidence, "(h, w)")
+    if witness < GAUSSIANS:
+        values = np.log(np.maximum(values, LEAST))
+    return usual.in_cells(values, GRIDS[witness])
+
+
+def beyond(evidence: npt.ArrayLike, usually: npt.ArrayLike, witness: int) -> Array:
+    """What a witness on general features says beyond what is usual at a place.
+
+    Parameters
+    ----------
+    evidence : (h, w), as `evidence` gives it
+    usually : (H / 4, W / 4), from `usual.usual`
+    witness : int, its number in `evidence`
+
+    Returns
+    -------
+    (h, w)
+        Of a Gaussian how many times as far as usual the features lie, of the head by how much its logit is greater.
+    """
+    values, expected = numbers("evidence", evidence, "(h, w)"), numbers("usually", usually, "(h, w)")
+    if witness < GAUSSIANS:
+        return np.asarray(values / usual.drawn(np.exp(expected), GRIDS[witness]))
+    return np.asarray(values - usual.drawn(expected, GRIDS[witness]))
+
+
 def joined(
     evidence: Sequence[npt.ArrayLike],
-    levels: Sequence[Sequence[npt.ArrayLike]],
-    rates: Sequence[Sequence[float]],
-    border: npt.ArrayLike,
+    usually: Sequence[npt.ArrayLike],
+    levels: Sequence[npt.ArrayLike],
+    rates: Sequence[float],
 ) -> Array:
     """The sum of the witnesses' surprises at each pixel.
 
     Parameters
     ----------
     evidence : of each witness (h, w), as `evidence` gives it
-    levels, rates : of each witness two, from `levels`
-        Of good pictures away from their borders, and near them.
-    border : (H, W) bool, from `at_border`
+    usually : of each (H / 4, W / 4), from `usual.usual`
+    levels, rates : of each, from `levels` of what it says of good pictures beyond what is usual
 
     Returns
     -------
     (H, W), 0 or more
         Of independent witnesses it is Fisher's statistic -2 (ln p_1 + ln p_2 + ...) divided by 2 ln 10.
     """
-    each = []
-    for values, good, rate, cell in zip(evidence, levels, rates, GRIDS):
-        away, near = (surprise(values, *law) for law in zip(good, rate, strict=True))
-        each.append(drawn(np.where(cells_of(border, cell), near, away), cell))
+    each = [
+        drawn(surprise(beyond(values, expected, witness), good, rate), GRIDS[witness])
+        for witness, (values, expected, good, rate) in enumerate(
+            zip(evidence, usually, levels, rates, strict=True)
+        )
+    ]
     return np.asarray(np.sum(each, axis=0))
 
 

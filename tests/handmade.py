@@ -14,6 +14,7 @@ from fmrnet.config import Config, preset
 from fmrnet.engines.graph_engine import GraphEngine
 from fmrnet.inspection.calibration import calibrate
 from fmrnet.inspection.inspector import Inspector
+from fmrnet.usual import BANDS
 
 CONFIG: Config = dataclasses.replace(preset("instant"), image_channels=1)
 SHADE, OPERATIONS = 0.47, {"patch": 1_500_000_000, "pixel": 2_500_000_000}
@@ -27,7 +28,8 @@ def graphs() -> dict[str, Graph]:
         node("Abs", ["off"], ["far"]),
         node("Div", ["far", "unit"], ["all"]),
         node("Mul", ["all", "inside"], ["counted"]),
-        node("Mul", ["border", "hardly"], ["there"]),  # runtimes drop an input that nothing reads
+        node("ReduceSum", ["usual"], ["usually"], keepdims=0),
+        node("Mul", ["usually", "hardly"], ["there"]),  # runtimes drop an input that nothing reads
         node("Add", ["counted", "there"], ["each"]),
         node("Squeeze", ["each", "first_two"], ["surprise"]),
         node("MaxPool", ["each"], ["worst"], **patches),
@@ -47,7 +49,7 @@ def graphs() -> dict[str, Graph]:
     of_glance = axes | {"shade": np.float32(SHADE), "unit": np.float32(0.05), "hardly": np.float32(1e-30)}
     of_fuse = {"half": np.float32(6), "none": np.zeros(0, np.float32)}
     size = ["height", "width"]
-    picture = {"picture": [1, 1, *size], "inside": size, "border": size}
+    picture = {"picture": [1, 1, *size], "inside": size, "usual": [2, "down", "across"]}
     surprise = {"surprise": ["height", "width"]}
     maps = {"map": [None, None], "evidence": [None, None], "readings": [None]}
     seen = {"readings": [None] * 3, "typical": [], "surprise": [None, None]}
@@ -73,7 +75,11 @@ def _graph(
 
 def make_inspector() -> Inspector:
     """Calibrated on pictures of `ground`, on onnxruntime."""
-    weights = {"general.surprise.rate": np.ones(2, np.float32)}
+    weights = {
+        "general.surprise.rate": np.ones(2, np.float32),
+        "general.near": np.zeros((2, BANDS), np.float32),
+        "general.place": np.zeros((2, 0, 0), np.float32),
+    }
     content = Artifact(CONFIG, {}, {}, weights, graphs())
     engine = GraphEngine(content, "onnxruntime")
     good = [(f"{seed}.png", ground(seed=seed)[None].astype(np.float32) / 255) for seed in range(5)]

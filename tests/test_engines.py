@@ -17,6 +17,7 @@ from fmrnet.engines.graph_engine import GraphEngine, inputs_of
 from fmrnet.engines.torch_engine import TorchEngine
 from fmrnet.errors import ArtifactError, ConfigError
 from fmrnet.network.weights import arrays
+from fmrnet.usual import BANDS
 
 INSTANT = dataclasses.replace(preset("instant"), image_channels=1)
 DENSE = dataclasses.replace(CONFIG, mixing="dense")  # which no graphs do
@@ -35,6 +36,15 @@ def engine():
 @pytest.fixture
 def content(engine):
     return torch_engine.content_of(engine)
+
+
+def of_instant(content: Artifact) -> Artifact:
+    """The same as a model of other settings, which knows what is usual."""
+    known = {
+        "general.near": np.zeros((2, BANDS), np.float32),
+        "general.place": np.zeros((2, 0, 0), np.float32),
+    }
+    return dataclasses.replace(content, config=INSTANT, weights={**content.weights, **known})
 
 
 def with_graphs(content: Artifact, *names: str) -> Artifact:
@@ -318,8 +328,8 @@ def test_load_takes_an_engine_and_names_the_file(tmp_path, content):
 
 def test_inputs_of_graphs_are_what_the_settings_need():
     general = dataclasses.replace(INSTANT, iterations=(1, 1, 1))
-    assert inputs_of(INSTANT) == {"glance": ("picture", "inside", "border"), "fuse": ("surprise",)}
-    assert inputs_of(general)["fuse"] == ("picture", "background", "surprise", "inside", "border")
+    assert inputs_of(INSTANT) == {"glance": ("picture", "inside", "usual"), "fuse": ("surprise",)}
+    assert inputs_of(general)["fuse"] == ("picture", "background", "surprise", "inside", "usual")
     assert inputs_of(general)["restore"] == ("picture",)
 
 
@@ -368,7 +378,7 @@ def double(graphs):
 
 def test_an_engine_on_graphs_fills_passes_on_what_it_keeps_and_cuts(content, monkeypatch):
     """With the network's own parts in the place of its graphs, it finds what PyTorch finds."""
-    instant = dataclasses.replace(content, config=INSTANT)
+    instant = of_instant(content)
     calls = []
 
     def glance(arrays_):
@@ -384,14 +394,14 @@ def test_an_engine_on_graphs_fills_passes_on_what_it_keeps_and_cuts(content, mon
     monkeypatch.setitem(
         runtimes.RUNTIMES,
         "onnxruntime",
-        double({("picture", "inside", "border"): glance, ("surprise",): fuse}),
+        double({("picture", "inside", "usual"): glance, ("surprise",): fuse}),
     )
     engine = GraphEngine(with_graphs(instant, *inputs_of(INSTANT)), "onnxruntime")
     given = picture()
     seen = engine.glance(given)
     found = engine.compare(seen)
     assert calls == [
-        ("glance", {"picture": (1, 1, 96, 96), "inside": (96, 96), "border": (96, 96)}),
+        ("glance", {"picture": (1, 1, 96, 96), "inside": (96, 96), "usual": (2, 24, 24)}),
         ("fuse", {"surprise": (96, 96)}),
     ]
     assert seen.typical == 3.0
@@ -404,7 +414,7 @@ def test_an_engine_on_graphs_fills_passes_on_what_it_keeps_and_cuts(content, mon
 def test_a_graph_that_gives_something_else_is_refused(content, monkeypatch):
     monkeypatch.setattr(graph_engine, "with_weights", lambda template, names, weights: template)
     monkeypatch.setitem(runtimes.RUNTIMES, "onnxruntime", lambda stored, inputs: lambda arrays_: [])
-    instant = with_graphs(dataclasses.replace(content, config=INSTANT), *inputs_of(INSTANT))
+    instant = with_graphs(of_instant(content), *inputs_of(INSTANT))
     with pytest.raises(ArtifactError, match="the graph glance gives 0 arrays: expected 3"):
         GraphEngine(instant, "onnxruntime").glance(picture())
 
@@ -419,12 +429,10 @@ def test_a_graph_is_made_when_it_is_first_needed(content, monkeypatch):
 
     monkeypatch.setattr(graph_engine, "with_weights", lambda template, names, weights: template)
     monkeypatch.setitem(runtimes.RUNTIMES, "onnxruntime", make)
-    engine = GraphEngine(
-        with_graphs(dataclasses.replace(content, config=INSTANT), *inputs_of(INSTANT)), "onnxruntime"
-    )
+    engine = GraphEngine(with_graphs(of_instant(content), *inputs_of(INSTANT)), "onnxruntime")
     engine.glance(picture())
     engine.glance(picture())
-    assert made == [("picture", "inside", "border")]
+    assert made == [("picture", "inside", "usual")]
 
 
 @pytest.mark.parametrize(

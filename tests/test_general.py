@@ -14,7 +14,6 @@ from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from fmrnet.config import preset
-from fmrnet.engines.engine import at_border
 from fmrnet.learning.general_training import load_weights
 from fmrnet.network import backbone, general
 from fmrnet.reference import backbone as backbone_oracle
@@ -102,20 +101,17 @@ def test_witnesses_agree_with_oracle_in_float64(seed, height, width, channels, h
     for one, right in zip(found, expected, strict=True):
         agree(one[0], right)
     levels, rates = [], []
+    usually = generator.normal(size=(3, height // 4, width // 4))
     for number, values in enumerate(expected):
-        low, high = np.quantile(values, [0.1, 0.8])
-        levels.append(np.sort(generator.uniform(low, high, (2, general.LEVELS))))
-        rates.append(generator.uniform(0.1, 1, 2) * (high - low))
-        for law in range(2):
-            there = law * network.witnesses + number
-            network.surprise.levels[there] = torch.from_numpy(levels[-1][law])
-            network.surprise.rate[there] = rates[-1][law]
-    size = height - generator.integers(32), width - generator.integers(32)
-    border = oracle.at_border(size, (height, width))
-    assert np.array_equal(border, at_border(size, (height, width)))
+        low, high = np.quantile(oracle.beyond(values, usually[number], number), [0.1, 0.8])
+        levels.append(np.sort(generator.uniform(low, high, general.LEVELS)))
+        rates.append(generator.uniform(0.1, 1) * (high - low))
+        network.surprise.levels[number] = torch.from_numpy(levels[-1])
+        network.surprise.rate[number] = rates[-1]
+    given_ = np.concatenate((np.exp(usually[:2]), usually[2:]))
     agree(
-        network.joined(network.surprises(found, torch.from_numpy(border).double()))[0],
-        oracle.joined(expected, levels, rates, border),
+        network.joined(network.surprises(found, torch.from_numpy(given_)))[0],
+        oracle.joined(expected, usually[: len(expected)], levels, rates),
     )
 
 
@@ -153,6 +149,18 @@ def test_drawn_agrees_with_oracle_and_scipy(seed, size, cell):
     agree(general.drawn(torch.from_numpy(values)[None], cell)[0], found)
     zoomed = scipy.ndimage.zoom(values, cell, order=1, mode="nearest", grid_mode=True)
     np.testing.assert_allclose(found, zoomed, atol=1e-12)
+
+
+@given(seed=seeds, size=st.tuples(*[st.integers(1, 5)] * 2), cell=st.sampled_from(general.GRIDS))
+def test_cells_that_count_are_the_oracles(seed, size, cell):
+    generator = np.random.default_rng(seed)
+    pixels = generator.random((size[0] * cell, size[1] * cell)) < np.kron(
+        generator.random(size), np.ones((cell, cell))
+    )
+    pixels[:cell, : cell // 2], pixels[:cell, cell // 2 : cell] = True, False  # half of them count
+    found = general.cells_of(torch.from_numpy(pixels).float(), cell).numpy()
+    assert np.array_equal(found, oracle.cells_of(pixels, cell))
+    assert found[0, 0]
 
 
 @settings(max_examples=20)
@@ -304,10 +312,11 @@ def test_the_sum_is_fishers_statistic():
     for row in values:
         fisher = scipy.stats.combine_pvalues(1 - row, method="fisher")
         maps = [torch.from_numpy(one)[None] for one in maps_of(row)]
-        found = network.joined(network.surprises(maps, torch.ones(16, 16, dtype=torch.double)))
+        nothing = torch.tensor([1, 1, 0], dtype=torch.double)[:, None, None].expand(3, 4, 4)
+        found = network.joined(network.surprises(maps, nothing))
         assert found.shape == (1, 16, 16)
         assert torch.allclose(2 * math.log(10) * found, torch.tensor(fisher.statistic), rtol=1e-9)
-        expected = oracle.joined(maps_of(row), [[exact] * 2] * 3, [[1.0] * 2] * 3, np.ones((16, 16)))
+        expected = oracle.joined(maps_of(row), np.zeros((3, 4, 4)), [exact] * 3, [1.0] * 3)
         np.testing.assert_allclose(found[0], expected, rtol=1e-9)
         tails.append(fisher.pvalue)
     assert scipy.stats.kstest(tails, "uniform").pvalue > 0.01

@@ -21,8 +21,8 @@ from fmrnet.learning import general_training
 from fmrnet.learning.checkpoint import checkpoint_path
 from fmrnet.learning.training import Interrupted
 from fmrnet.network.backbone import Backbone
-from fmrnet.network.general import cells_of
 from fmrnet.reference import general as oracle
+from fmrnet.reference import usual as oracle_usual
 
 BOTH = replace(TINY, general=True, head_iterations=4)
 ALONE = replace(TINY, general=True, iterations=(0, 0, 0))
@@ -70,11 +70,12 @@ def test_the_map_is_the_sum_of_every_witness(both, good):
     seen = background.glance(model, picture)
     restored = background.restore(model, background.encode(model, picture))
     beyond, alarms = background.map_and_alarm(model, picture, restored)
-    border = background.border_of(picture, None)
+    usually = background.usual_of(model, picture)
 
     def surprise(witness, values):
-        cell = picture.shape[-1] // values.shape[-1]
-        return model.general.surprised(witness, values, cells_of(border, cell))
+        return model.general.surprised(witness, values.reshape(-1, *values.shape[-2:]), usually).reshape(
+            values.shape
+        )
 
     found = background.compare(model, seen)
     torch.testing.assert_close(
@@ -99,20 +100,16 @@ def test_the_map_is_the_sum_of_every_witness(both, good):
     assert seen.surprise.max() <= sum(part.max() for part in parts) + 1e-4
 
 
-def test_laws_near_the_border_are_of_what_lies_there(alone):
-    """Of few cells, as those of the coarse witness here, all of them stand in for either."""
+def test_laws_are_of_what_good_pictures_say_beyond_what_is_usual(alone):
     model = fmrnet.load(alone, "cpu", engine="torch").model
     picture = torch.rand(1, 120, 150, generator=torch.Generator().manual_seed(0))
     general_training.fit_surprise(model, [picture])
-    filled = model.filled(picture[None])
-    near = cells_of(torch.from_numpy(oracle.at_border((120, 150), (128, 160))).float(), 4)
-    fine, coarse = (values[0] for values in model.general.evidence(filled))
-    assert near.sum() > general_training.ENOUGH > coarse.numel()
-    laws = {0: fine[~near], 2: fine[near], 1: coarse.flatten(), 3: coarse.flatten()}
-    for number, values in laws.items():
-        levels, rate = oracle.levels(values.numpy())
-        np.testing.assert_allclose(model.general.surprise.levels[number], levels, rtol=1e-5)
-        assert model.general.surprise.rate[number].item() == pytest.approx(rate, rel=1e-3)
+    assert model.general.place.shape == (2, 0, 0)  # fewer than eight pictures
+    usually = oracle_usual.usual(model.general.near[0], None, (128, 160), (120, 150))
+    fine = model.general.evidence(model.filled(picture[None]))[0][0].numpy()
+    levels, rate = oracle.levels(oracle.beyond(fine, usually, 0))
+    np.testing.assert_allclose(model.general.surprise.levels[0], levels, rtol=1e-4)
+    assert model.general.surprise.rate[0].item() == pytest.approx(rate, rel=1e-3)
 
 
 @pytest.mark.parametrize("phase", ["fusion", "cells", "head", "features", "defects"])

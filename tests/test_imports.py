@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [  # of fmrnet/, from the ground up: a module imports from its own floor, its own room and those below
     {"errors"},
     {"extras"},
-    {"files", "config", "devices", "streams", "headroom", "terminal", "large"},
+    {"files", "config", "devices", "streams", "headroom", "terminal", "large", "usual"},
     {"progress"},
     {"_pixels"},
     {"_pillow", "_tiff", "_mask"},

@@ -15,8 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmrnet import config, fast, reference
-from fmrnet.engines import background, engine
+from fmrnet import config, fast, reference, usual
+from fmrnet.engines import background
 from fmrnet.fast import _textons_numba, _textons_triton
 from fmrnet.fast import fusion as fast_fusion
 from fmrnet.fast import learned_fusion as fast_learned_fusion
@@ -34,6 +34,7 @@ FUSION = "test_learned_fusion::test_agrees_with_oracle_in_float64"
 FEATURES = "test_general::test_features_agree_with_oracle_in_float64"
 PROMISES = "test_good_scores::test_surprises_and_p_values_are_the_oracles"
 WITNESSES = "test_general::test_witnesses_agree_with_oracle_in_float64"
+USUALLY = "test_usual::test_what_is_usual_at_a_place_is_the_oracles"
 COUNTS = "test_evaluation::test_counts_give_the_oracles_figures"
 
 # The oracle's function: its twin, and the test that compares the two.
@@ -94,8 +95,17 @@ TWINS = {
     "general.levels": ("general.Surprise", "test_general::test_surprise_agrees_with_oracle"),
     "general.surprise": ("general.Surprise", "test_general::test_surprise_agrees_with_oracle"),
     "general.drawn": ("general.drawn", "test_general::test_drawn_agrees_with_oracle_and_scipy"),
-    "general.at_border": ("engines.engine.at_border", WITNESSES),
-    "general.cells_of": ("general.cells_of", WITNESSES),
+    "general.in_cells": ("general.in_cells", "test_usual::test_maps_in_cells_are_the_oracles"),
+    "general.beyond": ("general.beyond", WITNESSES),
+    "usual.bands": ("usual.bands", USUALLY),
+    "usual.alike": ("usual.alike", USUALLY),
+    "usual.resized": ("usual.resized", USUALLY),
+    "usual.usual": ("usual.Usual", USUALLY),
+    "usual.near": ("general_training.fit_usual", "test_usual::test_what_is_usual_is_the_oracles"),
+    "usual.place": ("general_training.fit_usual", "test_usual::test_what_is_usual_is_the_oracles"),
+    "general.cells_of": ("general.cells_of", "test_general::test_cells_that_count_are_the_oracles"),
+    "usual.in_cells": ("general.in_cells", "test_usual::test_maps_in_cells_are_the_oracles"),
+    "usual.drawn": ("general.beyond", WITNESSES),
     "general.joined": ("general.General", WITNESSES),
     "losses.latent_loss": ("losses.latent_loss", "test_losses::test_latent_loss"),
     "losses.reconstruction_loss": (
@@ -444,19 +454,21 @@ def test_constants_of_the_learned_fusion_are_the_twins():
     assert oracles == {name: twins[name] for name in oracles}
 
 
-GENERAL_ORACLES = (reference.backbone, reference.general)
+GENERAL_ORACLES = (reference.backbone, reference.general, reference.usual)
 
 
 def test_constants_of_the_general_features_are_the_twins():
-    oracles, twins = constants(*GENERAL_ORACLES), constants(backbone, general)
+    oracles, twins = constants(*GENERAL_ORACLES), constants(backbone, general, usual)
     twins["NORM_EPS"] = general_training.NORM_EPS  # of the file; the convolutions hold the norms
-    twins["BORDER"] = engine.BORDER
-    assert len(oracles) == 13
+    twins["PICTURES"] = general_training.PICTURES
+    assert len(oracles) == 18
     assert twins.keys() - oracles.keys() == {
         "CHANNELS",
         "WIDTH",
-        "SLOPE",
-    }  # below; the head's width is its own
+        "SLOPE",  # below; the head's width is its own
+        "MOST_PLACES",  # bounds of what a file may hold
+        "GREATEST_LOG",
+    }
     assert oracles == {name: twins[name] for name in oracles}
     assert tuple(reference.backbone.STAGES[s][3] for s in reference.backbone.GIVEN) == backbone.CHANNELS
 

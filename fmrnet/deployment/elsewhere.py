@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fmrnet.config import Config
 from fmrnet.deployment.features import SCALES, pack
 from fmrnet.deployment.suspect import Box
-from fmrnet.engines.engine import Divided, Engine, Found, Seen, filled
+from fmrnet.engines.engine import Divided, Engine, Found, Part, Seen, filled
 from fmrnet.errors import ConfigError
 
 __all__ = ["DecoderElsewhere", "divided"]
@@ -56,9 +56,11 @@ class DecoderElsewhere:
         """The settings of the model."""
         return self._engine.config
 
-    def glance(self, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> Seen:
+    def glance(
+        self, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None, part: Part | None = None
+    ) -> Seen:
         """As `fmrnet.engines.engine.Engine`."""
-        return self._engine.glance(picture, inside)
+        return self._engine.glance(picture, inside, part)
 
     def compare(self, seen: Seen) -> Found:
         """As `fmrnet.engines.engine.Engine`, with the background from elsewhere."""

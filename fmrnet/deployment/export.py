@@ -12,23 +12,32 @@ from typing import TYPE_CHECKING, Any
 
 import fmrnet
 from fmrnet.config import Config
-from fmrnet.engines.engine import BORDER
 from fmrnet.engines.graph_engine import OPSET, inputs_of, outputs_of, whole
 from fmrnet.errors import ConfigError
 from fmrnet.files import as_json
 from fmrnet.inspection.calibration import PEAK
+from fmrnet.usual import ALIKE, BANDS, CELL, GAUSSIANS, Usual
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
 
     from fmrnet.inspection.inspector import Inspector
 
 __all__ = ["ABOUT", "FORMATS", "export"]
 
 ABOUT = "model.json"
-BORDERS = (
-    f"The input border is (H, W), too: 1 where a pixel's centre is less than {BORDER} pixels from the border of the "
-    "picture as it was before it was filled up, or beyond it, 0 elsewhere."
+USUAL = "usual.json"
+USUALLY = (
+    f"The input usual is (witnesses, H / {CELL}, W / {CELL}), what each witness usually says in each cell of "
+    f"{CELL} x {CELL} pixels. {USUAL} holds near, (witnesses, {BANDS}): take the number at the distance of the cell's "
+    "middle from the border of the picture as it was before it was filled up, in cells, rounded down, 0 beyond the "
+    f"border, {BANDS - 1} at most. To it place, (witnesses, rows, columns), is added if it is not empty and neither "
+    "rows nor columns differ from those of the picture before it was filled up, in cells, rounded up, by more than "
+    f"{ALIKE:.0%} of them: drawn to the picture's rows and columns, on straight lines between the middles of cells, "
+    "and in cells beyond these as in the last ones. "
+    f"Of the first {GAUSSIANS} witnesses the exponential is taken."
 )
 PATCHES = (
     "The graph glance takes patches, (N, C, side, side), picture.stride apart, the last of a row or column flush with "
@@ -79,6 +88,8 @@ def export(inspector: Inspector, to: str, folder: Path) -> list[Path]:
             write(whole(content, name), made / name)
         about = _about(inspector, to, suffix)
         (made / ABOUT).write_text(as_json(about, indent=2) + "\n")
+        if inspector.config.general:
+            (made / USUAL).write_text(as_json(_usual(content.weights)) + "\n")
     return sorted(folder.iterdir())
 
 
@@ -118,6 +129,11 @@ def _about(inspector: Inspector, to: str, suffix: str) -> dict[str, Any]:
     }
 
 
+def _usual(weights: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    known = Usual.of(weights)
+    return {"near": known.near.tolist(), "place": known.place.tolist()}
+
+
 def _how(config: Config) -> list[str]:
     """The use of all this, a sentence a step."""
     readings = "those of the graph fuse"
@@ -135,7 +151,7 @@ def _how(config: Config) -> list[str]:
         "If picture.region is given, cut its rectangle out before anything else; of a mask, inside says which of its "
         "pixels count, by the lengths of runs of 0 and 1, taking turns, along the rows of the rectangle. What lies "
         "beyond the border of the cut-out does not count then. Without a mask, inside is 1 everywhere.",
-        *(() if not config.general else (BORDERS,)),
+        *((USUALLY,) if config.general else ()),
         "Outputs come in the order given here, whatever the file calls them. Readings are (K, rows, columns), one of "
         "each patch of the picture, and each of the K has a threshold of its own.",
         "Level patch: the picture is defective if a reading of the graph glance is above its threshold in "

@@ -17,18 +17,18 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fmrnet import fast
-from fmrnet.engines.engine import BREADTH, DAMAGED, HALF, at_border
+from fmrnet.engines.engine import BREADTH, DAMAGED, HALF
 from fmrnet.errors import ArtifactError
 from fmrnet.network.general import GRIDS, cells_of
 from fmrnet.network.learned_fusion import alarm, beyond_good, learned_map
 from fmrnet.network.model import Features, FMRNet
+from fmrnet.usual import Usual
 
 __all__ = [
     "MODALITIES",
     "Comparison",
     "Encoded",
     "Glance",
-    "border_of",
     "compare",
     "decode",
     "encode",
@@ -41,6 +41,7 @@ __all__ = [
     "patch_means",
     "restore",
     "restore_crops",
+    "usual_of",
 ]
 
 MODALITIES = ("gms", "ssim", "residual")
@@ -85,8 +86,8 @@ class Glance:
         The sum of the surprises of all witnesses on general features.
     inside : Tensor, (H, W), or None
         1 where a pixel counts, else 0; None: all count.
-    size : (H, W), or None
-        Of the picture before it was filled; None: it was not.
+    usual : Tensor, (W, H / 4, W / 4), or None
+        What the witnesses usually say there, of a model with general features.
     """
 
     picture: Tensor
@@ -95,7 +96,7 @@ class Glance:
     encoded: Encoded | None
     surprise: Tensor | None
     inside: Tensor | None = None
-    size: tuple[int, int] | None = None
+    usual: Tensor | None = None
 
     @property
     def patch_scores(self) -> Tensor:
@@ -237,12 +238,13 @@ def glance(
     picture: Tensor,
     inside: Tensor | None = None,
     evidence: list[Tensor] | None = None,
-    size: tuple[int, int] | None = None,
+    usual: Tensor | None = None,
 ) -> Glance:
-    """What the early exit makes of a picture (C, H, W) in [0, 1], filled; `size` as of `Glance`.
+    """What the early exit makes of a picture (C, H, W) in [0, 1], filled.
 
     Where `inside`, (H, W), is 0, no surprise counts. A distance is that of a whole patch: it counts where half of the
-    patch or more is inside. `evidence` is that of `General`, where it is known.
+    patch or more is inside. `evidence` is that of `General`, where it is known; `usual` that of `Glance`, by
+    default of a picture that was not filled.
     """
     if model.general is None:
         encoded = encode(model, picture)
@@ -256,7 +258,9 @@ def glance(
         return Glance(picture, distances[None], typical, encoded, None, inside)
     if evidence is None:
         evidence = model.general.evidence(picture[None])
-    each = model.general.surprises(evidence, border_of(picture, size))
+    if usual is None:
+        usual = usual_of(model, picture)
+    each = model.general.surprises(evidence, usual)
     surprise = model.general.joined(each)[0]
     seen_by_coarse: Tensor | None = None
     if inside is not None:
@@ -267,14 +271,21 @@ def glance(
     typical = _median(evidence[COARSE], seen_by_coarse)
     side = model.config.patch_size
     readings = [patch_alarms(surprise, side), *_alone(each, side)]
-    return Glance(picture, torch.stack(readings), typical, None, surprise, inside, size)
+    return Glance(picture, torch.stack(readings), typical, None, surprise, inside, usual)
 
 
-def border_of(picture: Tensor, size: tuple[int, int] | None) -> Tensor:
-    """1 where a pixel of a filled picture (C, H, W) lies near the border of what has the size, else 0: (H, W)."""
-    height, width = picture.shape[1:]
-    found = at_border(size or (height, width), (height, width))
-    return torch.from_numpy(found).to(picture)
+def usual_of(
+    model: FMRNet, picture: Tensor, size: tuple[int, int] | None = None, corner: tuple[int, int] = (0, 0)
+) -> Tensor:
+    """What the witnesses of a model with general features usually say of a filled picture (C, H, W): (W, H / 4, W / 4).
+
+    `size` is that of the whole picture before it was filled, of which this is the part from `corner` on; by default
+    its own.
+    """
+    assert model.general is not None
+    filled = (picture.shape[1], picture.shape[2])
+    known = Usual(model.general.near.cpu().numpy(), model.general.place.cpu().numpy())
+    return torch.from_numpy(known.at(filled, size or filled, corner)).to(picture)
 
 
 def _alone(surprises: list[Tensor], size: int) -> Iterator[Tensor]:
@@ -317,9 +328,9 @@ def fuse(model: FMRNet, seen: Glance, background: Tensor | None) -> Comparison:
         return Comparison(mapped, found, patch_alarms(_counted(alarms, inside), size)[None])
     found, readings = surprise, picture.new_zeros(0)
     if own is not None:
-        border = border_of(picture, seen.size) > 0
+        assert seen.usual is not None
         mapped, alarms = (
-            model.general.surprised(model.general.own + number, values, border)
+            model.general.surprised(model.general.own + number, values[None], seen.usual)[0]
             for number, values in enumerate(own)
         )
         mapped, alarms = _counted(mapped, inside), _counted(alarms, inside)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from fmrnet.network.model import FMRNet
 
 __all__ = [
-    "BORDER",
     "BREADTH",
     "DAMAGED",
     "HALF",
@@ -33,9 +32,9 @@ __all__ = [
     "Found",
     "InParts",
     "OfNetwork",
+    "Part",
     "Seen",
     "all_readings",
-    "at_border",
     "decoded",
     "filled",
     "patches",
@@ -43,11 +42,26 @@ __all__ = [
     "unpainted",
 ]
 
-BORDER = 16  # pixels from the border of a picture, up to where it is judged by good pictures' borders
 HALF = 6.0  # sum of the surprises, where the map is 1/2
 BREADTH = 4.0  # of its slope there: few pixels are to come so near to 1 that they cannot be told apart
 
 DAMAGED = "the model gives no number for this picture: its weights are damaged; train it again"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where in a picture a part of it lies: what is usual there is not what is usual in the middle of a picture.
+
+    Attributes
+    ----------
+    size : (H, W)
+        Of the whole picture, before it is filled up.
+    corner : (row, column)
+        Of the part's first pixel: multiples of `fmrnet.usual.CELL`.
+    """
+
+    size: tuple[int, int]
+    corner: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,8 @@ class Seen:
         What the engine needs to go on with `compare`.
     inside : (H, W) bool, or None
         Which pixels of the picture count; None: all.
+    part : Part, or None
+        Of which picture this is a part; None: it is a whole one.
     """
 
     picture: NDArray[np.float32]
@@ -74,6 +90,7 @@ class Seen:
     typical: float
     kept: Any = None
     inside: NDArray[np.bool_] | None = None
+    part: Part | None = None
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.readings).all() and np.isfinite(self.typical)):
@@ -118,10 +135,13 @@ class Engine(Protocol):
     def config(self) -> Config:
         """The settings of the model."""
 
-    def glance(self, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> Seen:
+    def glance(
+        self, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None, part: Part | None = None
+    ) -> Seen:
         """What the early exit sees of a picture (C, H, W) in [0, 1]; ArtifactError if something is not finite.
 
-        What lies outside of the mask `inside`, (H, W), does not count.
+        What lies outside of the mask `inside`, (H, W), does not count. `part` says of which picture it is a part, if
+        it is no whole one.
         """
 
     def compare(self, seen: Seen) -> Found:
@@ -148,6 +168,7 @@ class InParts(Engine, Protocol):
         typical: float,
         surprise: NDArray[np.float32] | None,
         inside: NDArray[np.bool_] | None = None,
+        part: Part | None = None,
     ) -> Seen:
         """What `glance` gave of a picture, from what is known of it: its surprise as `surprise` gives it."""
 
@@ -200,22 +221,6 @@ def filled(picture: NDArray[np.float32], multiple: int) -> NDArray[np.float32]:
     """A picture (C, H, W), mirrored at its lower and right border as `FMRNet.filled` does it: (C, H', W')."""
     missing = [(0, -side % multiple) for side in picture.shape[1:]]
     return np.pad(picture, ((0, 0), *missing), mode="reflect")
-
-
-def at_border(size: tuple[int, int], filled: tuple[int, int]) -> NDArray[np.bool_]:
-    """Which pixels of a picture, as it is filled up, lie less than BORDER from its border, or beyond it: (H', W').
-
-    There the pretrained network sees zeros beside the picture, and often a part ends: good pictures are loud there.
-
-    >>> at_border((100, 90), (128, 96)).sum(), (~at_border((100, 90), (128, 96))).sum() == 68 * 58
-    (np.int64(8344), np.True_)
-    """
-    rows, columns = (
-        np.minimum(np.arange(there) + 0.5, length - np.arange(there) - 0.5) < BORDER
-        for length, there in zip(size, filled, strict=True)
-    )
-    found: NDArray[np.bool_] = rows[:, None] | columns
-    return found
 
 
 def all_readings(config: Config, seen: NDArray[np.float32], own: NDArray[np.float32]) -> NDArray[np.float32]:

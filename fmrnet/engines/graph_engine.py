@@ -1,13 +1,13 @@
 """The engine that runs the graphs of a model file, without PyTorch.
 
-    glance   picture, inside, border -> readings, typical, surprise
+    glance   picture, inside, usual -> readings, typical, surprise
     restore  picture -> background
-    fuse     picture, background, surprise, inside, border -> anomaly map, evidence, readings
+    fuse     picture, background, surprise, inside, usual -> anomaly map, evidence, readings
 
-`inside` is 1 where a pixel counts and 0 elsewhere, `border` is 1 near the border of the picture, see
-`fmrnet.engines.engine.at_border`. A model without a generator has no `restore`, and its `fuse` takes the surprise
-alone. Without general features a picture is cut into patches beforehand: then `glance` gives their distances to memory
-and the encoder's maps, `restore` the backgrounds of such maps, and there is neither surprise nor `border`.
+`inside` is 1 where a pixel counts and 0 elsewhere, `usual` what the witnesses usually say there (`fmrnet.usual`). A
+model without a generator has no `restore`, and its `fuse` takes the surprise alone. Without general features a picture
+is cut into patches beforehand: then `glance` gives their distances to memory and the encoder's maps, `restore` the
+backgrounds of such maps, and there is neither surprise nor `usual`.
 `fmrnet.engines.graphs` makes them.
 """
 
@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 
 from fmrnet.artifact import Artifact
 from fmrnet.config import Config
-from fmrnet.engines.engine import Found, Seen, all_readings, at_border, filled
+from fmrnet.engines.engine import Found, Part, Seen, all_readings, filled
 from fmrnet.engines.onnx_bytes import with_weights
 from fmrnet.engines.patches import corners, cut, laid
 from fmrnet.engines.runtimes import ANEW, RUNTIMES, Graph
 from fmrnet.errors import ArtifactError, shown
+from fmrnet.usual import Usual
 
 __all__ = ["OPSET", "OUTPUTS", "GraphEngine", "inputs_of", "outputs_of", "whole", "why_no_graphs"]
 
@@ -44,11 +45,11 @@ def inputs_of(config: Config) -> dict[str, tuple[str, ...]]:
     if not config.general:
         return {"glance": ("patches",), "restore": MAPS, "fuse": ("picture", "background", "inside")}
     if not config.generator:
-        return {"glance": ("picture", "inside", "border"), "fuse": ("surprise",)}
+        return {"glance": ("picture", "inside", "usual"), "fuse": ("surprise",)}
     return {
-        "glance": ("picture", "inside", "border"),
+        "glance": ("picture", "inside", "usual"),
         "restore": ("picture",),
-        "fuse": ("picture", "background", "surprise", "inside", "border"),
+        "fuse": ("picture", "background", "surprise", "inside", "usual"),
     }
 
 
@@ -109,11 +110,14 @@ class GraphEngine:
         self._make = RUNTIMES[runtime]
         self._content = content
         self._graphs: dict[str, Graph] = {}
+        self._usual = Usual.of(content.weights) if self.config.general else None
         self._graph("glance")
 
-    def glance(self, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> Seen:
+    def glance(
+        self, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None, part: Part | None = None
+    ) -> Seen:
         """As `fmrnet.engines.engine.Engine`."""
-        known = self._known(picture, inside)
+        known = self._known(picture, inside, part)
         if not self.config.general:
             whole = known["picture"]
             places, rows = self._places(whole)
@@ -126,9 +130,9 @@ class GraphEngine:
             shares = cut(known["inside"][None], places, self.config.patch_size).mean((1, 2, 3))
             counts = shares >= 0.5
             typical = float(np.median(distances[counts])) if counts.any() else np.inf
-            return Seen(picture, (distances * counts).reshape(1, rows, -1), typical, known, inside)
+            return Seen(picture, (distances * counts).reshape(1, rows, -1), typical, known, inside, part)
         readings, middle, known["surprise"] = self._run("glance", known)
-        return Seen(picture, readings, float(middle), known, inside)
+        return Seen(picture, readings, float(middle), known, inside, part)
 
     def compare(self, seen: Seen) -> Found:
         """As `fmrnet.engines.engine.Engine`."""
@@ -154,12 +158,13 @@ class GraphEngine:
         typical: float,
         surprise: NDArray[np.float32] | None,
         inside: NDArray[np.bool_] | None = None,
+        part: Part | None = None,
     ) -> Seen:
         """As `fmrnet.engines.engine.InParts`."""
-        known = self._known(picture, inside)
+        known = self._known(picture, inside, part)
         if surprise is not None:
             known["surprise"] = np.ascontiguousarray(surprise)
-        return Seen(picture, readings, typical, known, inside)
+        return Seen(picture, readings, typical, known, inside, part)
 
     def surprise(self, seen: Seen) -> NDArray[np.float32]:
         """As `fmrnet.engines.engine.InParts`."""
@@ -221,14 +226,15 @@ class GraphEngine:
         return self._graphs[name]
 
     def _known(
-        self, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None
+        self, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None, part: Part | None = None
     ) -> dict[str, NDArray[np.float32]]:
-        """A picture, filled, and which of its pixels count."""
+        """A picture, filled, which of its pixels count, and what is usual there."""
         whole = self._filled(picture)
-        size = whole.shape[2:]
+        _, _, *size = whole.shape
         known = {"picture": whole, "inside": np.ones(size, np.float32)}
-        if self.config.general:
-            known["border"] = at_border(picture.shape[1:], size).astype(np.float32)
+        if self._usual is not None:
+            part = part or Part((picture.shape[1], picture.shape[2]), (0, 0))
+            known["usual"] = self._usual.at((size[0], size[1]), part.size, part.corner)
         if inside is not None:  # what the picture was filled up with does not count either
             known["inside"][:] = 0
             known["inside"][: inside.shape[0], : inside.shape[1]] = inside

@@ -25,6 +25,8 @@ from fmrnet.fast.fusion import C0, C1, C2, SIGMA, WINDOW, gaussian
 from fmrnet.fast.learned_fusion import FLOOR, LIGHT_LEAST, LIGHT_RADIUS, LIGHT_SIGMA
 from fmrnet.network import backbone, learned_fusion
 from fmrnet.network.general import GRIDS, LEVELS, TAIL
+from fmrnet.usual import CELL as PLACE
+from fmrnet.usual import GAUSSIANS
 
 __all__ = ["graphs"]
 
@@ -35,7 +37,7 @@ SHAPES: dict[str, tuple[int | str | None, ...]] = {  # None: channels
     "background": (1, None, "height", "width"),
     "surprise": ("height", "width"),
     "inside": ("height", "width"),
-    "border": ("height", "width"),
+    "usual": ("witnesses", "cells_down", "cells_across"),
 }
 
 
@@ -84,9 +86,9 @@ def _graph(
 
 def _glance(g: Builder, config: Config, given: dict[str, Value]) -> tuple[Value, ...]:
     evidence = _evidence(g, config, given["picture"])
-    inside, border = (g.raised(given[name], 0, 1) for name in ("inside", "border"))
+    inside, usual = g.raised(given["inside"], 0, 1), g.raised(given["usual"], 0)
     each = [  # (1, 1, h, w)
-        _surprise(g, config, number, values, _cells(g, border, cell))
+        _surprise(g, number, _beyond(g, number, values, usual, cell))
         for number, (values, cell) in enumerate(zip(evidence, GRIDS))
     ]
     surprise = g.op("Mul", g.op("Sum", *(g.enlarged(one, cell) for one, cell in zip(each, GRIDS))), inside)
@@ -174,33 +176,40 @@ def _cells(g: Builder, pixels: Value, cell: int) -> Value:
     return g.op("GreaterOrEqual", g.averaged(pixels, cell), g.constant(0.5))
 
 
-def _surprise(g: Builder, config: Config, witness: int, values: Value, border: Value) -> Value:
-    """As `fmrnet.network.general.General.surprised`, of values and bool of one shape."""
-    shape, values, border = g.op("Shape", values), g.reshaped(values, -1), g.reshaped(border, -1)
-    witnesses = (3 if config.head_iterations else 2) + 2 * config.generator
-    laws = g.constant([witness, witnesses + witness], np.int64)  # inside, and near the border
-    levels, rates = (
-        g.reshaped(g.op("Gather", g.weight(f"general.surprise.{part}"), laws), -1)
-        for part in ("levels", "rate")
+def _beyond(g: Builder, witness: int, values: Value, usual: Value, cell: int) -> Value:
+    """As `fmrnet.network.general.beyond`, of values (1, 1, h, w) and what is usual, (1, witnesses, H / 4, W / 4)."""
+    there = g.cut(usual, [witness], [witness + 1], [1])
+    if cell > PLACE:
+        there = g.averaged(there, cell // PLACE)
+    elif cell < PLACE:
+        there = g.enlarged(there, PLACE // cell)
+    return g.op("Div" if witness < GAUSSIANS else "Sub", values, there)
+
+
+def _surprise(g: Builder, witness: int, values: Value) -> Value:
+    """As `fmrnet.network.general.Surprise`, of values of any shape."""
+    shape, values = g.op("Shape", values), g.reshaped(values, -1)
+    number = g.constant(witness, np.int64)
+    levels, rate = (
+        g.op("Gather", g.weight(f"general.surprise.{part}"), number) for part in ("levels", "rate")
     )
-    first = g.op("Where", border, g.constant(LEVELS, np.int32), g.constant(0, np.int32))
-    place, step = first, LEVELS // 2
+    count, step = None, LEVELS // 2
     while step:  # how many of the levels lie below each value; ONNX has no search
-        low = g.op("GatherElements", levels, g.op("Add", place, g.constant(step - 1, np.int32)))
+        seen = g.cut(levels, [step - 1], [0], [0])
+        low = g.cut(seen, [0], [1], [0]) if count is None else g.op("GatherElements", seen, count)
         here = g.op("Where", g.op("Less", low, values), g.constant(step, np.int32), g.constant(0, np.int32))
-        place = g.op("Add", place, here)
+        count = here if count is None else g.op("Add", count, here)
         step //= 2
-    one = g.constant(1, np.int32)
-    above = g.op("Max", place, g.op("Add", first, one))  # no more than LEVELS - 1 are ever counted
-    before = g.op("Sub", above, one)
+    assert count is not None
+    above = g.op("Max", count, g.constant(1, np.int32))  # no more than LEVELS - 1 are ever counted
+    before = g.op("Sub", above, g.constant(1, np.int32))
     low = g.op("GatherElements", levels, before)
     apart = g.op("Sub", g.op("GatherElements", levels, above), low)
     part = g.op("Div", g.op("Sub", values, low), g.clipped(apart, 1e-30, None))
     part = g.clipped(g.op("Where", g.op("Greater", apart, g.constant(0)), part, g.constant(0)), 0.0, 1.0)
-    rank = g.op("Add", g.op("Cast", g.op("Sub", before, first), to=ir.DataType.FLOAT), part)
+    rank = g.op("Add", g.op("Cast", before, to=ir.DataType.FLOAT), part)
     share = g.mapped(g.op("Log", g.mapped(rank, -TAIL / (LEVELS - 1), 1.0)), -1 / math.log(10))
-    last = g.op("GatherElements", levels, g.op("Add", first, g.constant(LEVELS - 1, np.int32)))
-    rate = g.op("Where", border, g.cut(rates, [1], [2], [0]), g.cut(rates, [0], [1], [0]))
+    last = g.cut(levels, [LEVELS - 1], [0], [0])
     fall = g.mapped(rate, math.log(10))
     beyond = g.mapped(g.op("Div", g.op("Sub", values, last), fall), 1.0, -math.log10(1 - TAIL))
     return g.op("Reshape", g.op("Where", g.op("Greater", values, last), beyond, share), shape)
@@ -415,10 +424,10 @@ def _fuse(g: Builder, config: Config, given: dict[str, Value]) -> tuple[Value, .
         )
     scores = _standard_scores(g, config, given["picture"], given["background"])
     first = 3 if config.head_iterations else 2
-    inside, border = (g.raised(given[name], 0, 1) for name in ("inside", "border"))
-    near = g.op("Greater", border, g.constant(0))
+    inside, usual = g.raised(given["inside"], 0, 1), g.raised(given["usual"], 0)
     mapped, alarms = (
-        _surprise(g, config, first + number, values, near) for number, values in enumerate(_own(g, *scores))
+        _surprise(g, first + number, _beyond(g, first + number, values, usual, 1))
+        for number, values in enumerate(_own(g, *scores))
     )
     mapped, alarms = (g.op("Mul", one, inside) for one in (mapped, alarms))
     found = g.flat(g.op("Add", surprise, mapped), 0, 1)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fmrnet import large
 from fmrnet.config import Config
-from fmrnet.engines.engine import Engine, Found, InParts, Seen, patches, readings_of, unpainted
+from fmrnet.engines.engine import Engine, Found, InParts, Part, Seen, patches, readings_of, unpainted
 
 __all__ = ["PIXELS", "Box", "compare", "glance", "restore"]
 
@@ -61,7 +61,7 @@ def glance(engine: Engine, picture: NDArray[np.float32], inside: NDArray[np.bool
     surprise = large.empty(size, np.float32) if config.general else None
     typical = []
     for core, box in _tiles(picture, engine, around, LARGE_GLANCED):
-        seen = engine.glance(np.ascontiguousarray(picture[:, *box]))
+        seen = engine.glance(np.ascontiguousarray(picture[:, *box]), None, _where(picture, None, box))
         readings = readings or _Readings(len(seen.readings), size, config.patch_size, step)
         readings.place(seen.readings, core, box)
         typical.append((seen.typical, _area(core)))
@@ -133,7 +133,14 @@ def _part(engine: InParts, seen: Seen, surprise: NDArray[np.float32] | None, box
         seen.typical,
         None if surprise is None else surprise[box],
         None if seen.inside is None else seen.inside[box],
+        _where(seen.picture, seen.part, box),
     )
+
+
+def _where(picture: NDArray[np.float32], part: Part | None, box: Box) -> Part:
+    """Where a box of a picture lies, which may be a part of another one itself."""
+    part = part or Part((picture.shape[1], picture.shape[2]), (0, 0))
+    return Part(part.size, (part.corner[0] + box[0].start, part.corner[1] + box[1].start))
 
 
 class _Readings:

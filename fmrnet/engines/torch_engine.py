@@ -17,7 +17,7 @@ from fmrnet import devices, fast
 from fmrnet.artifact import Artifact
 from fmrnet.config import Config
 from fmrnet.engines import background
-from fmrnet.engines.engine import Engine, Found, Seen, all_readings
+from fmrnet.engines.engine import Engine, Found, Part, Seen, all_readings
 from fmrnet.engines.graph_engine import OPSET, GraphEngine, why_no_graphs
 from fmrnet.engines.meeting import Meeting
 from fmrnet.engines.probes import answers, difference, pictures
@@ -88,7 +88,9 @@ class TorchEngine:
         """Device and release of PyTorch, such as "NVIDIA H100, torch 2.13.0"."""
         return f"{devices.describe(self.device)}, torch {torch.__version__}"
 
-    def glance(self, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> Seen:
+    def glance(
+        self, picture: NDArray[np.float32], inside: NDArray[np.bool_] | None = None, part: Part | None = None
+    ) -> Seen:
         """As `fmrnet.engines.engine.Engine`."""
         filled = self._filled(picture)
         seen = background.glance(
@@ -96,9 +98,9 @@ class TorchEngine:
             filled,
             None if inside is None else self._counting(inside, filled),
             self._evidence(filled) if self._evidence else None,
-            (picture.shape[1], picture.shape[2]),
+            self._usual(picture, filled, part),
         )
-        return Seen(picture, _array(seen.readings), seen.typical.item(), seen, inside)
+        return Seen(picture, _array(seen.readings), seen.typical.item(), seen, inside, part)
 
     def compare(self, seen: Seen) -> Found:
         """As `fmrnet.engines.engine.Engine`."""
@@ -129,6 +131,7 @@ class TorchEngine:
         typical: float,
         surprise: NDArray[np.float32] | None,
         inside: NDArray[np.bool_] | None = None,
+        part: Part | None = None,
     ) -> Seen:
         """As `fmrnet.engines.engine.InParts`."""
         filled = self._filled(picture)
@@ -139,9 +142,9 @@ class TorchEngine:
             None,
             None if surprise is None else torch.from_numpy(np.ascontiguousarray(surprise)).to(self.device),
             None if inside is None else self._counting(inside, filled),
-            (picture.shape[1], picture.shape[2]),
+            self._usual(picture, filled, part),
         )
-        return Seen(picture, readings, typical, kept, inside)
+        return Seen(picture, readings, typical, kept, inside, part)
 
     def surprise(self, seen: Seen) -> NDArray[np.float32]:
         """As `fmrnet.engines.engine.InParts`."""
@@ -171,6 +174,12 @@ class TorchEngine:
         whole = torch.zeros(filled.shape[1:], device=self.device)
         whole[: inside.shape[0], : inside.shape[1]] = torch.from_numpy(inside).to(self.device)
         return whole
+
+    def _usual(self, picture: NDArray[np.float32], filled: Tensor, part: Part | None) -> Tensor | None:
+        if self.model.general is None:
+            return None
+        part = part or Part((picture.shape[1], picture.shape[2]), (0, 0))
+        return background.usual_of(self.model, filled, part.size, part.corner)
 
     def _filled(self, picture: NDArray[np.float32]) -> Tensor:
         given = torch.from_numpy(np.ascontiguousarray(picture)).to(self.device)

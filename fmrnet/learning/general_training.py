@@ -6,19 +6,23 @@ Everything here is seen once by the frozen backbone; the head then learns from i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fmrnet import devices
+from fmrnet import devices, usual
 from fmrnet.engines import background
 from fmrnet.errors import ConfigError, FmrnetError
 from fmrnet.learning import data, fusion_training, losses, processes
 from fmrnet.network.backbone import Backbone, whole
-from fmrnet.network.general import GRIDS, cells_of
+from fmrnet.network.general import GRIDS, beyond, in_cells
 from fmrnet.network.learned_fusion import size_weights
 from fmrnet.network.model import FMRNet
 
@@ -29,6 +33,7 @@ __all__ = [
     "batches",
     "fit_gaussians",
     "fit_surprise",
+    "fit_usual",
     "load_weights",
     "make_crops",
     "update",
@@ -42,8 +47,10 @@ ROWS = 40_000  # features that the Gaussians rest on, of all good pictures toget
 CROPS = 1_600  # with synthetic defects, of which each step of the head sees BATCH
 BATCH = 12
 VALUES = 2**16  # of a good picture, evenly spaced in rank, that a witness's surprise is taken from
-ENOUGH = 256  # values that a law may rest on
+PICTURES = 8  # good ones alike, from which places are known
 CELL = GRIDS[2]
+
+Floats = NDArray[np.floating[Any]]
 
 
 def load_weights(backbone: Backbone) -> None:
@@ -164,28 +171,87 @@ def update(learner: nn.Module, optimiser: torch.optim.Optimizer, batch: CellCrop
 
 
 @torch.no_grad()
-def fit_surprise(model: FMRNet, good: Iterable[Tensor]) -> None:
-    """Take what every witness says of good pictures (C, H, W) that nothing was learnt from, and near their borders.
+def fit_usual(model: FMRNet, good: Iterable[Tensor], whole: bool) -> None:
+    """Take what every witness usually says of good pictures (C, H, W), at their borders and at each place.
 
-    Where fewer than ENOUGH values are known of the one or the other, all of them stand in.
+    Nothing is known of places unless PICTURES of them are alike in size, and `whole`: else they are parts of pictures.
     """
-    assert model.general is not None
-    values: list[list[tuple[Tensor, Tensor]]] = []
+    general = model.general
+    assert general is not None
+    sums, counts = np.zeros((general.witnesses, usual.BANDS)), np.zeros(usual.BANDS)
+    maps: list[Floats] = []  # (W, h, w), of pictures that may have places
+    sizes: list[tuple[int, int]] = []
     for picture in good:
         filled = model.filled(picture[None])
-        found = [one[0] for one in model.general.evidence(filled)]
-        border = background.border_of(filled[0], (picture.shape[1], picture.shape[2]))
-        near = [cells_of(border, cell) for cell in GRIDS[: len(found)]]
-        if model.config.generator:
-            restored = background.restore(model, background.encode(model, filled[0]))
-            found += background.map_and_alarm(model, filled[0], restored)
-            near += 2 * [border > 0]
-        values.append([(_ranked(one[~there]), _ranked(one[there])) for one, there in zip(found, near)])
+        found = torch.cat(
+            [
+                in_cells(number, values, filled.shape[-1] // values.shape[-1])
+                for number, values in enumerate(_evidence(model, filled))
+            ]
+        ).cpu()
+        size = (picture.shape[1], picture.shape[2])
+        there = usual.bands((filled.shape[2], filled.shape[3]), size).ravel()
+        counts += np.bincount(there, minlength=usual.BANDS)
+        for total, values in zip(sums, found, strict=True):
+            total += np.bincount(there, values.flatten().double(), minlength=usual.BANDS)
+        if math.prod(found.shape[1:]) <= usual.MOST_PLACES:
+            maps.append(found.numpy())
+            sizes.append(size)
+    near = np.where(counts > 0, sums / np.maximum(counts, 1), (sums.sum(1) / counts.sum())[:, None])
+    general.near.copy_(torch.from_numpy(near))
+    place = _places(maps, sizes, near) if whole else np.zeros((general.witnesses, 0, 0))
+    general.make_places(place.shape)
+    general.place.copy_(torch.from_numpy(place))
+
+
+def _places(maps: Sequence[Floats], sizes: Sequence[tuple[int, int]], near: NDArray[np.float64]) -> Floats:
+    """By how much each witness says more at each place, (W, h, w): as much of it as two halves of the pictures share.
+
+    From their maps (W, h, w) as they are filled up; empty if fewer than PICTURES of them are alike in size.
+    """
+    every = np.array([usual.cells(size) for size in sizes] or [(0, 0)])
+    height, width = np.median(every, axis=0).round().astype(int).tolist()
+    alike = [pair for pair in zip(maps, sizes, strict=True) if usual.alike(pair[1], (height, width))]
+    if len(alike) < PICTURES:
+        return np.zeros((len(near), 0, 0))
+    halves = np.zeros((2, len(near), height, width))
+    for number, (values, size) in enumerate(alike):
+        rows, columns = usual.cells(size)
+        filled = (usual.CELL * values.shape[1], usual.CELL * values.shape[2])
+        rest = (values - near[:, usual.bands(filled, size)])[:, :rows, :columns]
+        rest = usual.resized(rest, (height, width), (height, width))
+        halves[number % 2] += rest - rest.mean((1, 2), keepdims=True)
+    count = len(alike)
+    mean = halves.sum(0) / count
+    shared = halves.prod(0).mean((1, 2)) / ((count + 1) // 2 * (count // 2))
+    power = np.square(mean).mean((1, 2))
+    share = np.where(power > 0, shared / np.where(power > 0, power, 1.0), 0.0).clip(0, 1)
+    found: Floats = mean * share[:, None, None]
+    return found
+
+
+@torch.no_grad()
+def fit_surprise(model: FMRNet, good: Iterable[Tensor]) -> None:
+    """Take what every witness says of good pictures (C, H, W) beyond what is usual; nothing was learnt from these."""
+    assert model.general is not None
+    values: list[list[Tensor]] = []
+    for picture in good:
+        filled = model.filled(picture[None])
+        usually = background.usual_of(model, filled[0], (picture.shape[1], picture.shape[2]))
+        found = _evidence(model, filled)
+        values.append([_ranked(beyond(number, one, usually)) for number, one in enumerate(found)])
     for witness, of_pictures in enumerate(zip(*values, strict=True)):
-        parts = [torch.cat(part) for part in zip(*of_pictures, strict=True)]
-        for number, part in enumerate(parts):
-            known = part if len(part) >= ENOUGH else torch.cat(parts)
-            model.general.surprise.fit(number * model.general.witnesses + witness, known)
+        model.general.surprise.fit(witness, torch.cat(of_pictures))
+
+
+def _evidence(model: FMRNet, filled: Tensor) -> list[Tensor]:
+    """What every witness, the network's own too, says of a filled picture (1, C, H, W): (1, h, w) each."""
+    assert model.general is not None
+    found = model.general.evidence(filled)
+    if model.config.generator:
+        restored = background.restore(model, background.encode(model, filled[0]))
+        found += [one[None] for one in background.map_and_alarm(model, filled[0], restored)]
+    return found
 
 
 def _ranked(values: Tensor) -> Tensor:

@@ -503,17 +503,19 @@ def _calibrate(
         return ((name, torch.from_numpy(picture).to(device)) for name, picture in arrays(named))
 
     model = run.networks.model.eval().requires_grad_(False)
+    some = learnt[:: -(-len(learnt) // LEARNT)]
     if model.fusion is not None:
         filled = (model.filled(picture[None])[0] for _, picture in tensors(held_out))
         restored = ((p, background.restore(model, background.encode(model, p))) for p in filled)
         model.fusion.standardise(restored, model.mean, model.std)
     if model.general is not None:
+        general_training.fit_usual(model, (picture for _, picture in tensors(some)), pixels is None)
         general_training.fit_surprise(model, (picture for _, picture in tensors(held_out)))
     engine = TorchEngine(model)
     found = calibrate(
         engine,
         arrays(held_out),
-        learnt=arrays(learnt[:: -(-len(learnt) // LEARNT)]),
+        learnt=arrays(some),
         looks=((name, look(picture)) for name, picture in arrays(learnt)),
         pixels=pixels,
         corner=corner,

@@ -4,9 +4,8 @@
     coarse  the same of all features of the picture at half its size: broad defects, and those in the wrong place
     head    a small network on all features, taught on synthetic defects; presets may leave it out
 
-What each says is a map of its own unit and grid. `Surprise` turns it into tail probabilities of good pictures, which
-may be added: near the border of a picture by what good pictures hold near theirs. `fmrnet.reference.general` is the
-oracle.
+What each says is a map of its own unit and grid. What it says beyond what is usual at a place (`fmrnet.usual`)
+`Surprise` turns into tail probabilities of good pictures, which may be added. `fmrnet.reference.general` is the oracle.
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ from torch.nn.functional import interpolate, leaky_relu
 
 from fmrnet.config import SLOPE, Config
 from fmrnet.network.backbone import CHANNELS, Backbone, fine, whole
+from fmrnet.usual import BANDS, CELL, GAUSSIANS, may_be_places
 
-__all__ = ["GRIDS", "Gaussian", "General", "Head", "Surprise", "cells_of", "drawn"]
+__all__ = ["GRIDS", "Gaussian", "General", "Head", "Surprise", "beyond", "cells_of", "drawn", "in_cells"]
 
 GRIDS = (4, 16, 8)  # pixels of a side of a cell of each witness's grid
 WIDTH = 64  # channels of the head
@@ -28,6 +28,7 @@ LEVELS = 1024  # of each witness over good pictures, evenly spaced in rank up to
 TAIL = 0.99  # share of good values that the levels hold; beyond, an exponential tail
 FEWEST = 10  # values beyond the last level whose mean is taken
 LEAST_RATE = 1e-6  # of the tail: of a flat surface every value is the same
+LEAST = 1e-6  # of a distance, whose logarithm is taken
 
 
 class Gaussian(nn.Module):
@@ -119,7 +120,13 @@ class Surprise(nn.Module):
 
 
 class General(nn.Module):
-    """The backbone, the witnesses on it, and the surprise of every witness, the network's own two as the last."""
+    """The backbone, the witnesses on it, and the surprise of every witness, the network's own two as the last.
+
+    What they usually say, `near` and `place`, is taken by `fmrnet.usual.Usual`.
+    """
+
+    near: Tensor  # (W, BANDS)
+    place: Tensor  # (W, h, w)
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -128,12 +135,19 @@ class General(nn.Module):
         self.coarse = Gaussian(sum(CHANNELS))
         self.head = Head() if config.head_iterations else None
         self.witnesses = self.own + 2 * config.generator
-        self.surprise = Surprise(2 * self.witnesses)  # once more for what lies near the border
+        self.surprise = Surprise(self.witnesses)
+        self.register_buffer("near", torch.zeros(self.witnesses, BANDS))
+        self.register_buffer("place", torch.zeros(self.witnesses, 0, 0))
 
     @property
     def own(self) -> int:
         """Number of the witness after those on general features: the network's own map, and after it its alarm map."""
         return 2 if self.head is None else 3
+
+    def make_places(self, shape: tuple[int, ...]) -> None:
+        """Forget places, and have room for those of this shape, (W, h, w), if they may have it."""
+        if may_be_places(shape, self.witnesses):
+            self.place = self.near.new_zeros(shape)
 
     def features(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What fine witness, coarse witness and head see of pictures (B, C, H, W) in [0, 1], multiples of 32 pixels."""
@@ -147,22 +161,39 @@ class General(nn.Module):
         found = [self.fine(fine_features), self.coarse(coarse_features)]
         return found if self.head is None else [*found, self.head(all_features)]
 
-    def surprised(self, witness: int, values: Tensor, border: Tensor) -> Tensor:
-        """The surprise of one witness, (..., h, w), and which of its cells lie near the picture's border, (h, w)."""
-        there = self.surprise(self.witnesses + witness, values)
-        return torch.where(border, there, self.surprise(witness, values))
+    def surprised(self, witness: int, values: Tensor, usual: Tensor) -> Tensor:
+        """The surprise of one witness, (B, h, w), from what it says and what all usually say, (W, H / 4, W / 4)."""
+        surprise: Tensor = self.surprise(witness, beyond(witness, values, usual))
+        return surprise
 
-    def surprises(self, evidence: list[Tensor], border: Tensor) -> list[Tensor]:
-        """The surprise of each witness on general features, on its own grid (B, h, w), from `evidence`.
-
-        `border`, (H, W), is 1 where a pixel lies near the picture's border, else 0.
-        """
-        cells = [cells_of(border, cell) for cell in GRIDS]
-        return [self.surprised(number, *one) for number, one in enumerate(zip(evidence, cells))]
+    def surprises(self, evidence: list[Tensor], usual: Tensor) -> list[Tensor]:
+        """The surprise of each witness on general features, on its own grid (B, h, w), from `evidence`."""
+        return [self.surprised(number, values, usual) for number, values in enumerate(evidence)]
 
     def joined(self, surprises: list[Tensor]) -> Tensor:
         """The sum of `surprises` at each pixel, (B, H, W)."""
         return torch.stack([drawn(values, cell) for values, cell in zip(surprises, GRIDS)]).sum(0)
+
+
+def beyond(witness: int, values: Tensor, usual: Tensor) -> Tensor:
+    """What a witness says, (B, h, w), beyond what all usually say, (W, H / 4, W / 4), from `fmrnet.usual.Usual.at`."""
+    cell = CELL * usual.shape[-1] // values.shape[-1]
+    there = usual[witness][None]
+    there = nn.functional.avg_pool2d(there, cell // CELL) if cell > CELL else drawn(there, CELL // cell)
+    return values / there if witness < GAUSSIANS else values - there
+
+
+def in_cells(witness: int, values: Tensor, cell: int) -> Tensor:
+    """What a witness says, (B, h, w) in cells of so many pixels, in those of `fmrnet.usual`: (B, H / 4, W / 4).
+
+    Of a Gaussian the mean of its logarithm.
+    """
+    if witness < GAUSSIANS:
+        values = values.clamp_min(LEAST).log()
+    if cell > CELL:
+        times = cell // CELL
+        return values.repeat_interleave(times, 1).repeat_interleave(times, 2)
+    return nn.functional.avg_pool2d(values, CELL // cell)
 
 
 def cells_of(pixels: Tensor, cell: int) -> Tensor:
@@ -172,5 +203,7 @@ def cells_of(pixels: Tensor, cell: int) -> Tensor:
 
 def drawn(values: Tensor, cell: int) -> Tensor:
     """A map (B, h, w) of cells of so many pixels, at each pixel (B, H, W)."""
+    if cell == 1:
+        return values
     large = interpolate(values[:, None], scale_factor=float(cell), mode="bilinear", align_corners=False)
     return large[:, 0]

@@ -30,6 +30,8 @@ def restore(config: Config, given: Mapping[str, NDArray[Any]]) -> FMRNet:
     if (count := sum(tensor.numel() for tensor in weights.values())) < config.weights:
         raise ArtifactError(f"there are {count} numbers: expected more than {config.weights}")
     model = FMRNet(config)
+    if model.general is not None and "general.place" in weights:
+        model.general.make_places(tuple(weights["general.place"].shape))
     expected = model.state_dict()
     if missing := expected.keys() - weights.keys():
         raise ArtifactError(f"{len(missing)} tensors miss, such as {min(missing)}")

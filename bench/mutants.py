@@ -316,7 +316,7 @@ FAULTS = [
     # general features
     Fault("the generator's map left out of the sum", "engines/background.py", "found = surprise + mapped", "found = mapped",
           f"{GENERAL_TRAINING}test_the_map_is_the_sum_of_every_witness"),
-    Fault("the alarm map is the map", "engines/background.py", "model.general.own + number, values)", "model.general.own, values)",
+    Fault("the alarm map is the map", "engines/background.py", "model.general.own + number, values[None]", "model.general.own, values[None]",
           f"{GENERAL_TRAINING}test_the_map_is_the_sum_of_every_witness"),
     Fault("general features change the generator's first weights", "network/model.py", "with torch.random.fork_rng(devices=()):", "if True:",
           f"{GENERAL_TRAINING}test_each_phase_leaves_what_is_not_its_own"),
@@ -327,6 +327,10 @@ FAULTS = [
           f"{GENERAL_TRAINING}test_weights_that_are_not_there_or_not_those"),
     Fault("equal values count as less", "network/general.py", "torch.searchsorted(levels, values.contiguous())", "torch.searchsorted(levels, values.contiguous(), right=True)",
           "tests/test_general.py"),
+    Fault("what is usual at a border counts inside", "usual.py", "np.minimum(middles, length - middles)", "np.maximum(middles, length - middles)",
+          "tests/test_usual.py"),
+    Fault("places that good pictures do not agree on", "learning/general_training.py", "mean * share[:, None, None]", "mean + 0 * share[:, None, None]",
+          "tests/test_usual.py"),
     Fault("coarse witness at the picture's own size", "network/general.py", "halved = nn.functional.avg_pool2d(image, 2)", "halved = image",
           "tests/test_general.py"),
 ]

@@ -107,7 +107,7 @@ def test_laws_are_of_what_good_pictures_say_beyond_what_is_usual(alone):
     assert model.general.place.shape == (2, 0, 0)  # fewer than eight pictures
     usually = oracle_usual.usual(model.general.near[0], None, (128, 160), (120, 150))
     fine = model.general.evidence(model.filled(picture[None]))[0][0].numpy()
-    levels, rate = oracle.levels(oracle.beyond(fine, usually, 0))
+    levels, rate = oracle.levels(oracle.beyond(fine, usually, 0).ravel())
     np.testing.assert_allclose(model.general.surprise.levels[0], levels, rtol=1e-4)
     assert model.general.surprise.rate[0].item() == pytest.approx(rate, rel=1e-3)
 

@@ -180,7 +180,9 @@ def test_inspections_in_tiles(files, name, monkeypatch):
     monkeypatch.setattr(tiles, "LARGE_COMPARED", 96 * 700)
     shapes = []
     glance = inspector.engine.glance
-    monkeypatch.setattr(inspector.engine, "glance", lambda given: shapes.append(given.shape) or glance(given))
+    monkeypatch.setattr(
+        inspector.engine, "glance", lambda given, *more: shapes.append(given.shape) or glance(given, *more)
+    )
     given_back = []
     monkeypatch.setattr(inspector.engine, "give_back", lambda: given_back.append(len(shapes)))
     found = inspector.inspect(picture)

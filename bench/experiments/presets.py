@@ -48,6 +48,7 @@ def measure(run: common.Run, bar: Bar) -> dict[str, Any]:
     found = evaluate(inspector, run.dataset, progress=bar.counter("inspecting"))
     training = inspector.provenance
     return {
+        "seed": run.seed,
         "pictures": found["pictures"],
         "good_pictures": training["good"]["pictures"],
         "pixel": plain(found["pixel"], COUNTS),

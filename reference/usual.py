@@ -182,7 +182,7 @@ def in_cells(values: npt.ArrayLike, cell: int) -> Array:
     """
     found = numbers("values", values, "(h, w)")
     if cell > CELL:
-        return np.kron(found, np.ones((cell // CELL, cell // CELL)))
+        return found.repeat(cell // CELL, axis=0).repeat(cell // CELL, axis=1)
     times = CELL // cell
     return np.asarray(found.reshape(len(found) // times, times, -1, times).mean((1, 3)))
 

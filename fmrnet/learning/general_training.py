@@ -218,8 +218,8 @@ def _places(maps: Sequence[Floats], sizes: Sequence[tuple[int, int]], near: NDAr
     for number, (values, size) in enumerate(alike):
         rows, columns = usual.cells(size)
         filled = (usual.CELL * values.shape[1], usual.CELL * values.shape[2])
-        rest = (values - near[:, usual.bands(filled, size)])[:, :rows, :columns]
-        rest = usual.resized(rest, (height, width), (height, width))
+        there = (values - near[:, usual.bands(filled, size)])[:, :rows, :columns]
+        rest = usual.resized(there, (height, width), (height, width))
         halves[number % 2] += rest - rest.mean((1, 2), keepdims=True)
     count = len(alike)
     mean = halves.sum(0) / count

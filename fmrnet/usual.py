@@ -102,6 +102,12 @@ class Usual:
         return found.astype(np.float32)
 
 
+def cells(size: tuple[int, ...]) -> tuple[int, int]:
+    """How many rows and columns of cells a picture of a size, in pixels, has."""
+    height, width = (-(-side // CELL) for side in size)
+    return height, width
+
+
 def bands(
     filled: tuple[int, int], size: tuple[int, int], corner: tuple[int, int] = (0, 0)
 ) -> NDArray[np.intp]:
@@ -160,9 +166,3 @@ def _middles(filled: tuple[int, int], corner: tuple[int, int]) -> list[Floats]:
         np.arange(start // CELL, (start + side) // CELL) * CELL + CELL / 2
         for side, start in zip(filled, corner, strict=True)
     ]
-
-
-def cells(size: tuple[int, ...]) -> tuple[int, int]:
-    """How many rows and columns of cells a picture of a size, in pixels, has."""
-    height, width = (-(-side // CELL) for side in size)
-    return height, width

@@ -77,8 +77,10 @@ def make_inspector() -> Inspector:
     """Calibrated on pictures of `ground`, on onnxruntime."""
     weights = {
         "general.surprise.rate": np.ones(2, np.float32),
-        "general.near": np.zeros((2, BANDS), np.float32),
-        "general.place": np.zeros((2, 0, 0), np.float32),
+        "general.near": np.linspace(-1, 1, 2 * BANDS, dtype=np.float32).reshape(2, BANDS),
+        "general.place": np.linspace(-1, 1, 2 * 18 * 23, dtype=np.float32).reshape(
+            2, 18, 23
+        ),  # of 70 x 90 pixels
     }
     content = Artifact(CONFIG, {}, {}, weights, graphs())
     engine = GraphEngine(content, "onnxruntime")

@@ -58,6 +58,8 @@ def test_a_foreign_program_gives_the_same_verdicts(inspector, model, tmp_path, t
         row, column = (4 * np.arange(side // 4) + 2 for side in filled)
         nearest = np.minimum(np.minimum(row, 70 - row)[:, None], np.minimum(column, 90 - column))
         found = np.array(known["near"])[:, np.clip(nearest // 4, 0, 8)]
+        rows, columns = (np.minimum(np.arange(side // 4), last) for side, last in zip(filled, (17, 22)))
+        found += np.array(known["place"])[:, rows][:, :, columns]
         return np.concatenate((np.exp(found[:2]), found[2:])).astype(np.float32)
 
     assert all(name in seen.stdout for name in files)
@@ -76,7 +78,9 @@ def test_a_foreign_program_gives_the_same_verdicts(inspector, model, tmp_path, t
             picture / np.float32(255), [(0, -side % multiple) for side in picture.shape], mode="reflect"
         )
         given = filled.astype(np.float32)[None, None]
-        readings, _, surprise = glance(given, np.ones(filled.shape, np.float32), usually(filled.shape))
+        here = usually(filled.shape)
+        np.testing.assert_allclose(here, inspector.engine._usual.at(filled.shape, picture.shape), rtol=1e-5)
+        readings, _, surprise = glance(given, np.ones(filled.shape, np.float32), here)
         anomaly_map, evidence, _ = fuse(surprise)
         defective = bool((readings > thresholds["pixel"]).any())  # without a generator: those of glance again
         assert (

@@ -118,7 +118,7 @@ def test_what_is_usual_is_the_oracles(instant, seed, count):
     assert instant.general.place.shape == (2, 0, 0)
 
 
-def test_a_place_that_is_loud_in_every_good_picture_is_quiet_and_one_that_is_not_is_loud(instant):
+def test_a_place_that_is_loud_in_every_good_picture_is_quiet_and_one_that_is_not_is_loud():
     """As much is taken off as good pictures agree on: nearly all of a stripe at one place, nearly nothing of noise."""
     generator = np.random.default_rng(0)
     size, striped = (96, 128), np.zeros((24, 32))

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fmrnet.errors import ConfigError, shown
 
-__all__ = ["MOST_WEIGHTS", "PRESETS", "SLOPE", "Config", "preset"]
+__all__ = ["BACKBONES", "MOST_WEIGHTS", "PRESETS", "SLOPE", "Config", "preset"]
 
 SLOPE = 0.2  # of every leaky ReLU
 MOST = 2**16  # of anything that is counted; what a network of many costs is bounded as a whole:
@@ -21,6 +21,14 @@ DEEPEST = 32  # pixels that a value of the deepest map stands for
 Tile = Literal["patch", "picture"]
 Mixing = Literal["dense", "shared", "none"]
 Schedule = Literal["constant", "cosine"]
+Backbone = Literal[
+    "efficientnet-lite0",
+    "efficientnet-lite1",
+    "efficientnet-lite2",
+    "efficientnet-lite3",
+    "efficientnet-lite4",
+]
+BACKBONES: tuple[Backbone, ...] = get_args(Backbone)
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,7 @@ class Config:
     mixing: Mixing = "shared"  # the convolution on the similarity maps
     temperature: float = 1.0  # of the softmax of Eq 6; the paper has none, that is 1
     general: bool = False  # whether witnesses on a pretrained network's features judge beside the generator
+    backbone: Backbone = "efficientnet-lite0"  # which network that is
 
     # Training (section III.E, Algorithm 1)
     iterations: tuple[int, int, int] = (200_000, 100_000, 0)  # T_1, T_2, and of the learned fusion (0: Eq 23)
@@ -92,6 +101,7 @@ class Config:
         check(self.texton_size in (1, 2, 4), "texton_size", "1, 2 or 4, which divide the two deepest skips")
         check(self.mixing in get_args(Mixing), "mixing", "one of " + ", ".join(get_args(Mixing)))
         check(self.tile in get_args(Tile), "tile", "one of " + ", ".join(get_args(Tile)))
+        check(self.backbone in BACKBONES, "backbone", "one of " + ", ".join(BACKBONES))
         check(self.schedule in get_args(Schedule), "schedule", "one of " + ", ".join(get_args(Schedule)))
         check(0.01 <= self.temperature <= 100, "temperature", "a number from 0.01 to 100")
         check(
@@ -162,7 +172,7 @@ class Config:
 
     @property
     def weights(self) -> int:
-        """How many numbers the generator holds, but for norms and biases; fusion and backbone have a million more."""
+        """How many numbers the generator holds, but for norms and biases; fusion and backbone have up to 3 million."""
         if not self.generator:
             return 0
         c1, c2, c3, c4, c5 = self.channels

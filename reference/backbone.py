@@ -1,10 +1,11 @@
 """The general features in plain NumPy, from the weights of a network that was taught on photographs (not in the paper).
 
-The network is EfficientNet-Lite0 (Tan and Le, EfficientNet, 2019; EfficientNet-Lite of the TensorFlow TPU models, 2020)
-up to its fifth stage. It is never trained here.
+The network is an EfficientNet-Lite (Tan and Le, EfficientNet, 2019; EfficientNet-Lite of the TensorFlow TPU models,
+2020) up to its fifth stage, as deep and as wide as its weights say. It is never trained here.
 
 x         a picture or features (channels, H, W)
 maps      what stages 2, 3 and 5 give, at 1/4, 1/8 and 1/16 of the picture's size
+F1 to F3  channels of each: 24, 40 and 112 in EfficientNet-Lite0, and F all together
 `weights` maps the names of the backbone's state to arrays; see `maps` for the names.
 """
 
@@ -15,13 +16,7 @@ import numpy.typing as npt
 
 from ._checks import Array, numbers, picture
 
-STAGES = (  # expansion, kernel size, stride, channels, blocks
-    (1, 3, 1, 16, 1),
-    (6, 3, 2, 24, 2),
-    (6, 5, 2, 40, 2),
-    (6, 3, 2, 80, 3),
-    (6, 5, 1, 112, 3),
-)
+STAGES = ((1, 3, 1), (6, 3, 2), (6, 5, 2), (6, 3, 2), (6, 5, 1))  # expansion, kernel size, stride
 GIVEN = (1, 2, 4)  # stages whose maps are given
 STEM = 32  # channels of the first convolution
 MULTIPLE = 16  # pixels; the last stride
@@ -40,11 +35,11 @@ def maps(image: npt.ArrayLike, weights: Weights) -> list[Array]:
     image : (H, W, C) in [0, 1]
         C is 1 or 3. The sides are multiples of MULTIPLE.
     weights : mapping of str to array
-        stem (see `unit`), and stages.{s}.{b} (see `bottleneck`) for blocks b of stages s, as STAGES has them.
+        stem (see `unit`), and stages.{s}.{b} (see `bottleneck`) for blocks b of stages s, one or more of each.
 
     Returns
     -------
-    [(24, H / 4, W / 4), (40, H / 8, W / 8), (112, H / 16, W / 16)]
+    [(F1, H / 4, W / 4), (F2, H / 8, W / 8), (F3, H / 16, W / 16)]
 
     Raises
     ------
@@ -59,11 +54,13 @@ def maps(image: npt.ArrayLike, weights: Weights) -> list[Array]:
     x = (np.broadcast_to(I, (*I.shape[:2], 3)) - MEAN) / STD
     x = unit(x.transpose(2, 0, 1), weights, "stem", (STEM, 3, 3, 3), stride=2)
     given = []
-    for s, (expansion, kernel, stride, channels, blocks) in enumerate(STAGES):
-        for b in range(blocks):
-            x = bottleneck(
-                x, weights, f"stages.{s}.{b}", expansion, kernel, stride if b == 0 else 1, channels
-            )
+    for s, (expansion, kernel, stride) in enumerate(STAGES):
+        last = 2 if expansion > 1 else 1
+        blocks = len({name.split(".")[2] for name in weights if name.startswith(f"stages.{s}.")})
+        for b in range(max(blocks, 1)):
+            block = f"stages.{s}.{b}"
+            channels = len(_weight(weights, f"{block}.body.{last}.conv.weight"))
+            x = bottleneck(x, weights, block, expansion, kernel, stride if b == 0 else 1, channels)
         if s in GIVEN:
             given.append(x)
     return given
@@ -235,11 +232,11 @@ def fine(maps: Sequence[npt.ArrayLike]) -> Array:
 
     Parameters
     ----------
-    maps : [(24, H / 4, W / 4), (40, H / 8, W / 8), (112, H / 16, W / 16)]
+    maps : [(F1, H / 4, W / 4), (F2, H / 8, W / 8), (F3, H / 16, W / 16)]
 
     Returns
     -------
-    (64, H / 4, W / 4)
+    (F1 + F2, H / 4, W / 4)
     """
     quarter, eighth = (numbers("maps", one, "(C, H, W)") for one in maps[:2])
     return np.concatenate([quarter, larger(eighth, 2)])
@@ -250,20 +247,20 @@ def whole(maps: Sequence[npt.ArrayLike]) -> Array:
 
     Parameters
     ----------
-    maps : [(24, H / 4, W / 4), (40, H / 8, W / 8), (112, H / 16, W / 16)]
+    maps : [(F1, H / 4, W / 4), (F2, H / 8, W / 8), (F3, H / 16, W / 16)]
 
     Returns
     -------
-    (176, H / 8, W / 8)
+    (F, H / 8, W / 8)
     """
     quarter, eighth, sixteenth = (numbers("maps", one, "(C, H, W)") for one in maps)
     return np.concatenate([halved(quarter), eighth, larger(sixteenth, 2)])
 
 
-def _weight(weights: Weights, name: str, shape: tuple[int, ...]) -> Array:
+def _weight(weights: Weights, name: str, shape: tuple[int, ...] | None = None) -> Array:
     if name not in weights:
         raise ValueError(f"weights have no {name!r}; expected the names that `maps` lists")
     array = np.asarray(weights[name], dtype=np.float64)
-    if array.shape != shape:
+    if shape is not None and array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
     return array

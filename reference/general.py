@@ -46,7 +46,7 @@ def features(image: npt.ArrayLike, weights: Weights) -> list[Array]:
 
     Returns
     -------
-    [(64, H / 4, W / 4), (176, H / 16, W / 16), (176, H / 8, W / 8)]
+    [(F1 + F2, H / 4, W / 4), (F, H / 16, W / 16), (F, H / 8, W / 8)]
 
     Raises
     ------
@@ -113,9 +113,9 @@ def head(features: npt.ArrayLike, weights: Weights) -> Array:
 
     Parameters
     ----------
-    features : (176, h, w)
+    features : (F, h, w)
     weights : mapping of str to array
-        head.scale.{weight, bias, running_mean, running_var} (176,); head.narrow.{weight (64, 176, 1, 1), bias (64,)};
+        head.scale.{weight, bias, running_mean, running_var} (F,); head.narrow.{weight (64, F, 1, 1), bias (64,)};
         head.around.{weight (64, 64, 3, 3), bias (64,)}, its borders repeated; head.norm.* (64,) as head.scale.*;
         head.output.{weight (1, 64, 1, 1), bias (1,)}.
 
@@ -145,7 +145,7 @@ def evidence(image: npt.ArrayLike, weights: Weights, fine: Gaussian, coarse: Gau
     weights : mapping of str to array
         As `features`, and `head` unless there is none.
     fine, coarse : (mean, covariance)
-        From `gaussian`, of 64 and 176 features.
+        From `gaussian`, of F1 + F2 and of F features.
 
     Returns
     -------

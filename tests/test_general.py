@@ -13,8 +13,8 @@ import torch
 from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from fmrnet.config import preset
-from fmrnet.learning.general_training import load_weights
+from fmrnet.config import BACKBONES, preset
+from fmrnet.learning import backbone_weights
 from fmrnet.network import backbone, general
 from fmrnet.reference import backbone as backbone_oracle
 from fmrnet.reference import general as oracle
@@ -22,6 +22,7 @@ from fmrnet.reference import general as oracle
 seeds = st.integers(0, 2**20)
 sides = st.integers(2, 4).map(lambda count: 32 * count)
 channels = st.sampled_from([1, 3])
+names = st.sampled_from(BACKBONES)
 AT_ONCE = (Phase.explicit, Phase.generate)  # a whole network takes too long to look for its least failure
 
 
@@ -54,23 +55,23 @@ def shuffled(network):
     return network, {name: value.numpy() for name, value in network.state_dict().items()}
 
 
-def random_general(seed, head=True):
+def random_general(seed, head=True, name="efficientnet-lite0"):
     torch.manual_seed(seed)
-    config = dataclasses.replace(preset("edge"), general=True, head_iterations=int(head))
+    config = dataclasses.replace(preset("edge"), general=True, head_iterations=int(head), backbone=name)
     return shuffled(general.General(config).double().eval())
 
 
 @pytest.fixture(scope="module")
 def pretrained():
-    network = backbone.Backbone()
-    load_weights(network)
+    network = backbone.Backbone("efficientnet-lite0")
+    backbone_weights.load(network)
     return network
 
 
 @settings(max_examples=12, phases=AT_ONCE)
-@given(seed=seeds, height=sides, width=sides, channels=channels)
-def test_features_agree_with_oracle_in_float64(seed, height, width, channels):
-    network, weights = random_general(seed)
+@given(seed=seeds, height=sides, width=sides, channels=channels, name=names)
+def test_features_agree_with_oracle_in_float64(seed, height, width, channels, name):
+    network, weights = random_general(seed, name=name)
     image = np.random.default_rng(seed).random((height, width, channels))
     own = {
         name.removeprefix("backbone."): value for name, value in weights.items() if name[:9] == "backbone."
@@ -83,10 +84,10 @@ def test_features_agree_with_oracle_in_float64(seed, height, width, channels):
 
 
 @settings(max_examples=12, phases=AT_ONCE)
-@given(seed=seeds, height=sides, width=sides, channels=channels, head=st.booleans())
-def test_witnesses_agree_with_oracle_in_float64(seed, height, width, channels, head):
+@given(seed=seeds, height=sides, width=sides, channels=channels, head=st.booleans(), name=names)
+def test_witnesses_agree_with_oracle_in_float64(seed, height, width, channels, head, name):
     """From the picture to the sum; the good features are those of another picture, the good values its own."""
-    network, weights = random_general(seed, head)
+    network, weights = random_general(seed, head, name)
     generator = np.random.default_rng(seed)
     good, image = generator.random((64, 64, channels)), generator.random((height, width, channels))
     gaussians = []

@@ -17,7 +17,7 @@ from fmrnet.config import preset
 from fmrnet.engines import background
 from fmrnet.engines.engine import all_readings
 from fmrnet.errors import ArtifactError, ConfigError, FmrnetError
-from fmrnet.learning import general_training
+from fmrnet.learning import backbone_weights, general_training
 from fmrnet.learning.checkpoint import checkpoint_path
 from fmrnet.learning.training import Interrupted
 from fmrnet.network.backbone import Backbone
@@ -48,7 +48,7 @@ def alone(good, tmp_path_factory):
 
 
 def test_the_model_holds_all_that_inspection_needs(both, good, monkeypatch):
-    monkeypatch.setattr(general_training, "load_weights", None)
+    monkeypatch.setattr(backbone_weights, "load", None)
     inspector = fmrnet.load(both, "cpu", engine="torch")
     for level in ("patch", "pixel", "auto"):
         found = inspector.inspect(good / "0.png", level)
@@ -143,8 +143,8 @@ def test_each_phase_leaves_what_is_not_its_own(good, both, tmp_path):
     learn(good, tmp_path / "plain", config=TINY)
     plain, found = weights_of(tmp_path / "plain"), weights_of(both)
     assert [name for name in plain if not torch.equal(plain[name], found[name])] == []
-    backbone = Backbone()
-    general_training.load_weights(backbone)
+    backbone = Backbone("efficientnet-lite0")
+    backbone_weights.load(backbone)
     for name, value in backbone.state_dict().items():
         assert torch.equal(value, found[f"general.backbone.{name}"]), name
 

@@ -23,7 +23,7 @@ from fmrnet.fast import learned_fusion as fast_learned_fusion
 from fmrnet.fast import memory as fast_memory
 from fmrnet.fast import textons as fast_textons
 from fmrnet.inspection import good_scores
-from fmrnet.learning import general_training, losses
+from fmrnet.learning import backbone_weights, general_training, losses
 from fmrnet.network import backbone, general, learned_fusion, model
 
 seeds = st.integers(0, 2**32 - 1)
@@ -459,18 +459,17 @@ GENERAL_ORACLES = (reference.backbone, reference.general, reference.usual)
 
 def test_constants_of_the_general_features_are_the_twins():
     oracles, twins = constants(*GENERAL_ORACLES), constants(backbone, general, usual)
-    twins["NORM_EPS"] = general_training.NORM_EPS  # of the file; the convolutions hold the norms
+    twins["NORM_EPS"] = backbone_weights.NORM_EPS  # of the files; the convolutions hold the norms
     twins["PICTURES"] = general_training.PICTURES
     assert len(oracles) == 18
     assert twins.keys() - oracles.keys() == {
-        "CHANNELS",
+        "FAMILY",  # the oracle reads it from the weights
         "WIDTH",
         "SLOPE",  # below; the head's width is its own
         "MOST_PLACES",  # bounds of what a file may hold
         "GREATEST_LOG",
     }
     assert oracles == {name: twins[name] for name in oracles}
-    assert tuple(reference.backbone.STAGES[s][3] for s in reference.backbone.GIVEN) == backbone.CHANNELS
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,14 @@ def train(
             help="general; instant (seconds, no generator), edge (no outside weights) or paper (as published)."
         ),
     ] = "general",
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="What general and instant see with: efficientnet-lite0 to -lite2, or a safetensors file of timm's "
+            "tf_efficientnet_lite0 to 4.",
+        ),
+    ] = None,
     iterations: Iterations = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes weights, data order and synthesis.")] = 0,
     anomalies: Annotated[
@@ -83,6 +91,7 @@ def train(
                 good,
                 out,
                 config=config,
+                backbone=backbone,
                 iterations=iterations,
                 seed=seed,
                 anomalies=anomalies,

@@ -109,33 +109,29 @@ def _glance(g: Builder, config: Config, given: dict[str, Value]) -> tuple[Value,
 def _evidence(g: Builder, config: Config, picture: Value) -> list[Value]:
     """What each witness says, (1, 1, h, w), as `fmrnet.network.general.General.evidence`."""
     colour = picture if config.image_channels == 3 else g.op("Concat", *3 * [picture], axis=1)
-    maps, halved = _backbone(g, colour), _backbone(g, g.averaged(colour, 2))
+    maps, halved = (_backbone(g, config.backbone, one) for one in (colour, g.averaged(colour, 2)))
+    features = backbone.channels(config.backbone)
     fine = g.op("Concat", maps[0], g.enlarged(maps[1], 2), axis=1)
     found = [
-        _gaussian(g, "fine", fine, backbone.CHANNELS[:2]),
-        _gaussian(g, "coarse", _whole(g, halved), backbone.CHANNELS),
+        _gaussian(g, "fine", fine, features[:2]),
+        _gaussian(g, "coarse", _whole(g, halved), features),
     ]
     return [*found, _head(g, _whole(g, maps))] if config.head_iterations else found
 
 
-def _backbone(g: Builder, colour: Value) -> list[Value]:
+def _backbone(g: Builder, name: str, colour: Value) -> list[Value]:
     mean, std = (np.reshape(values, (3, 1, 1)) for values in (backbone.MEAN, backbone.STD))
     x = g.op("Mul", g.op("Sub", colour, g.constant(mean)), g.constant(1 / std))
     x = _unit(g, x, "general.backbone.stem", 3, 2)
-    inputs, given = backbone.STEM, []
-    for number, (expansion, kernel, stride, outputs, depth) in enumerate(backbone.STAGES):
-        for block in range(depth):
-            body, step = f"general.backbone.stages.{number}.{block}.body", stride if block == 0 else 1
-            middle, part, y = inputs * expansion, 0, x
-            if expansion > 1:
-                y, part = _unit(g, y, f"{body}.0", 1, 1), 1
-            y = _unit(g, y, f"{body}.{part}", kernel, step, groups=middle)
-            y = _unit(g, y, f"{body}.{part + 1}", 1, 1, acts=False)
-            x = g.op("Add", y, x) if step == 1 and inputs == outputs else y
-            inputs = outputs
-        if number in backbone.GIVEN:
-            given.append(x)
-    return given
+    last: dict[int, Value] = {}  # of each stage
+    for stage, number, inputs, outputs, expansion, kernel, stride in backbone.blocks(name):
+        body, part, y = f"general.backbone.stages.{stage}.{number}.body", 0, x
+        if expansion > 1:
+            y, part = _unit(g, y, f"{body}.0", 1, 1), 1
+        y = _unit(g, y, f"{body}.{part}", kernel, stride, groups=inputs * expansion)
+        y = _unit(g, y, f"{body}.{part + 1}", 1, 1, acts=False)
+        x = last[stage] = g.op("Add", y, x) if stride == 1 and inputs == outputs else y
+    return [last[stage] for stage in backbone.GIVEN]
 
 
 def _unit(

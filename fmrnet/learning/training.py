@@ -40,6 +40,7 @@ from fmrnet.inspection.inspector import Inspector, load
 from fmrnet.inspection.limits import look
 from fmrnet.inspection.region import Region
 from fmrnet.learning import (
+    backbone_weights,
     bank,
     data,
     exit_training,
@@ -167,6 +168,7 @@ def train(
     out: str | Path,
     *,
     config: Config | str = "general",
+    backbone: str | Path | None = None,
     iterations: int | None = None,
     seed: int = 0,
     anomalies: str | Path | None = None,
@@ -189,6 +191,9 @@ def train(
         The model file. While training, a checkpoint stands beside it; `~` is the home folder, here as in every path.
     config : Config or str
         Settings, or the name of a preset, see `fmrnet.preset`.
+    backbone : str or path, optional
+        What general features are seen with: one of `fmrnet.config.BACKBONES`, whose weights an installed package
+        brings, or a safetensors file with timm's weights of one; default: as the settings say.
     iterations : int, optional
         Steps of all phases together, shared out as in the settings.
     seed : int
@@ -231,13 +236,15 @@ def train(
         If nothing can be written at `out`, the checkpoint there belongs to another training or is damaged, or there is
         one and neither `resume` nor `restart` says what is to become of it.
     ConfigError
-        If the settings are out of range, or both `resume` and `restart` are given.
+        If the settings are out of range, both `resume` and `restart` are given, or there are no such weights of a
+        backbone.
     OSError
         If the disk is full. What the checkpoint holds is kept.
     Interrupted
         On Ctrl-C, after the checkpoint is written.
     """
     config = preset(config) if isinstance(config, str) else config
+    config, backbone_file = _with_backbone(config, backbone)
     good, out = _expanded(good), _expanded(out)
     anomalies = None if anomalies is None else _expanded(anomalies)
     with processes.joined(device) as where:
@@ -260,12 +267,13 @@ def train(
         torch.manual_seed(seed)
         model = FMRNet(config)
         model.mean, model.std = good_pool.statistics()
-        if model.general is not None:
-            general_training.load_weights(model.general.backbone)
+        known = (
+            None if model.general is None else backbone_weights.load(model.general.backbone, backbone_file)
+        )
         networks = Networks(model, Discriminator(config), AuxiliaryClassifier(config))
         for module in networks.modules.values():
             module.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        checkpoint = Checkpoint(out, config.to_dict(), good_pool.digest(), natural_pool.digest())
+        checkpoint = Checkpoint(out, config.to_dict(), good_pool.digest(), natural_pool.digest(), known)
         checkpoint.check_room(networks)
         if restart and processes.is_first():
             checkpoint.path.unlink(missing_ok=True)
@@ -284,6 +292,7 @@ def train(
                 "folder": str(anomalies) if anomalies else None,
                 "sha256": checkpoint.identity["natural_sha256"],
             },
+            "backbone": known and {"name": config.backbone, "sha256": known},
             "bits": bits,
             "region": None if region is None else region.to_dict(),
             "seed": seed,
@@ -311,6 +320,16 @@ def train(
 def _expanded(path: str | Path) -> Path:
     """With the home folder in place of `~`."""
     return Path(os.path.expanduser(path))
+
+
+def _with_backbone(config: Config, backbone: str | Path | None) -> tuple[Config, Path | None]:
+    """The settings with the backbone that is asked for, and the file with its weights, if it is one."""
+    if backbone is None:
+        return config, None
+    if not config.general:
+        raise ConfigError("backbone: these settings have no general features; take preset general or instant")
+    name, file = backbone_weights.named(backbone)
+    return dataclasses.replace(config, backbone=name), file
 
 
 def _check_place(out: Path, resume: bool, restart: bool) -> None:

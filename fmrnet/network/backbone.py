@@ -1,4 +1,4 @@
-"""The backbone of the general features: EfficientNet-Lite0 (Liu, 2020) up to its fifth stage, with frozen weights.
+"""The backbone of the general features: an EfficientNet-Lite (Liu, 2020) up to its fifth stage, with frozen weights.
 
 It was taught to tell a thousand things apart on a million photographs, knows no surface better than another, and is
 never trained here. `fmrnet.reference.backbone` is the same forward pass in NumPy, from this module's `state_dict`.
@@ -6,27 +6,47 @@ never trained here. `fmrnet.reference.backbone` is the same forward pass in NumP
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
-__all__ = ["CHANNELS", "MULTIPLE", "STAGES", "Backbone", "fine", "whole"]
+__all__ = ["FAMILY", "MULTIPLE", "STAGES", "STEM", "Backbone", "blocks", "channels", "fine", "whole"]
 
-STAGES = (  # expansion, kernel size, stride, channels, blocks
-    (1, 3, 1, 16, 1),
-    (6, 3, 2, 24, 2),
-    (6, 5, 2, 40, 2),
-    (6, 3, 2, 80, 3),
-    (6, 5, 1, 112, 3),
-)
+STAGES = ((1, 3, 1), (6, 3, 2), (6, 5, 2), (6, 3, 2), (6, 5, 1))  # expansion, kernel size, stride
+FAMILY = {  # channels of each stage, and its blocks
+    "efficientnet-lite0": ((16, 24, 40, 80, 112), (1, 2, 2, 3, 3)),
+    "efficientnet-lite1": ((16, 24, 40, 80, 112), (1, 3, 3, 4, 4)),
+    "efficientnet-lite2": ((16, 24, 48, 88, 120), (1, 3, 3, 4, 4)),
+    "efficientnet-lite3": ((24, 32, 48, 96, 136), (1, 3, 3, 5, 5)),
+    "efficientnet-lite4": ((24, 32, 56, 112, 160), (1, 4, 4, 6, 6)),
+}
 GIVEN = (1, 2, 4)  # stages whose maps are given: strides 4, 8 and 16
-CHANNELS = (24, 40, 112)
 STEM = 32  # channels of the first convolution
 MULTIPLE = 16  # pixels, of which the sides are multiples: the last stride
 # What pictures are brought to. The network was taught with (x - 127) / 128, less than half this contrast; here the
 # usual mean and deviation of photographs find more (bench/decisions.md, twelfth round).
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+
+
+def channels(name: str) -> tuple[int, int, int]:
+    """Of the maps that a backbone of FAMILY gives, F1, F2 and F3."""
+    widths, _ = FAMILY[name]
+    first, second, third = (widths[stage] for stage in GIVEN)
+    return first, second, third
+
+
+def blocks(name: str) -> Iterator[tuple[int, int, int, int, int, int, int]]:
+    """Every block of a backbone of FAMILY: stage, number in it, inputs, outputs, expansion, kernel size, stride."""
+    inputs = STEM
+    for stage, ((expansion, kernel, stride), outputs, depth) in enumerate(
+        zip(STAGES, *FAMILY[name], strict=True)
+    ):
+        for number in range(depth):
+            yield stage, number, inputs, outputs, expansion, kernel, stride if number == 0 else 1
+            inputs = outputs
 
 
 class _Unit(nn.Module):
@@ -70,23 +90,27 @@ class _Block(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Stem and five stages, without gradients. Each convolution holds the batch normalisation that came after it."""
+    """Stem and five stages, without gradients. Each convolution holds the batch normalisation that came after it.
+
+    Parameters
+    ----------
+    name : str
+        Of FAMILY.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
+        self.name = name
         self.register_buffer("mean", torch.tensor(MEAN), persistent=False)
         self.register_buffer("std", torch.tensor(STD), persistent=False)
         self.stem = _Unit(3, STEM, 3, 2)
-        inputs, stages = STEM, []
-        for expansion, kernel, stride, outputs, depth in STAGES:
-            blocks = [_Block(inputs, outputs, expansion, kernel, stride)]
-            blocks += [_Block(outputs, outputs, expansion, kernel, 1) for _ in range(depth - 1)]
-            stages.append(nn.Sequential(*blocks))
-            inputs = outputs
-        self.stages = nn.ModuleList(stages)
+        stages: list[list[nn.Module]] = [[] for _ in STAGES]
+        for stage, _, *shape in blocks(name):
+            stages[stage].append(_Block(*shape))
+        self.stages = nn.ModuleList(nn.Sequential(*parts) for parts in stages)
         self.requires_grad_(False)
 
     @torch.no_grad()
@@ -95,7 +119,7 @@ class Backbone(nn.Module):
 
         Returns
         -------
-        (B, 24, H / 4, W / 4), (B, 40, H / 8, W / 8), (B, 112, H / 16, W / 16)
+        (B, F1, H / 4, W / 4), (B, F2, H / 8, W / 8), (B, F3, H / 16, W / 16), of `channels`
         """
         x = self.stem((image.expand(-1, 3, -1, -1) - self.mean[:, None, None]) / self.std[:, None, None])
         given = []
@@ -107,12 +131,12 @@ class Backbone(nn.Module):
 
 
 def fine(maps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """The features of strides 4 and 8, drawn to stride 4: (B, 64, H / 4, W / 4)."""
+    """The features of strides 4 and 8, drawn to stride 4: (B, F1 + F2, H / 4, W / 4)."""
     drawn = interpolate(maps[1], scale_factor=2.0, mode="bilinear", align_corners=False)
     return torch.cat((maps[0], drawn), 1)
 
 
 def whole(maps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """All features, drawn to stride 8: (B, 176, H / 8, W / 8)."""
+    """All features, drawn to stride 8: (B, F1 + F2 + F3, H / 8, W / 8)."""
     drawn = interpolate(maps[2], scale_factor=2.0, mode="bilinear", align_corners=False)
     return torch.cat((nn.functional.avg_pool2d(maps[0], 2), maps[1], drawn), 1)

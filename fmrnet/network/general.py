@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu
 
 from fmrnet.config import SLOPE, Config
-from fmrnet.network.backbone import CHANNELS, Backbone, fine, whole
+from fmrnet.network.backbone import Backbone, channels, fine, whole
 from fmrnet.usual import BANDS, CELL, GAUSSIANS, may_be_places
 
 __all__ = ["GRIDS", "Gaussian", "General", "Head", "Surprise", "beyond", "cells_of", "drawn", "in_cells"]
@@ -63,19 +63,19 @@ class Gaussian(nn.Module):
 
 
 class Head(nn.Module):
-    """Logit of each cell of 8 x 8 pixels being defective, from all features (B, 176, H / 8, W / 8)."""
+    """Logit of each cell of 8 x 8 pixels being defective, from all F features (B, F, H / 8, W / 8)."""
 
-    def __init__(self) -> None:
+    def __init__(self, features: int) -> None:
         super().__init__()
-        self.scale = nn.BatchNorm2d(sum(CHANNELS))
-        self.narrow = nn.Conv2d(sum(CHANNELS), WIDTH, 1)
+        self.scale = nn.BatchNorm2d(features)
+        self.narrow = nn.Conv2d(features, WIDTH, 1)
         self.around = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, padding_mode="replicate")
         self.norm = nn.BatchNorm2d(WIDTH)
         self.output = nn.Conv2d(WIDTH, 1, 1)
         nn.init.constant_(self.output.bias, -4.0)  # type: ignore[arg-type]  # nearly everything is good
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, 176, h, w) -> (B, h, w)."""
+        """(B, F, h, w) -> (B, h, w)."""
         x = leaky_relu(self.narrow(self.scale(features)), SLOPE)
         logit: Tensor = self.output(leaky_relu(self.norm(self.around(x)), SLOPE))
         return logit.squeeze(1)
@@ -130,10 +130,11 @@ class General(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.backbone = Backbone()
-        self.fine = Gaussian(sum(CHANNELS[:2]))
-        self.coarse = Gaussian(sum(CHANNELS))
-        self.head = Head() if config.head_iterations else None
+        self.backbone = Backbone(config.backbone)
+        given = channels(config.backbone)
+        self.fine = Gaussian(sum(given[:2]))
+        self.coarse = Gaussian(sum(given))
+        self.head = Head(sum(given)) if config.head_iterations else None
         self.witnesses = self.own + 2 * config.generator
         self.surprise = Surprise(self.witnesses)
         self.register_buffer("near", torch.zeros(self.witnesses, BANDS))

@@ -125,7 +125,7 @@ def test_numbers_that_no_network_has_are_refused(tmp_path, key, value):
 
 def test_mistakes_are_named(tmp_path):
     with pytest.raises(
-        ConfigError, match=r"backbone resnet18: expected one of efficientnet-lite0, .*, or a file"
+        ConfigError, match=r"backbone 'resnet18': expected one of efficientnet-lite0, .*, or a file"
     ):
         backbone_weights.named("resnet18")
     for content in (b"", b"PK\x03\x04" + bytes(100), b"\xff" * 200):
@@ -163,7 +163,7 @@ def test_a_package_that_is_not_there_is_named(monkeypatch):
 
 def test_a_model_of_another_backbone_needs_nothing_more(tmp_path):
     good, path = make_pictures(tmp_path / "good"), file_of(tmp_path, "efficientnet-lite2")
-    config = replace(TINY, general=True, head_iterations=4)
+    config = replace(TINY, general=True, head_iterations=4, tile="picture", rearrange=False)
     inspector = learn(good, tmp_path / "a.fmr", config=config, backbone=path)
     assert inspector.config.backbone == inspector.provenance["backbone"]["name"] == "efficientnet-lite2"
     path.unlink()

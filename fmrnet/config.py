@@ -255,8 +255,8 @@ PRESETS = {
     "paper": Config(),
     "edge": EDGE,
     # A picture passes once: 3.4 times fewer operations than in patches, and with the witnesses beside it as good;
-    # without them, maps lose: bench/decisions.md, fifteenth round. Without the GFRM half of the generator's steps do,
-    # and maps lose nothing: seventeenth and eighteenth rounds.
+    # without them, maps lose: bench/decisions.md, fourteenth round, continued. Without the GFRM half of the
+    # generator's steps do, and maps lose nothing: seventeenth and eighteenth rounds.
     "general": dataclasses.replace(
         EDGE,
         general=True,

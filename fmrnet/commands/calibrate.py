@@ -34,7 +34,10 @@ def calibrate(
     false_alarms: FalseAlarms = None,
     k: Annotated[
         float | None,
-        typer.Option(help="Standard deviations of the pixel threshold, 0 for none; default: as trained."),
+        typer.Option(
+            help="Pixel threshold: so many standard deviations above the mean of good pictures' maps; 0: what one in a "
+            "thousand of their pixels passes. Default: as the model was trained."
+        ),
     ] = None,
     keep_suspects: Annotated[
         bool, typer.Option("--keep-suspects", help="Count pictures that are unlike the others as good, too.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,9 @@ __all__ = [
     "PathArgument",
     "PathOption",
     "RegionOption",
+    "bits_option",
+    "false_alarms_option",
+    "region_option",
 ]
 
 
@@ -45,22 +48,22 @@ Engine = Annotated[
 ]
 
 
-Bits = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=16,
-        help="Bits in use of a 16-bit picture's values, such as 12; default: as trained or as the file says.",
-    ),
-]
+def bits_option(default: str) -> Any:
+    """`--bits`; what it is without, in words."""
+    text = f"Bits in use of a 16-bit picture's values, such as 12; default: {default}."
+    return typer.Option(min=1, max=16, help=text)
 
 
-FalseAlarms = Annotated[
-    float | None,
-    typer.Option(
-        metavar="RATE", help="Share of good pictures that may be called defective; default: as before, 0.05."
-    ),
-]
+Bits = Annotated[int | None, bits_option("as the model was trained, or as the file says")]
+
+
+def false_alarms_option(default: str) -> Any:
+    """`--false-alarms`; what it is without, in words."""
+    text = f"Share of good pictures that may be called defective; default: {default}."
+    return typer.Option(metavar="RATE", help=text)
+
+
+FalseAlarms = Annotated[float | None, false_alarms_option("the model's, 0.05 unless it was given another")]
 
 
 Iterations = Annotated[int | None, typer.Option(min=2, help="Training steps of all phases together.")]
@@ -76,12 +79,10 @@ Kernels = Annotated[
 ]
 
 
-RegionOption = Annotated[
-    str | None,
-    typer.Option(
-        "--roi",
-        metavar="MASK|X,Y,W,H",
-        help="Region of interest: a picture that is above 0 where pictures count, or a rectangle in pixels; default: "
-        "as trained or calibrated.",
-    ),
-]
+def region_option(default: str) -> Any:
+    """`--roi`; what it is without, in words."""
+    text = "Region of interest: a picture that is above 0 where pictures count, or a rectangle in pixels"
+    return typer.Option("--roi", metavar="MASK|X,Y,W,H", help=f"{text}; default: {default}.")
+
+
+RegionOption = Annotated[str | None, region_option("the model's, or all of the picture")]

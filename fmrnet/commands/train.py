@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fmrnet.commands.options import (
-    Bits,
     Device,
-    FalseAlarms,
     Iterations,
     PathArgument,
     PathOption,
-    RegionOption,
+    bits_option,
+    false_alarms_option,
+    region_option,
 )
 from fmrnet.commands.shared import print_agreement, print_calibration
 from fmrnet.terminal import fail, note, say, show
@@ -33,7 +33,7 @@ def train(
     preset: Annotated[
         str,
         typer.Option(
-            help="general; instant (seconds, no generator), edge (no outside weights) or paper (as published)."
+            help="general; instant (about a minute, no generator), edge (no outside weights) or paper (as published)."
         ),
     ] = "general",
     backbone: Annotated[
@@ -56,9 +56,9 @@ def train(
             "with general."
         ),
     ] = None,
-    false_alarms: FalseAlarms = None,
-    roi: RegionOption = None,
-    bits: Bits = None,
+    false_alarms: Annotated[float | None, false_alarms_option("0.05")] = None,
+    roi: Annotated[str | None, region_option("all of the picture")] = None,
+    bits: Annotated[int | None, bits_option("as the file says")] = None,
     device: Device = "auto",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint beside --out, if there is one.")

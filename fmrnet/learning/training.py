@@ -225,7 +225,7 @@ def train(
     Returns
     -------
     Inspector
-        Calibrated and ready.
+        Calibrated and ready, on PyTorch.
 
     Raises
     ------
@@ -314,7 +314,7 @@ def train(
                 corner = (0, 0) if region is None else region.rectangle[1::-1]
                 _finish(run, out, *named, good_pool, natural_pool, sizes, corner, where, provenance)
             processes.wait()
-        return load(out, str(where))
+        return load(out, str(where), engine="torch")
 
 
 def _expanded(path: str | Path) -> Path:

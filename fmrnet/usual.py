@@ -26,6 +26,7 @@ __all__ = [
     "CELL",
     "GAUSSIANS",
     "MOST_PLACES",
+    "QUIETEST",
     "Usual",
     "alike",
     "bands",
@@ -39,6 +40,7 @@ BANDS = 9  # of cells by their distance from the border: eight of them one cell 
 MOST_PLACES = 2**18  # cells, such as those of 2048 x 2048 pixels
 ALIKE = 0.25  # of each side, by which a picture may be larger or smaller than the good ones
 GAUSSIANS = 2  # the first witnesses, whose distances are known by their logarithms
+QUIETEST = -0.25  # by which the logarithm of a distance is less at a place, at most; see the oracle's `place`
 GREATEST_LOG = 30.0  # of these; its exponential times itself is a number in float32 still
 
 Floats = NDArray[np.floating[Any]]

@@ -19,6 +19,7 @@ CELL = 4  # pixels of a side
 BANDS = 9  # of cells by their distance from the border: eight of them one cell wide, then what lies further inside
 ALIKE = 0.25  # of each side, by which a picture may be larger or smaller than the good ones
 PICTURES = 8  # good ones alike, from which places are known
+QUIETEST = -0.25  # by which the logarithm of a distance is less at a place, at most
 
 
 def bands(filled: tuple[int, int], size: tuple[int, int]) -> Indices:
@@ -110,11 +111,15 @@ def place(
     sizes: Sequence[tuple[int, int]],
     near: npt.ArrayLike,
     cells: tuple[int, int],
+    quietest: float = -np.inf,
 ) -> Array:
     """By how much a witness says more at each place than so far from the border, as far as good pictures agree.
 
     Of each picture the mean is taken off first: one may be louder than another. What two halves of the pictures have
     in common, by the mean of their product, is that part of the mean of all which is no chance.
+
+    Where all good pictures are flat, as where their sensor was full, features hardly vary, and under a little less
+    light they lie many times as far away as ever before. So of a distance no place counts as quieter than QUIETEST.
 
     Parameters
     ----------
@@ -122,6 +127,8 @@ def place(
     near : (BANDS,)
     cells : (h, w)
         Of the places. Pictures that are not `alike` do not count.
+    quietest : float
+        The least that is given: QUIETEST of the logarithm of a distance.
 
     Returns
     -------
@@ -142,7 +149,7 @@ def place(
     mean, even, odd = (np.mean(half, axis=0) for half in (beyond, beyond[::2], beyond[1::2]))
     power = np.mean(mean**2)
     share = np.clip(np.mean(even * odd) / power, 0, 1) if power > 0 else 0.0
-    return np.asarray(share * mean)
+    return np.maximum(share * mean, quietest)
 
 
 def usual(

@@ -462,7 +462,7 @@ def test_constants_of_the_general_features_are_the_twins():
     oracles, twins = constants(*GENERAL_ORACLES), constants(backbone, general, usual)
     twins["NORM_EPS"] = backbone_weights.NORM_EPS  # of the files; the convolutions hold the norms
     twins["PICTURES"] = general_training.PICTURES
-    assert len(oracles) == 18
+    assert len(oracles) == 19
     assert twins.keys() - oracles.keys() == {
         "WIDTH",
         "SLOPE",  # below; the head's width is its own

@@ -107,7 +107,7 @@ def test_what_is_usual_is_the_oracles(instant, seed, count):
     for number, maps in enumerate(maps_of(instant, pictures)):
         near = oracle.near(maps, sizes)
         np.testing.assert_allclose(instant.general.near[number], near, rtol=1e-4, atol=1e-5)
-        expected = oracle.place(maps, sizes, near, cells)
+        expected = oracle.place(maps, sizes, near, cells, oracle.QUIETEST)
         if count == 3:
             assert instant.general.place.shape == (2, 0, 0)
             assert not expected.any()
@@ -128,6 +128,24 @@ def test_a_place_that_is_loud_in_every_good_picture_is_quiet_and_one_that_is_not
     assert found[:, 10:12].mean() - found[:, 14:].mean() == pytest.approx(2, rel=0.1)
     noise = [generator.normal(size=(24, 32)) for _ in range(20)]
     assert np.abs(oracle.place(noise, [size] * 20, np.zeros(BANDS), (24, 32))).max() < 0.1
+
+
+def test_a_place_that_is_quiet_in_every_good_picture_is_not_too_sure_of_itself():
+    """White beside a cloth, at the end of the sensor's range: a lamp a tenth dimmer must not make a defect of it."""
+    generator = np.random.default_rng(0)
+    size, striped = (96, 128), np.zeros((24, 32))
+    striped[:, 10:12] = -2.0
+    maps = [striped + 0.1 * generator.normal(size=(3, 24, 32)) for _ in range(20)]
+    near = np.zeros((3, BANDS))
+    found = general_training._places(maps, [size] * 20, near)
+    for number, place in enumerate(found):
+        of_a_distance = number < general.GAUSSIANS
+        quietest = oracle.QUIETEST if of_a_distance else -np.inf
+        each = [one[number] for one in maps]
+        np.testing.assert_allclose(
+            place, oracle.place(each, [size] * 20, near[0], (24, 32), quietest), atol=1e-12
+        )
+        assert (place[:, 10:12] == oracle.QUIETEST).all() if of_a_distance else place[:, 10:12].max() < -1.5
 
 
 def test_what_no_model_can_hold_is_refused():

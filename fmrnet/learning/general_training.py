@@ -181,6 +181,7 @@ def _places(maps: Sequence[Floats], sizes: Sequence[tuple[int, int]], near: NDAr
     power = np.square(mean).mean((1, 2))
     share = np.where(power > 0, shared / np.where(power > 0, power, 1.0), 0.0).clip(0, 1)
     found: Floats = mean * share[:, None, None]
+    found[: usual.GAUSSIANS] = found[: usual.GAUSSIANS].clip(usual.QUIETEST)
     return found
 
 

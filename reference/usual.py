@@ -149,7 +149,7 @@ def place(
     mean, even, odd = (np.mean(half, axis=0) for half in (beyond, beyond[::2], beyond[1::2]))
     power = np.mean(mean**2)
     share = np.clip(np.mean(even * odd) / power, 0, 1) if power > 0 else 0.0
-    return np.maximum(share * mean, quietest)
+    return np.asarray(np.maximum(share * mean, quietest))
 
 
 def usual(

@@ -72,9 +72,11 @@ class Usual:
     def of(cls, weights: Mapping[str, NDArray[Any]]) -> Usual:
         """That of a model file; ArtifactError if it holds none, or another shape than it can have."""
         near, place = (weights.get(f"general.{name}", np.zeros(0)) for name in ("near", "place"))
-        if near.ndim != 2 or near.shape[1] != BANDS or not may_be_places(place.shape, len(near)):
+        fits = near.ndim == 2 and near.shape[1] == BANDS and may_be_places(place.shape, len(near))
+        if not fits or {near.dtype, place.dtype} != {np.dtype(np.float32)}:
             raise ArtifactError(
-                f"the weights say what is usual in {near.shape} and {place.shape} numbers; train the model again"
+                f"the weights say what is usual in {near.shape} and {place.shape} numbers of {near.dtype} and "
+                f"{place.dtype}; train the model again"
             )
         return cls(near, place)
 

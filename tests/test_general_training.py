@@ -1,6 +1,7 @@
 """Witnesses on general features in training and inspection: with the generator beside them, and without it."""
 
 import os
+import shutil
 import signal
 from dataclasses import replace
 
@@ -136,6 +137,29 @@ def test_without_a_generator_a_stop_costs_nothing_either(good, alone, tmp_path):
     expected, found = weights_of(alone), weights_of(tmp_path / "parts")
     assert [name for name, value in expected.items() if not torch.equal(value, found[name])] == []
     assert not checkpoint_path(tmp_path / "parts").exists()
+
+
+def test_stopped_in_calibration_when_places_are_known(tmp_path, monkeypatch):
+    """What is usual at a place is learnt at the beginning of the calibration, which goes on for minutes."""
+    good = make_pictures(tmp_path)
+    for index in range(5, 11):
+        shutil.copy(good / f"{index % 5}.png", good / f"{index}.png")
+    learn(good, tmp_path / "whole", config=ALONE)
+    expected = weights_of(tmp_path / "whole")
+    assert expected["general.place"].numel()
+    fit = general_training.fit_surprise
+
+    def stop(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        fit(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(general_training, "fit_surprise", stop)
+        with pytest.raises(Interrupted, match="stopped in calibration"):
+            learn(good, tmp_path / "parts", config=ALONE)
+    learn(good, tmp_path / "parts", config=ALONE, resume=True)
+    found = weights_of(tmp_path / "parts")
+    assert [name for name, value in expected.items() if not torch.equal(value, found[name])] == []
 
 
 def test_each_phase_leaves_what_is_not_its_own(good, both, tmp_path):

@@ -158,6 +158,7 @@ def test_what_no_model_can_hold_is_refused():
         {"general.near": near[:, 1:], "general.place": place},
         {"general.near": near, "general.place": place[:2]},
         {"general.near": near, "general.place": place[0]},
+        {"general.near": near.astype(np.float16), "general.place": place},
         {"general.near": near, "general.place": np.broadcast_to(np.float32(0), (3, 2**10, 2**9))},
     ):
         with pytest.raises(ArtifactError, match="train the model again"):

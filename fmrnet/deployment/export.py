@@ -35,8 +35,8 @@ USUALLY = (
     "middle from the border of the picture as it was before it was filled up, in cells, rounded down, 0 beyond the "
     f"border, {BANDS - 1} at most. To it place, (witnesses, rows, columns), is added if it is not empty and neither "
     "rows nor columns differ from those of the picture before it was filled up, in cells, rounded up, by more than "
-    f"{ALIKE:.0%} of them: drawn to the picture's rows and columns, on straight lines between the middles of cells, "
-    "and in cells beyond these as in the last ones. "
+    f"{ALIKE:.0%} of the rows and columns of place: it is drawn to the picture's rows and columns, on straight lines "
+    "between the middles of cells, and in cells beyond these as in the last ones. "
     f"Of the first {GAUSSIANS} witnesses the exponential is taken."
 )
 PATCHES = (

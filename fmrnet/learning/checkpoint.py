@@ -193,6 +193,9 @@ class Checkpoint:
                     f"{self.path}: {_difference(key, metadata.get(key), value)} differs from this command's; resume "
                     "with the same settings and pictures, or start anew with --restart"
                 )
+        general, place = networks.model.general, tensors.get("model.general.place")
+        if general is not None and place is not None:  # known if the training was stopped in calibration
+            general.make_places(tuple(place.shape))
         try:
             position = Position.from_json(metadata.get("position"), self.iterations)
             for name, module in networks.modules.items():

@@ -172,7 +172,7 @@ class Config:
 
     @property
     def weights(self) -> int:
-        """How many numbers the generator holds, but for norms and biases; fusion and backbone have up to 3 million."""
+        """How many numbers the generator holds, but for norms and biases; the rest has up to 4 million."""
         if not self.generator:
             return 0
         c1, c2, c3, c4, c5 = self.channels
